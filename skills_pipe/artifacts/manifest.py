@@ -1,0 +1,136 @@
+"""The manifest: the last file of every output, which says that the output is whole and what made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skills_pipe.artifacts.atomic import write_json
+from skills_pipe.artifacts.identity import Identity
+from skills_pipe.artifacts.identity import digest as digest_of
+from skills_pipe.artifacts.names import MANIFEST, manifest_path
+from skills_pipe.errors import CheckpointError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size in bytes and sha256 of one file; a nested folder with a manifest of its own is recorded by that manifest."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an output consists of.
+
+    Attributes:
+        kind: what the output is: ``checkpoint``, ``hf_model``, ``sft_data``, ``training``, ``eval``, ...
+        files: path relative to the output (the output's own name, for a file) -> size and hash.
+        identity: the stage that made it, None when it was made by hand.
+        facts: whatever the writer wants to be remembered: step, counts, metrics.
+    """
+
+    kind: str
+    files: Mapping[str, FileRecord]
+    identity: Identity | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the contents: the same for equal files, whoever wrote them."""
+        return digest_of({name: record.sha256 for name, record in self.files.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain value for the manifest file."""
+        return {
+            "format": _FORMAT,
+            "kind": self.kind,
+            "files": {n: {"size": r.size, "sha256": r.sha256} for n, r in self.files.items()},
+            "identity": self.identity.to_json() if self.identity else None,
+            "facts": dict(self.facts),
+        }
+
+
+def seal(output: Path, *, kind: str, facts: Mapping[str, Any] | None = None) -> Manifest:
+    """Hash what lies at ``output`` (a file or a folder) and write its manifest, as the last act of making it.
+
+    The identity comes from the launcher through the environment. Inside :func:`atomic.publish_directory`, call it on
+    the temporary folder: manifest and contents then appear in one rename.
+    """
+    manifest = Manifest(kind=kind, files=_hash_files(output), identity=Identity.from_environment(), facts=facts or {})
+    write_json(manifest_path(output), manifest.to_json())
+    return manifest
+
+
+def read(output: Path) -> Manifest | None:
+    """The manifest of an output, None when there is none: then the output is not finished.
+
+    Raises:
+        CheckpointError: the manifest cannot be read.
+    """
+    path = manifest_path(output)
+    try:
+        value = json.loads(path.read_text())
+        files = {name: FileRecord(**record) for name, record in value["files"].items()}
+        identity = Identity.from_json(value["identity"]) if value["identity"] else None
+        return Manifest(kind=value["kind"], files=files, identity=identity, facts=value["facts"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the manifest is damaged ({error})", where=str(path), fix="remove the output and run its stage again"
+        ) from error
+
+
+def damage(output: Path, manifest: Manifest, *, hashes: bool = True) -> list[str]:
+    """What of ``output`` is not as its manifest says, one line per file; ``hashes=False`` compares sizes only."""
+    base = output if output.is_dir() else output.parent
+    found = []
+    for name, record in manifest.files.items():
+        path = base / name
+        if not path.is_file():
+            found.append(f"{path}: missing")
+        elif path.stat().st_size != record.size:
+            found.append(f"{path}: {path.stat().st_size} bytes, {record.size} expected")
+        elif hashes and sha256(path) != record.sha256:
+            found.append(f"{path}: the contents changed")
+    return found
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_files(output: Path) -> dict[str, FileRecord]:
+    if not output.is_dir():
+        return {output.name: _record(output)}
+    files: dict[str, FileRecord] = {}
+    _hash_folder(output, output, files)
+    return files
+
+
+def _hash_folder(folder: Path, root: Path, files: dict[str, FileRecord]) -> None:
+    nested = folder / MANIFEST
+    if folder != root and nested.is_file():
+        files[str(nested.relative_to(root))] = _record(nested)
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith((".tmp-", "old_")):
+            continue
+        if entry.is_dir():
+            _hash_folder(entry, root, files)
+        elif entry != root / MANIFEST:
+            files[str(entry.relative_to(root))] = _record(entry)
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(size=path.stat().st_size, sha256=sha256(path))

@@ -1,0 +1,1 @@
+"""The launcher: options -> plan -> submission. Runs on a laptop or a login node, without torch."""
