@@ -1,0 +1,40 @@
+# Each target does its own set-up: a fresh clone on a fresh machine needs python3 (3.11 or newer) with venv, and nothing else.
+#   make demo   install, then prepare -> train (2 jobs) -> average -> export -> evaluate on this machine, with a report
+#   make test   install, then the whole test suite
+#   make check  linters, types and the import contract
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TORCH := 2.13.0
+
+.PHONY: demo test check venv system clean
+
+demo: $(VENV)/.installed-train
+	$(BIN)/python examples/demo/run.py --output_dir=demo-output
+
+test: $(VENV)/.installed-dev system
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+venv: $(VENV)/.installed-dev
+
+system:
+	scripts/system-packages
+
+clean:
+	rm -rf $(VENV) demo-output
+
+# torch goes in first and alone: see constraints.txt.
+$(VENV)/.installed-train: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==$(TORCH)
+	$(PIP) -e ".[train,eval]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-train
+	$(PIP) -e ".[train,eval,dev]"
+	touch $@
