@@ -1,0 +1,28 @@
+"""Fixtures of the engine's tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch starts its threads: tests run side by side, and equal thread counts give equal bits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with its byte-level tokenizer, as a Hugging Face folder. Read it, don't change it."""
+    from tests.training.tiny import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture(scope="session")
+def chat_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 one-turn chats as JSON lines."""
+    from tests.training.tiny import chat_rows, write_jsonl
+
+    return write_jsonl(tmp_path_factory.mktemp("data") / "chats.jsonl", chat_rows(64))
