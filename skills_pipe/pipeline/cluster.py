@@ -1,0 +1,217 @@
+"""Cluster configurations: where jobs run, in which containers, with which mounts and environment.
+
+    load_cluster("my-slurm")   cluster_configs/my-slurm.yaml -> ClusterConfig
+    load_cluster(None)         this machine, without containers
+
+Values of environment variables are looked up when a run is submitted, never before: a configuration can be printed
+and stored without giving a secret away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.plan import Mount
+from skills_pipe.pipeline.slurm_time import format_time
+
+ENV_CONFIG = "NEMO_SKILLS_CONFIG"
+"""Path of the cluster configuration that is used when no ``--cluster`` is given."""
+ENV_CONFIG_DIR = "NEMO_SKILLS_CONFIG_DIR"
+"""Folder in which cluster configurations are looked for."""
+ENV_JOB_DIR = "SKILLS_PIPE_JOB_DIR"
+"""Folder for the records of runs on this machine."""
+
+ALWAYS_FORWARDED = (
+    "WANDB_API_KEY",
+    "NVIDIA_API_KEY",
+    "AZURE_OPENAI_API_KEY",
+    "OPENAI_API_KEY",
+    "HF_TOKEN",
+    "NGC_API_KEY",
+)
+"""Keys that jobs get whenever they are set where the run is submitted."""
+
+
+class ExecutorKind(str, Enum):
+    """Who runs the jobs."""
+
+    LOCAL = "local"
+    """Processes on this machine."""
+    SLURM = "slurm"
+    """A Slurm cluster, here or through ``ssh_tunnel``."""
+
+
+class ContainerRuntime(str, Enum):
+    """What starts the containers of a Slurm job."""
+
+    PYXIS = "pyxis"
+    """The ``--container-*`` flags of srun, by NVIDIA's plugin."""
+    NONE = "none"
+    """No containers: jobs see the cluster's own files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvVar:
+    """A variable that jobs get: with ``value`` as the configuration gives it, else as it is set at submission.
+
+    Attributes:
+        required: submitting without a value is an error.
+    """
+
+    name: str
+    value: str | None = field(default=None, repr=False)
+    required: bool = False
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value must stay out of scripts, records and logs, judged by the name."""
+        return self.name.upper().endswith(("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SshTunnel:
+    """How to reach the login node of a cluster; ``job_dir`` is the folder there for the records of runs."""
+
+    host: str
+    job_dir: str
+    user: str | None = None
+    identity: str | None = None
+    shell: str | None = None
+    pre_command: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """One place to run jobs.
+
+    Attributes:
+        name: name of the configuration file without ``.yaml``, ``local`` for this machine.
+        job_dir: folder on the cluster for the records of runs.
+        containers: key (``nemo-rl``, ``nemo-skills``, ``vllm``, ...) -> image.
+        env: variables for all jobs, in the order of the file.
+        partition, cpu_partition: of GPU jobs and of jobs without a GPU; None for Slurm's default.
+        time_limits: partition -> seconds; ``default_time_limit`` for all others, None for no limit.
+        disable_gpus_per_node: leave ``--gpus-per-node`` away.
+        sbatch: further ``#SBATCH`` keys, ``{"reservation": "spring", "exclude": "node7"}``.
+        dependency_type: kept for configurations of NeMo-Skills; the edges of a plan say more.
+        num_workers: submissions at once.
+    """
+
+    name: str
+    executor: ExecutorKind = ExecutorKind.LOCAL
+    job_dir: str
+    container_runtime: ContainerRuntime = ContainerRuntime.NONE
+    containers: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    ssh_tunnel: SshTunnel | None = None
+    account: str | None = None
+    partition: str | None = None
+    cpu_partition: str | None = None
+    job_name_prefix: str = ""
+    default_time_limit: int | None = None
+    time_limits: Mapping[str, int] = field(default_factory=dict)
+    dependency_type: str | None = None
+    disable_gpus_per_node: bool = False
+    mail_type: str | None = None
+    mail_user: str | None = None
+    num_workers: int = 4
+    skip_hf_home_check: bool = False
+    sbatch: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether jobs are processes of this machine."""
+        return self.executor is ExecutorKind.LOCAL
+
+    def time_limit(self, partition: str | None) -> str | None:
+        """Time limit of jobs in ``partition`` as ``D-HH:MM:SS``, None where the configuration sets none."""
+        seconds = self.time_limits.get(partition or "", self.default_time_limit)
+        return None if seconds is None else format_time(seconds)
+
+    def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Values of all variables for jobs, secrets included, looked up in ``environ`` (this process's own).
+
+        Keys of :data:`ALWAYS_FORWARDED` come along when they are set. ``NGC_API_KEY`` falls back to
+        ``NVIDIA_API_KEY``, and ``HF_TOKEN`` to what ``hf auth login`` has stored.
+
+        Raises:
+            ClusterConfigError: a required variable is not set.
+        """
+        environ = os.environ if environ is None else environ
+        values = {name: environ[name] for name in ALWAYS_FORWARDED if environ.get(name)}
+        stored_token = _hugging_face_token(environ)
+        if stored_token:
+            values.setdefault("HF_TOKEN", stored_token)
+        if "NVIDIA_API_KEY" in values:
+            values.setdefault("NGC_API_KEY", values["NVIDIA_API_KEY"])
+        missing = []
+        for variable in self.env:
+            value = variable.value if variable.value is not None else environ.get(variable.name)
+            if value is not None:
+                values[variable.name] = value
+            elif variable.required:
+                missing.append(variable.name)
+        if missing:
+            raise ClusterConfigError(
+                f"{', '.join(missing)} must be set for jobs, and is not",
+                where=f"required_env_vars of cluster {self.name!r}",
+                fix=f"export {missing[0]}=... before submitting",
+            )
+        return values
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name must stay out of scripts, records and logs."""
+    return EnvVar(name=name).secret
+
+
+def load_cluster(
+    cluster: str | Mapping[str, object] | ClusterConfig | None, config_dir: str | None = None
+) -> ClusterConfig:
+    """The cluster configuration of this name.
+
+    Args:
+        cluster: name of a file without ``.yaml``, a path ending in ``.yaml``, or the contents as a mapping. None means
+            the file that ``NEMO_SKILLS_CONFIG`` names, else this machine.
+        config_dir: the only folder to look in; without it the folder that ``NEMO_SKILLS_CONFIG_DIR`` names, else
+            ``cluster_configs`` in the current folder.
+
+    Raises:
+        ClusterConfigError: there is no such file, or some keys or values in it are wrong; all of them are told.
+    """
+    from skills_pipe.pipeline.cluster_file import find_file, read_file, read_mapping
+
+    if isinstance(cluster, ClusterConfig):
+        return cluster
+    if isinstance(cluster, Mapping):
+        return read_mapping(cluster, name="(given as a mapping)", where="the cluster argument")
+    if cluster is None:
+        path = os.environ.get(ENV_CONFIG)
+        return read_file(Path(path)) if path else local_cluster()
+    found = find_file(cluster, config_dir)
+    return read_file(found) if found else local_cluster()
+
+
+def local_cluster() -> ClusterConfig:
+    """This machine, without containers."""
+    return ClusterConfig(name="local", job_dir=default_job_dir())
+
+
+def default_job_dir() -> str:
+    """Folder for the records of runs on this machine."""
+    return str(Path(os.environ.get(ENV_JOB_DIR) or "~/.skills_pipe").expanduser().absolute())
+
+
+def _hugging_face_token(environ: Mapping[str, str]) -> str | None:
+    home = environ.get("HF_HOME") or "~/.cache/huggingface"
+    path = Path(environ.get("HF_TOKEN_PATH") or f"{home}/token").expanduser()
+    try:
+        return path.read_text().strip() or None
+    except OSError:
+        return None
