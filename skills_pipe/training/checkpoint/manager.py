@@ -1,0 +1,121 @@
+"""The checkpoints of one run: start, resume, save, retire, complete.
+
+::
+
+    manager = CheckpointManager(folder, run=run, retention=retention)
+    manager.start()
+    point = manager.resume(trainee)          # None: a fresh run
+    ...
+    manager.save(trainee, info, position)
+    ...
+    manager.complete({"steps": 120})         # or manager.close() when the work goes on in another job
+
+Every method is called on every rank.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.names import MANIFEST, step_directory
+from skills_pipe.training.checkpoint import owner as owners
+from skills_pipe.training.checkpoint.layout import StepFolder, whole_steps
+from skills_pipe.training.checkpoint.owner import Owner
+from skills_pipe.training.checkpoint.ranks import on_first
+from skills_pipe.training.checkpoint.resume import latest_whole, restore
+from skills_pipe.training.checkpoint.retention import Retention
+from skills_pipe.training.checkpoint.save import remove_stale, write_step
+from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
+
+
+class CheckpointManager:
+    """Saves and restores one run.
+
+    Args:
+        folder: ``checkpointing.checkpoint_dir``.
+        run: what all checkpoints of the run have in common.
+        retention: which steps stay; by default all.
+        accept_changes: resume although the base model or the data changed (``checkpointing.on_change=continue``).
+    """
+
+    def __init__(
+        self, folder: Path, *, run: RunDescription, retention: Retention | None = None, accept_changes: bool = False
+    ) -> None:
+        self._folder = folder
+        self._run = run
+        self._retention = retention or Retention()
+        self._accept_changes = accept_changes
+        self._owner: Owner | None = None
+        self._longest_save = 0.0
+
+    @property
+    def longest_save_seconds(self) -> float:
+        """Longest save so far in this process, 0 before the first."""
+        return self._longest_save
+
+    def start(self) -> None:
+        """Claim the folder and clear away what killed writers left.
+
+        Raises:
+            CheckpointError: another live process trains into the folder.
+        """
+        self._owner = on_first(lambda: owners.claim(self._folder))
+        on_first(lambda: remove_stale(self._folder))
+
+    def resume(self, trainee: Trainee) -> ResumePoint | None:
+        """Restore the latest whole checkpoint, None when there is none.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or belongs to another run.
+        """
+        found = on_first(lambda: latest_whole(self._folder))
+        if found is None:
+            return None
+        return restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
+
+    def save(self, trainee: Trainee, info: TrainingInfo, position: DataPosition) -> Path:
+        """Write the checkpoint of ``info.total_steps``, then delete those that the retention rule lets go.
+
+        Raises:
+            CheckpointError: it could not be written; the earlier checkpoints are untouched.
+        """
+        begin = time.monotonic()
+        path = write_step(
+            self._folder, owner=self._claimed(), run=self._run, trainee=trainee, info=info, position=position
+        )
+        on_first(self._retire)
+        self._longest_save = max(self._longest_save, time.monotonic() - begin)
+        return path
+
+    def close(self) -> None:
+        """Give the folder back at the end of this process's work."""
+        if self._owner is not None:
+            on_first(lambda: owners.release(self._folder, self._claimed()))
+            self._owner = None
+
+    def complete(self, facts: Mapping[str, Any]) -> None:
+        """Close, and seal the folder as a finished training."""
+        self.close()
+        on_first(lambda: manifests.seal(self._folder, kind="training", facts=facts))
+
+    def _claimed(self) -> Owner:
+        if self._owner is None:
+            raise RuntimeError("CheckpointManager.start() was not called")
+        return self._owner
+
+    def _retire(self) -> None:
+        metrics = {
+            step: TrainingInfo.from_json(json.loads(StepFolder(path).info.read_text())).metrics
+            for step, path, _ in whole_steps(self._folder)
+        }
+        for step in self._retention.obsolete(metrics):
+            path = self._folder / step_directory(step)
+            # The manifest first: a deletion cut short must not leave a folder that looks whole.
+            (path / MANIFEST).unlink()
+            shutil.rmtree(path)

@@ -1,0 +1,61 @@
+"""Doing the same thing on all ranks, and failing on all of them when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from skills_pipe.errors import UserError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Rank of this process, 0 without a process group."""
+    return dist.get_rank() if _grouped() else 0
+
+
+def world_size() -> int:
+    """Number of processes that train together, 1 without a process group."""
+    return dist.get_world_size() if _grouped() else 1
+
+
+def on_all(action: Callable[[], T]) -> list[T]:
+    """Run ``action`` on every rank and return every rank's result, in the order of ranks, on every rank.
+
+    Raises:
+        Exception: what ``action`` raised; on a rank where it went well, the first failure of another rank.
+    """
+    result: T | None = None
+    failure: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:  # carried to the other ranks, then raised below
+        failure = error
+    told = failure if failure is None or isinstance(failure, UserError | OSError) else RuntimeError(repr(failure))
+    outcomes = _gather((result, told))
+    if failure is not None:
+        raise failure
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [value for value, _ in outcomes]  # type: ignore[misc]
+
+
+def on_first(action: Callable[[], T]) -> T:
+    """Run ``action`` on rank 0 only and return its result, or raise its error, on every rank."""
+    return on_all(lambda: action() if rank() == 0 else None)[0]  # type: ignore[return-value]
+
+
+def _gather(value: T) -> list[T]:
+    if not _grouped():
+        return [value]
+    values: list[T] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,150 @@
+"""Finding the checkpoint to go on from, proving it whole and of the same run, and restoring everything from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.manifest import Manifest
+from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint import rng, tensors
+from skills_pipe.training.checkpoint.layout import StepFolder, readable_manifest, step_folders
+from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
+from skills_pipe.training.checkpoint.retention import names
+from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The checkpoint that a run goes on from.
+
+    Attributes:
+        path: its folder.
+        manifest: what it consists of.
+        unfinished: later or earlier steps that have no valid manifest and were passed over.
+    """
+
+    path: Path
+    manifest: Manifest
+    unfinished: tuple[int, ...] = ()
+
+
+def latest_whole(folder: Path) -> Found | None:
+    """The checkpoint with the highest step whose save was finished; None where there is none."""
+    found, unfinished = None, []
+    for step, path in step_folders(folder).items():
+        manifest = readable_manifest(path)
+        if manifest is None:
+            unfinished.append(step)
+        else:
+            found = (path, manifest)
+    if found is None:
+        return None
+    return Found(path=found[0], manifest=found[1], unfinished=tuple(unfinished))
+
+
+def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_changes: bool) -> ResumePoint:
+    """Bring ``trainee`` and the random numbers of this rank into the state of a checkpoint; on every rank.
+
+    Args:
+        found: from :func:`latest_whole`.
+        run: the run that goes on.
+        trainee: fresh objects of the same model and optimizer, on any number of ranks.
+        accept_changes: go on although the model or the data are others than those of the checkpoint.
+
+    Raises:
+        CheckpointError: files are damaged, or the checkpoint belongs to another model or data set.
+    """
+    check_files(found.path, found.manifest)
+    step = StepFolder(found.path)
+    info = TrainingInfo.from_json(json.loads(step.info.read_text()))
+    position = DataPosition(**json.loads(step.position.read_text()))
+    warnings = []
+    if found.unfinished:
+        warnings.append(f"{names(found.unfinished)} passed over: the save was not finished")
+    same_data = _check_same_run(found, position, run, accept_changes=accept_changes, warnings=warnings)
+
+    tensors.load_model_state(trainee.model, step.weights)
+    if step.optimizer.is_dir():
+        tensors.load_optimizer_state(trainee, step.optimizer)
+    else:
+        warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
+    _restore_scheduler(step, trainee, warnings)
+    _restore_rng(step, found.manifest, run, info, warnings)
+    return ResumePoint(info=info, position=position if same_data else None, warnings=tuple(warnings))
+
+
+def check_files(path: Path, manifest: Manifest) -> None:
+    """Compare size and hash of every file of a checkpoint with its manifest, the files shared out over the ranks.
+
+    Raises:
+        CheckpointError: all damaged files by name.
+    """
+    ordered = sorted(manifest.files, key=lambda name: manifest.files[name].size)
+    mine = {name: manifest.files[name] for name in ordered[rank() :: world_size()]}
+    part = Manifest(kind=manifest.kind, files=mine)
+    damaged = sorted(line for lines in on_all(lambda: manifests.damage(path, part)) for line in lines)
+    if damaged:
+        raise CheckpointError(
+            f"checkpoint {path.name} is damaged: {'; '.join(damaged)}",
+            where=str(path),
+            fix=f"restore these files, or remove {path} to go on from the checkpoint before it",
+        )
+
+
+def _check_same_run(
+    found: Found, position: DataPosition, run: RunDescription, *, accept_changes: bool, warnings: list[str]
+) -> bool:
+    """Whether the data position of the checkpoint still means the same."""
+    changed = []
+    if found.manifest.facts.get("model") != run.model_fingerprint:
+        changed.append("the base model")
+    data_changed = []
+    if position.fingerprint != run.data_fingerprint:
+        data_changed.append("the training data")
+    if position.seed != run.seed:
+        data_changed.append(f"the seed of their order ({position.seed} then, {run.seed} now)")
+    changed += data_changed
+    if changed and not accept_changes:
+        raise CheckpointError(
+            f"{' and '.join(changed)} changed since {found.path.name} was saved",
+            where=str(found.path),
+            fix="undo the change, choose another checkpointing.checkpoint_dir, "
+            "or set checkpointing.on_change=continue to go on with the weights of the checkpoint",
+        )
+    if changed:
+        warnings.append(f"{' and '.join(changed)} changed since {found.path.name}: going on as told")
+    if data_changed:
+        warnings.append("the data start from their beginning")
+    return not data_changed
+
+
+def _restore_scheduler(step: StepFolder, trainee: Trainee, warnings: list[str]) -> None:
+    saved = step.scheduler.is_file()
+    if trainee.scheduler is not None and saved:
+        trainee.scheduler.load_state_dict(torch.load(step.scheduler, weights_only=True))
+    elif saved or trainee.scheduler is not None:
+        warnings.append(
+            "the checkpoint has a learning rate schedule and the configuration has none"
+            if saved
+            else "the checkpoint has no learning rate schedule: it starts from its beginning"
+        )
+
+
+def _restore_rng(
+    step: StepFolder, manifest: Manifest, run: RunDescription, info: TrainingInfo, warnings: list[str]
+) -> None:
+    before = manifest.facts["world_size"]
+    if before == world_size():
+        rng.load(step.rng(rank()))
+        return
+    # Each rank its own stream, and another one than the run's beginning had.
+    rng.reseed(run.seed + info.total_steps + (rank() << 32))
+    warnings.append(
+        f"saved by {before} ranks, now {world_size()}: weights, optimizer and data position are the same, "
+        f"random numbers start anew from seed + step"
+    )

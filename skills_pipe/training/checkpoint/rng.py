@@ -1,0 +1,43 @@
+"""Random number generators of a process: python, numpy, torch on CPU and on its GPU."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def save(path: Path) -> None:
+    """Write the state of every generator of this process."""
+    name, keys, *rest = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        # As plain values: the file is read back with weights_only=True, which runs no code.
+        "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), *(float(value) for value in rest)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+
+
+def load(path: Path) -> None:
+    """Put every generator into the state that :func:`save` wrote; a GPU's only where there is one."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), int(position), int(has_gauss), cached))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def reseed(seed: int) -> None:
+    """Start every generator of this process from ``seed``."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,153 @@
+"""Writing one checkpoint so that it appears whole or not at all, from all ranks together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from skills_pipe.artifacts.atomic import recover_directory, sync_directory, write_json
+from skills_pipe.artifacts.identity import Identity
+from skills_pipe.artifacts.manifest import FileRecord, Manifest, sha256
+from skills_pipe.artifacts.names import MANIFEST, step_directory
+from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint import owner as owners
+from skills_pipe.training.checkpoint import rng, tensors
+from skills_pipe.training.checkpoint.layout import StepFolder
+from skills_pipe.training.checkpoint.owner import Owner
+from skills_pipe.training.checkpoint.ranks import on_all, on_first, rank, world_size
+from skills_pipe.training.checkpoint.state import DataPosition, RunDescription, Trainee, TrainingInfo
+
+_HASHING_THREADS = 4
+
+
+def write_step(
+    folder: Path, *, owner: Owner, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
+) -> Path:
+    """Write ``folder/step_N`` for ``N = info.total_steps`` and return it; to be called on every rank.
+
+    All ranks write into one temporary folder. Each hashes what it wrote; then rank 0 writes the manifest and renames.
+    Whatever stops this before the rename leaves the older checkpoints as they were.
+
+    Raises:
+        CheckpointError: a file could not be written, or another process owns ``folder`` now.
+    """
+    target = folder / step_directory(info.total_steps)
+    temporary = folder / f".tmp-{target.name}.{on_first(lambda: owner.label)}"
+    step = StepFolder(temporary)
+    try:
+        on_first(lambda: _begin(temporary, folder, owner))
+        tensors.write(tensors.model_state(trainee.model), step.weights)
+        tensors.write(tensors.optimizer_state(trainee), step.optimizer)
+        on_all(lambda: _write_rest(step, run, trainee, info, position))
+        records = on_all(lambda: _hash_own_files(temporary))
+        files = {name: record for part in records for name, record in part.items()}
+        on_first(lambda: _publish(temporary, target, owner=owner, manifest=_manifest(files, run, info)))
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoint of step {info.total_steps} could not be written: {error.strerror or error}",
+            where=str(folder),
+            fix="make room or check the quota of the file system; earlier checkpoints are untouched",
+        ) from error
+    finally:
+        # Removed by its own rank 0 alone; after the rename nothing is left to remove.
+        if rank() == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Remove what killed writers left in ``folder`` and finish a replacement cut short; only for its new owner."""
+    removed = []
+    for entry in folder.glob(".tmp-step_*"):
+        shutil.rmtree(entry)
+        removed.append(entry)
+    for entry in folder.glob("old_step_*"):
+        recover_directory(entry.with_name(entry.name.removeprefix("old_")))
+    return removed
+
+
+def _begin(temporary: Path, folder: Path, owner: Owner) -> None:
+    owners.verify(folder, owner)
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "rng").mkdir(parents=True)
+    (temporary / "policy").mkdir()
+
+
+def _write_rest(
+    step: StepFolder, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
+) -> None:
+    rng.save(step.rng(rank()))
+    if rank() > 0:
+        return
+    step.config.write_text(run.config_yaml, encoding="utf-8")
+    step.info.write_text(json.dumps(info.to_json(), indent=2), encoding="utf-8")
+    step.position.write_text(json.dumps(asdict(position), indent=2), encoding="utf-8")
+    if trainee.scheduler is not None:
+        torch.save(trainee.scheduler.state_dict(), step.scheduler)
+    if run.tokenizer is not None:
+        run.tokenizer.save_pretrained(step.tokenizer)
+    step.model.mkdir()
+    trainee.model.config.save_pretrained(step.model)
+    generation = getattr(trainee.model, "generation_config", None)
+    if generation is not None:
+        # Not save_pretrained, which refuses settings that many published models have.
+        generation.to_json_file(step.model / "generation_config.json")
+
+
+def _hash_own_files(temporary: Path) -> dict[str, FileRecord]:
+    """Flush and hash what this rank wrote, so that no rank reads another node's files."""
+    paths = list(_own_files(temporary))
+
+    def record(path: Path) -> FileRecord:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return FileRecord(size=path.stat().st_size, sha256=sha256(path))
+
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        records = pool.map(record, paths)
+        return {str(path.relative_to(temporary)): found for path, found in zip(paths, records, strict=True)}
+
+
+def _own_files(temporary: Path) -> Iterator[Path]:
+    mine = (f"__{rank()}_", f"rank_{rank()}.pt")
+    for parent, _, names in os.walk(temporary):
+        for name in sorted(names):
+            belongs_to_a_rank = name.startswith(("__", "rank_"))
+            if name.startswith(mine) if belongs_to_a_rank else rank() == 0:
+                yield Path(parent, name)
+
+
+def _manifest(files: dict[str, FileRecord], run: RunDescription, info: TrainingInfo) -> Manifest:
+    facts = {
+        "step": info.total_steps,
+        "metrics": dict(info.metrics),
+        "model": run.model_fingerprint,
+        "data": run.data_fingerprint,
+        "precision": run.precision,
+        "world_size": world_size(),
+    }
+    ordered = {name: files[name] for name in sorted(files)}
+    return Manifest(kind="checkpoint", files=ordered, identity=Identity.from_environment(), facts=facts)
+
+
+def _publish(temporary: Path, target: Path, *, owner: Owner, manifest: Manifest) -> None:
+    write_json(temporary / MANIFEST, manifest.to_json())
+    for parent, _, _ in os.walk(temporary):
+        sync_directory(Path(parent))
+    owners.verify(target.parent, owner)
+    # A folder of that name is a damaged or an older attempt; it is set aside until the new one stands.
+    aside = target.with_name(f"old_{target.name}")
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(temporary, target)
+    sync_directory(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+    # What the folder as a whole was sealed as before is no longer what it holds.
+    (target.parent / MANIFEST).unlink(missing_ok=True)

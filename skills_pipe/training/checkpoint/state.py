@@ -1,0 +1,114 @@
+"""What a checkpoint carries besides tensors: counters, the position in the data, and which run it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainee:
+    """The live objects that a checkpoint saves and restores, the same on every rank.
+
+    Attributes:
+        model: the Hugging Face module itself, plain or sharded by ``fully_shard``; its parameter names are those of
+            the exported model.
+        optimizer: may have no state yet.
+        scheduler: None for a constant learning rate.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingInfo:
+    """Counters after an optimizer step; ``training_info.json`` of a checkpoint.
+
+    Attributes:
+        total_steps: optimizer steps done since the start of the run: the N of ``step_N``.
+        epoch: epochs finished, counting from 0.
+        step: steps done within the epoch.
+        consumed_samples: rows of the data set trained on so far, over all epochs.
+        total_valid_tokens: supervised tokens trained on so far.
+        metrics: values known at this step by their prefixed names: ``val:val_loss``, ``train:loss``.
+    """
+
+    total_steps: int
+    epoch: int
+    step: int
+    consumed_samples: int
+    total_valid_tokens: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat value for the file: counters and metrics side by side, as NeMo-RL writes it."""
+        return {**self.metrics, **{name: getattr(self, name) for name in _COUNTERS}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainingInfo:
+        """Read back what :meth:`to_json` gave; names with a colon are metrics, other unknown names are left out."""
+        metrics = {name: float(number) for name, number in value.items() if ":" in name}
+        return cls(**{name: int(value[name]) for name in _COUNTERS}, metrics=metrics)
+
+
+_COUNTERS = ("total_steps", "epoch", "step", "consumed_samples", "total_valid_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPosition:
+    """Where the sampler stands; ``train_dataloader.json`` of a checkpoint.
+
+    The position counts samples, not batches: it means the same with another batch size or number of ranks.
+
+    Attributes:
+        consumed_samples: rows handed out so far, over all epochs.
+        seed: seed of the order of the rows.
+        fingerprint: of the data set with everything that shapes its tokens.
+    """
+
+    consumed_samples: int
+    seed: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDescription:
+    """What every checkpoint of a run holds unchanged, and by which a resumed run is known to be the same.
+
+    Attributes:
+        config_yaml: the resolved training configuration.
+        model_fingerprint: see :func:`skills_pipe.training.checkpoint.fingerprint.model_fingerprint`.
+        data_fingerprint: of the training data set, as in :class:`DataPosition`.
+        seed: from which a rank's random numbers restart when the saved ones do not fit.
+        precision: ``policy.precision``, the dtype that an export is written in unless another is asked for.
+        tokenizer: saved with every step, with the chat template that the training used.
+    """
+
+    config_yaml: str
+    model_fingerprint: str
+    data_fingerprint: str
+    seed: int
+    precision: str = "bfloat16"
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """What was restored from a checkpoint.
+
+    Attributes:
+        info: counters as they were saved.
+        position: where the data goes on; None when the user let the run go on with another data set or order.
+        warnings: sentences that the user should read once.
+    """
+
+    info: TrainingInfo
+    position: DataPosition | None
+    warnings: tuple[str, ...] = ()
