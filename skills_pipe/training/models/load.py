@@ -1,0 +1,107 @@
+"""A base model from a folder or from the Hugging Face hub, ready for packed training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.models.attention import IMPLEMENTATION
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+"""``model_type`` of the families whose packed training is proven equal to each document alone."""
+
+_KEY = "policy.model_name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Which model to load.
+
+    Attributes:
+        name: a folder in Hugging Face's format, or the id of a model on the hub.
+        overrides: values that replace those of the model's ``config.json``.
+        revision: commit, tag or branch of a hub model; None for its main branch.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    revision: str | None = None
+
+
+def load_model(spec: ModelSpec) -> PreTrainedModel:
+    """The model with fp32 weights on the CPU, its tied weights tied, its attention packed.
+
+    Raises:
+        ConfigError: the model is not to be found, is of a family that is not supported, or its files lack weights.
+    """
+    config = load_model_config(spec)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            spec.name,
+            config=config,
+            revision=spec.revision or "main",
+            dtype=torch.float32,
+            attn_implementation=IMPLEMENTATION,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _unreadable(spec, error) from error
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise ConfigError(
+            f"the weights of {spec.name} lack {_some(absent)}, which would start from random numbers",
+            where=_KEY,
+            fix="use a complete checkpoint of this model",
+        )
+    model.config.use_cache = False
+    return model
+
+
+def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
+    """The configuration of the model, with the overrides applied; no weights are read.
+
+    Raises:
+        ConfigError: the model is not to be found, or is of a family that is not supported.
+    """
+    try:
+        config = AutoConfig.from_pretrained(spec.name, revision=spec.revision or "main")
+    except (OSError, ValueError) as error:
+        raise _unreadable(spec, error) from error
+    unknown = [key for key in spec.overrides if not hasattr(config, key)]
+    if unknown:
+        raise ConfigError(
+            f"{_some(unknown)} is no key of the configuration of {spec.name}",
+            where="policy.hf_config_overrides",
+            fix="see the model's config.json",
+        )
+    for key, value in spec.overrides.items():
+        setattr(config, key, value)
+    if config.model_type not in ARCHITECTURES:
+        raise ConfigError(
+            f"models of the family {config.model_type!r} are not supported",
+            where=_KEY,
+            fix=f"use one of {', '.join(ARCHITECTURES)}: packed training is proven exact for these",
+        )
+    return config
+
+
+def _unreadable(spec: ModelSpec, error: Exception) -> ConfigError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(spec.name).exists():
+        return ConfigError(f"{spec.name} cannot be read as a Hugging Face model: {reason}", where=_KEY)
+    return ConfigError(
+        f"no model {spec.name!r}: {reason}",
+        where=_KEY,
+        fix="give a folder with config.json and safetensors, or the id of a model on the hub",
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
