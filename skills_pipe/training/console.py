@@ -1,0 +1,83 @@
+"""What a training run shows while it runs: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import rich
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+_SECONDS_BETWEEN_LINES = 1.0
+
+
+class Console:
+    """Shows training steps and validation results.
+
+    Args:
+        total_steps: length of the bar; 0 when unknown.
+        resumed_step: where the bar starts.
+    """
+
+    def __init__(self, *, total_steps: int, resumed_step: int = 0) -> None:
+        self._total = total_steps
+        self._last_line = 0.0
+        self._console = rich.get_console()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if self._console.is_terminal:
+            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("", total=total_steps or None, completed=resumed_step, note="")
+            self._bar.start()
+
+    def show(self, step: int, values: Mapping[str, float], *, eta: float | None) -> None:
+        """Show what was logged at ``step``: a training step moves the bar, a validation gets a line of its own."""
+        for name, value in values.items():
+            if name.startswith("validation/"):
+                self._console.print(f"step {step}: {name.removeprefix('validation/')} {value:.4f}", highlight=False)
+        if "train/loss" not in values:
+            return
+        note = _note(values, eta)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, note=note)
+            return
+        # A line per step of a tiny model would bury everything else in the log.
+        now = time.monotonic()
+        if step == self._total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            total = f"/{self._total}" if self._total else ""
+            self._console.print(f"step {step}{total}: {note}", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def compact(value: float) -> str:
+    """A count in three digits: ``5.6k``, ``1.2M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``1:02:03``, or ``2:03`` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _note(values: Mapping[str, float], eta: float | None) -> str:
+    parts = [f"loss {values['train/loss']:.4f}"]
+    if "train/lr" in values:
+        parts.append(f"lr {values['train/lr']:.2e}")
+    if "train/grad_norm" in values:
+        parts.append(f"grad {values['train/grad_norm']:.2f}")
+    if "train/tokens_per_second" in values:
+        parts.append(f"{compact(values['train/tokens_per_second'])} tokens/s")
+    if eta is not None:
+        parts.append(f"{duration(eta)} left")
+    return ", ".join(parts)

@@ -1,0 +1,116 @@
+"""The numbers of a training run: to ``metrics.jsonl`` always, to the terminal, the launcher and tracking services.
+
+::
+
+    metrics = MetricsLogger(config.logger, total_steps=120, resumed_step=0)     # on rank 0
+    metrics.log(1, {"train/loss": 2.3, "train/lr": 1e-5, "train/tokens_per_second": 5600.0})
+    metrics.log(10, {"validation/val_loss": 2.1})
+    metrics.close()
+
+Names follow NeMo-RL: ``train/loss``, ``train/grad_norm``, ``train/lr``, ``train/global_valid_toks``,
+``train/tokens_per_second``, ``timing/train/...``, ``validation/val_loss``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from skills_pipe.artifacts.atomic import publish_file
+from skills_pipe.artifacts.names import METRICS
+from skills_pipe.artifacts.progress import Progress, ProgressReporter
+from skills_pipe.training.config.schema.logger import LoggerConfig
+from skills_pipe.training.console import Console, compact
+from skills_pipe.training.trackers import open_trackers
+
+TRAIN_LOSS = "train/loss"
+"""The metric that every training step logs; a line with it moves the progress bar."""
+
+
+class MetricsLogger:
+    """Sends the values of each step everywhere they are wanted; for one process of a run, rank 0.
+
+    Args:
+        config: section ``logger`` of the configuration.
+        total_steps: at which the run is complete; 0 when unknown.
+        resumed_step: step of the checkpoint that the run goes on from; what was logged after it is dropped.
+        run_config: the whole configuration as plain values, for services that show it beside the curves.
+
+    Raises:
+        ConfigError: the package of an enabled service is not installed.
+    """
+
+    def __init__(
+        self,
+        config: LoggerConfig,
+        *,
+        total_steps: int,
+        resumed_step: int = 0,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._total = total_steps
+        self._trackers = open_trackers(config, resumed_step=resumed_step, run_config=run_config or {})
+        self._file = _open_lines(Path(config.log_dir) / METRICS, resumed_step)
+        self._console = Console(total_steps=total_steps, resumed_step=resumed_step)
+        self._reporter = ProgressReporter()
+        self._begin, self._first_step = time.monotonic(), resumed_step
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values that were measured at ``step``; a value that is not finite becomes ``null`` in the file."""
+        plain = {name: float(value) for name, value in values.items()}
+        lines = {name: value if math.isfinite(value) else None for name, value in plain.items()}
+        self._file.write(json.dumps({"step": step, "time": time.time(), **lines}) + "\n")
+        self._file.flush()
+        for tracker in self._trackers:
+            tracker.log(step, plain)
+        eta = self._eta(step) if TRAIN_LOSS in plain else None
+        self._console.show(step, plain, eta=eta)
+        if TRAIN_LOSS in plain:
+            self._report(step, plain, eta)
+
+    def close(self) -> None:
+        """Flush and end every log; the last progress report is published."""
+        self._file.close()
+        self._console.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _report(self, step: int, values: Mapping[str, float], eta: float | None) -> None:
+        note = f"loss {values[TRAIN_LOSS]:.3f}"
+        if "train/tokens_per_second" in values:
+            note += f", {compact(values['train/tokens_per_second'])} tokens/s"
+        progress = Progress(done=step, total=self._total, unit="steps", note=note, eta_seconds=eta)
+        self._reporter.report(progress, now=step == self._total)
+
+    def _eta(self, step: int) -> float | None:
+        done = step - self._first_step
+        if done <= 0 or not self._total:
+            return None
+        return (time.monotonic() - self._begin) / done * max(0, self._total - step)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl`` in their order; a line cut short by a kill is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and "step" in value:
+            lines.append(value)
+    return lines
+
+
+def _open_lines(path: Path, resumed_step: int) -> IO[str]:
+    """Open the file for appending, without lines after ``resumed_step``: the steps they tell of are done again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        kept = [line for line in read_metrics(path) if line["step"] <= resumed_step] if resumed_step else []
+        with publish_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    return open(path, "a", encoding="utf-8")
