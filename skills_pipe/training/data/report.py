@@ -1,0 +1,62 @@
+"""What became of the rows of a data set: counts that are shown before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """Counts of one data set.
+
+    Attributes:
+        rows_read: rows of the source, bad ones included.
+        documents: documents kept for training.
+        dropped: reason -> rows or documents left out.
+        split_documents: documents more than rows, from conversations whose turns the template renders differently
+            later on: each such turn is trained in the conversation as the model saw it.
+        truncated: documents shortened to the length limit.
+        overlong: documents that were longer than the limit, whatever was done to them.
+        turns: trained assistant turns; turns_without_stop: those of them that end in no stop token.
+        doubled_bos: documents from which a second beginning-of-text token was removed.
+        tokens: tokens of all documents; targets: those of them that are trained.
+        length_percentiles: percentile -> document length in tokens, with 50, 90, 99 and 100.
+    """
+
+    rows_read: int = 0
+    documents: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    split_documents: int = 0
+    truncated: int = 0
+    overlong: int = 0
+    turns: int = 0
+    turns_without_stop: int = 0
+    doubled_bos: int = 0
+    tokens: int = 0
+    targets: int = 0
+    length_percentiles: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def supervised_ratio(self) -> float:
+        """Trained tokens per token, 0 for an empty data set."""
+        return self.targets / self.tokens if self.tokens else 0.0
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Label and value of every line worth showing; counts of nothing are left out."""
+        rows = [
+            ("rows read", f"{self.rows_read:,}"),
+            ("documents", f"{self.documents:,}"),
+            *((f"dropped: {reason}", f"{count:,}") for reason, count in self.dropped.items()),
+            ("extra documents (turns that the template changes later)", f"{self.split_documents:,}"),
+            ("longer than the limit", f"{self.overlong:,}"),
+            ("truncated", f"{self.truncated:,}"),
+            ("second beginning-of-text token removed", f"{self.doubled_bos:,}"),
+            ("assistant turns", f"{self.turns:,}"),
+            ("assistant turns without a stop token", f"{self.turns_without_stop:,}"),
+            ("tokens", f"{self.tokens:,}"),
+            ("trained tokens", f"{self.targets:,} ({self.supervised_ratio:.1%})"),
+        ]
+        lengths = ", ".join(f"p{percentile} {length:,}" for percentile, length in self.length_percentiles.items())
+        shown = [(label, value) for label, value in rows if value != "0" or label == "documents"]
+        return [*shown, ("document length", lengths)] if lengths else shown

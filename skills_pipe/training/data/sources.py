@@ -1,0 +1,174 @@
+"""Training data on disk: JSON rows, read one by one, as conversations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from skills_pipe.errors import DataError, did_you_mean
+
+Form = Literal["pair", "chat", "both"]
+"""What a row consists of: an input and an output, messages, or both (then its messages are used)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One file of rows and the keys to read them by.
+
+    Attributes:
+        path: ``.jsonl`` (one JSON object per line) or ``.json`` (the same, or one array of objects).
+        input_key: prompt of a row without messages.
+        output_key: answer of a row without messages.
+        chat_key: list of ``{"role", "content", ...}`` messages.
+        tool_key: list of tools for the chat template.
+        system_key: system prompt of the row, None when rows have none.
+        system_prompt: system prompt of rows without one of their own.
+    """
+
+    path: Path
+    input_key: str = "input"
+    output_key: str = "output"
+    chat_key: str = "messages"
+    tool_key: str | None = "tools"
+    system_key: str | None = None
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """The messages of one row as they stand in the file: nothing is added to them, nothing unified.
+
+    Attributes:
+        messages: at least one; the last one is the assistant's.
+        tools: for the chat template, None without.
+        form: what the row consisted of.
+        where: file and line, for messages to the user.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None
+    form: Form
+    where: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row that cannot be trained on: where it stands and what is wrong."""
+
+    where: str
+    what: str
+
+
+def read_conversations(source: DataSource) -> Iterator[Conversation | BadRow]:
+    """Read the rows of a file, in its order, without holding them all.
+
+    Raises:
+        DataError: there is no such file, or it is no JSON file.
+    """
+    for where, row in _read_rows(source.path):
+        yield row if isinstance(row, BadRow) else _conversation(row, source, where)
+
+
+def _read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (where, value) for each row; the value is a BadRow where it cannot be parsed."""
+    if path.suffix not in (".jsonl", ".json"):
+        raise DataError(
+            f"cannot read {path.name!r} as training data", where=str(path), fix="give a .jsonl or .json file"
+        )
+    if not path.is_file():
+        raise DataError("there is no such file of training data", where=str(path))
+    with open(path, "rb") as file:
+        if path.suffix == ".json" and _starts_array(file.read(64)):
+            file.seek(0)
+            yield from _read_array(path, file.read())
+            return
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                where = f"{path}:{number}"
+                yield where, _parse(line, where)
+
+
+def _starts_array(start: bytes) -> bool:
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def _read_array(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
+    rows = _parse(text, str(path))
+    if isinstance(rows, BadRow):
+        raise DataError(f"the file is {rows.what}", where=str(path))
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", row
+
+
+def _parse(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return BadRow(where=where, what=f"not UTF-8 (byte {error.start})")
+    except json.JSONDecodeError as error:
+        return BadRow(where=where, what=f"not JSON ({error.msg} at column {error.colno})")
+
+
+def _conversation(row: Any, source: DataSource, where: str) -> Conversation | BadRow:
+    if not isinstance(row, Mapping):
+        return BadRow(where=where, what="not a JSON object")
+    form = _form(row, source)
+    if form is None:
+        return BadRow(where=where, what=_missing_keys(row, source))
+    messages = row[source.chat_key] if form != "pair" else _pair(row, source)
+    what = _fault(messages)
+    if what:
+        return BadRow(where=where, what=what)
+    tools = row.get(source.tool_key) if source.tool_key else None
+    if tools is not None and not isinstance(tools, list):
+        return BadRow(where=where, what=f"{source.tool_key!r} is not a list")
+    return Conversation(messages=_with_system(messages, row, source), tools=tools, form=form, where=where)
+
+
+def _form(row: Mapping[str, Any], source: DataSource) -> Form | None:
+    pair = source.input_key in row and source.output_key in row
+    if source.chat_key in row:
+        return "both" if pair else "chat"
+    return "pair" if pair else None
+
+
+def _missing_keys(row: Mapping[str, Any], source: DataSource) -> str:
+    wanted = f"neither {source.chat_key!r} nor {source.input_key!r} with {source.output_key!r}"
+    missing = [key for key in (source.input_key, source.output_key) if key not in row]
+    near = [hint for key in (source.chat_key, *missing) if (hint := did_you_mean(key, row))]
+    return f"{wanted} among its keys {', '.join(map(repr, row))}" + (f"; {near[0]}" if near else "")
+
+
+def _pair(row: Mapping[str, Any], source: DataSource) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": row[source.input_key]},
+        {"role": "assistant", "content": row[source.output_key]},
+    ]
+
+
+def _fault(messages: Any) -> str | None:
+    """What is wrong with the messages of a row, None when nothing is."""
+    if not isinstance(messages, list) or not messages:
+        return "the messages are not a list of one or more"
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            return f"message {number} has no role"
+        content = message.get("content")
+        if not isinstance(content, (str, list, type(None))):
+            return f"the content of message {number} is {type(content).__name__}, not text"
+    if messages[-1]["role"] != "assistant":
+        return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'"
+    return None
+
+
+def _with_system(messages: list[dict[str, Any]], row: Mapping[str, Any], source: DataSource) -> list[dict[str, Any]]:
+    """Messages with the row's or the default system prompt in front, unless they begin with one."""
+    prompt = row.get(source.system_key) if source.system_key else None
+    prompt = prompt or source.system_prompt
+    if not prompt or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": prompt}, *messages]
