@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,7 @@ from skills_pipe.training.data.limit import Overlong, truncate
 from skills_pipe.training.data.mask import MaskRules, Sample, make_samples
 from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.sources import BadRow, Conversation, DataSource, read_conversations
-from skills_pipe.training.data.template import DEFAULT, ChatTemplate, resolve_template
+from skills_pipe.training.data.template import ChatTemplate
 
 BAD_ROW: Final = "bad row"
 TOO_LONG: Final = "longer than the limit"
@@ -35,8 +35,6 @@ class DataSettings:
 
     Attributes:
         max_length: most tokens of a document.
-        chat_template: see :func:`template.resolve_template`.
-        template_kwargs: further variables of the chat template.
         add_bos: give each document the tokenizer's beginning-of-text token where the template gives none.
         add_eos: the same for the end-of-text token.
         on_bad_row: refuse the data, or leave the row out and count it.
@@ -47,8 +45,6 @@ class DataSettings:
     """
 
     max_length: int
-    chat_template: str | None = DEFAULT
-    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     add_bos: bool = True
     add_eos: bool = True
     on_bad_row: Literal["error", "skip"] = "error"
@@ -59,7 +55,7 @@ class DataSettings:
 
 
 def build_dataset(
-    sources: Sequence[DataSource], tokenizer: PreTrainedTokenizerBase, settings: DataSettings
+    sources: Sequence[DataSource], tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, settings: DataSettings
 ) -> SftDataset:
     """Read, template, mask and tokenise all rows of ``sources``, in their order.
 
@@ -68,10 +64,10 @@ def build_dataset(
             error, or nothing is left to train on.
     """
     rows = chain.from_iterable(read_conversations(source) for source in sources)
-    builder = _Builder(tokenizer, settings, names=", ".join(str(source.path) for source in sources))
+    builder = _Builder(tokenizer, template, settings)
     while chunk := list(islice(rows, _CHUNK)):
         builder.add(chunk)
-    return builder.finish()
+    return builder.finish(", ".join(str(source.path) for source in sources))
 
 
 def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> MaskRules:
@@ -90,13 +86,12 @@ def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> Ma
 class _Builder:
     """Collects documents and counts, chunk by chunk."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: DataSettings, *, names: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, settings: DataSettings) -> None:
         self._tokenizer = tokenizer
+        self._template = template
         self._settings = settings
-        self._names = names
         self._rules = mask_rules(tokenizer, settings)
         self._encoder = SampleEncoder(tokenizer)
-        self._template: ChatTemplate | None = None
         self._faults: list[BadRow] = []
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -123,8 +118,8 @@ class _Builder:
         self._ids.append(narrow(np.concatenate([np.zeros(0, np.int32), *(e.input_ids for e in kept)])))
         self._masks.append(np.concatenate([np.zeros(0, np.uint8), *(e.loss_mask for e in kept)]))
 
-    def finish(self) -> SftDataset:
-        """The data set of all rows."""
+    def finish(self, names: str) -> SftDataset:
+        """The data set of all rows; ``names`` says for messages where they came from."""
         if self._faults and self._settings.on_bad_row == "error":
             raise self._refusal()
         if self._faults:
@@ -133,17 +128,13 @@ class _Builder:
             reasons = "; ".join(f"{reason}: {count}" for reason, count in self._dropped.items())
             raise DataError(
                 f"no document is left of {self._counts['rows_read']} rows" + (f" ({reasons})" if reasons else ""),
-                where=self._names,
+                where=names,
             )
         return SftDataset(
             np.concatenate(self._ids), np.concatenate(self._masks), offsets_of(self._lengths), self._report()
         )
 
     def _samples(self, conversation: Conversation) -> list[Sample] | BadRow:
-        if self._template is None:
-            self._template = resolve_template(
-                self._settings.chat_template, self._tokenizer, self._settings.template_kwargs, conversation.form
-            )
         if self._template.form not in (None, conversation.form):
             kinds = {"pair": "input and output", "chat": "messages", "both": "messages, input and output"}
             what = f"a row of {kinds[conversation.form]} among rows of {kinds[self._template.form]}"
@@ -178,7 +169,7 @@ class _Builder:
             raise DataError(
                 f"a document has {len(example.input_ids)} tokens, {limit} are allowed",
                 where=where,
-                fix="raise policy.max_total_sequence_length, or set data.overlong to drop or truncate",
+                fix="raise data.max_input_seq_length, or set data.overlong to drop or truncate",
             )
         if self._settings.overlong == "drop":
             self._dropped[TOO_LONG] += 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ class DataSource:
         tool_key: list of tools for the chat template.
         system_key: system prompt of the row, None when rows have none.
         system_prompt: system prompt of rows without one of their own.
+        prompt: text with a ``{}`` that the first user message of each row is put into.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class DataSource:
     tool_key: str | None = "tools"
     system_key: str | None = None
     system_prompt: str | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,12 @@ def read_conversations(source: DataSource) -> Iterator[Conversation | BadRow]:
     """
     for where, row in _read_rows(source.path):
         yield row if isinstance(row, BadRow) else _conversation(row, source, where)
+
+
+def first_form(sources: Iterable[DataSource]) -> Form | None:
+    """Form of the first row that can be used, None when there is none."""
+    rows = chain.from_iterable(read_conversations(source) for source in sources)
+    return next((row.form for row in rows if isinstance(row, Conversation)), None)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -126,7 +135,8 @@ def _conversation(row: Any, source: DataSource, where: str) -> Conversation | Ba
     tools = row.get(source.tool_key) if source.tool_key else None
     if tools is not None and not isinstance(tools, list):
         return BadRow(where=where, what=f"{source.tool_key!r} is not a list")
-    return Conversation(messages=_with_system(messages, row, source), tools=tools, form=form, where=where)
+    messages = _with_system(_with_prompt(messages, source), row, source)
+    return Conversation(messages=messages, tools=tools, form=form, where=where)
 
 
 def _form(row: Mapping[str, Any], source: DataSource) -> Form | None:
@@ -163,6 +173,15 @@ def _fault(messages: Any) -> str | None:
     if messages[-1]["role"] != "assistant":
         return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'"
     return None
+
+
+def _with_prompt(messages: list[dict[str, Any]], source: DataSource) -> list[dict[str, Any]]:
+    """Messages with the first one of the user put into the source's prompt."""
+    first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
+    if source.prompt is None or first is None:
+        return messages
+    asked = {**messages[first], "content": source.prompt.format(messages[first].get("content"))}
+    return [*messages[:first], asked, *messages[first + 1 :]]
 
 
 def _with_system(messages: list[dict[str, Any]], row: Mapping[str, Any], source: DataSource) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ class ChatTemplate:
 
 
 def resolve_template(
-    setting: str | None, tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any] | None, form: Form
+    setting: str | None, tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any] | None, form: Form | None
 ) -> ChatTemplate:
     """The chat template that a configuration asks for.
 
@@ -98,7 +98,7 @@ def resolve_template(
             input/output rows, the tokenizer's own for messages), a path ending in ``.jinja``, or the template itself.
         tokenizer: source of the default and of the special tokens' names.
         kwargs: ``chat_template_kwargs``.
-        form: form of the first row.
+        form: form of the first row, None without rows.
 
     Raises:
         DataError: the template is missing, cannot be read or is not Jinja; or the rows do not settle which one to use.
