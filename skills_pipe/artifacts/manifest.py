@@ -58,13 +58,21 @@ class Manifest:
         }
 
 
-def seal(output: Path, *, kind: str, facts: Mapping[str, Any] | None = None) -> Manifest:
+def seal(
+    output: Path,
+    *,
+    kind: str,
+    facts: Mapping[str, Any] | None = None,
+    hashed: Mapping[str, FileRecord] | None = None,
+) -> Manifest:
     """Hash what lies at ``output`` (a file or a folder) and write its manifest, as the last act of making it.
 
     The identity comes from the launcher through the environment. Inside :func:`atomic.publish_directory`, call it on
-    the temporary folder: manifest and contents then appear in one rename.
+    the temporary folder: manifest and contents then appear in one rename. ``hashed`` holds the files of a folder whose
+    hash the writer took while it wrote them; they are not read again.
     """
-    manifest = Manifest(kind=kind, files=_hash_files(output), identity=Identity.from_environment(), facts=facts or {})
+    files = _hash_files(output, hashed or {})
+    manifest = Manifest(kind=kind, files=files, identity=Identity.from_environment(), facts=facts or {})
     write_json(manifest_path(output), manifest.to_json())
     return manifest
 
@@ -110,10 +118,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hash_files(output: Path) -> dict[str, FileRecord]:
+def _hash_files(output: Path, hashed: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     if not output.is_dir():
         return {output.name: _record(output)}
-    files: dict[str, FileRecord] = {}
+    files: dict[str, FileRecord] = dict(hashed)
     _hash_folder(output, output, files)
     return files
 
@@ -124,11 +132,11 @@ def _hash_folder(folder: Path, root: Path, files: dict[str, FileRecord]) -> None
         files[str(nested.relative_to(root))] = _record(nested)
         return
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith((".tmp-", "old_")):
+        if entry.name.startswith((".tmp-", ".owner-", "old_")):
             continue
         if entry.is_dir():
             _hash_folder(entry, root, files)
-        elif entry != root / MANIFEST:
+        elif entry != root / MANIFEST and str(entry.relative_to(root)) not in files:
             files[str(entry.relative_to(root))] = _record(entry)
 
 
