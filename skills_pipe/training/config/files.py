@@ -1,0 +1,137 @@
+"""Configuration files: YAML with inheritance by ``defaults:``, laid over the packaged defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.origins import PACKAGED
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_PARENTS = "defaults"
+_REPLACE = "_override_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """A tree that is not resolved yet, and the files it came from, the one that wins first."""
+
+    tree: DictConfig
+    files: tuple[Path, ...]
+
+
+def load_layers(path: Path | None) -> Layers:
+    """The packaged defaults with the file ``path`` and its parents over them.
+
+    Raises:
+        ConfigError: a file cannot be read, is no YAML mapping, or inherits from itself.
+    """
+    from omegaconf import OmegaConf
+
+    packaged = load_with_parents(PACKAGED)
+    if path is None:
+        return packaged
+    own = load_with_parents(path)
+    _make_room(packaged.tree, own.tree)
+    tree = OmegaConf.merge(packaged.tree, own.tree)
+    return Layers(tree=_mapping(tree), files=(*own.files, *packaged.files))
+
+
+def load_with_parents(path: Path, *, children: Sequence[Path] = ()) -> Layers:
+    """A file merged over the files that its ``defaults:`` names, relative to its own folder.
+
+    Later parents win over earlier ones, the file wins over all. Lists are replaced, sections merged; a top-level
+    section with ``_override_: true`` replaces its parents' section.
+    """
+    from omegaconf import OmegaConf
+
+    resolved = path.resolve()
+    if resolved in children:
+        circle = " -> ".join(str(file) for file in (*children, resolved))
+        raise ConfigError(f"configuration files inherit from each other in a circle: {circle}", fix="remove one")
+    own = _load(path)
+    tree = OmegaConf.create({})
+    files: list[Path] = []
+    for parent in _parents(own, path):
+        layers = load_with_parents(path.parent / parent, children=(*children, resolved))
+        tree = merge(tree, layers.tree)
+        files = [*layers.files, *files]
+    return Layers(tree=merge(tree, own), files=(path, *files))
+
+
+def merge(base: DictConfig, over: DictConfig) -> DictConfig:
+    """``over`` laid on ``base``; both may be changed by this."""
+    from omegaconf import DictConfig, OmegaConf
+
+    for name in list(over):
+        section = over._get_node(name)
+        if isinstance(section, DictConfig) and not section._is_none() and not section._is_missing():
+            if section._is_interpolation() or not section.get(_REPLACE, False):
+                continue
+            section.pop(_REPLACE)
+            base.pop(name, None)
+    return _mapping(OmegaConf.merge(base, over))
+
+
+def _make_room(packaged: DictConfig, own: DictConfig) -> None:
+    """Take out of the defaults what must not mix with a user's file.
+
+    Half of one optimizer's arguments with half of another's would be neither; and a ``tokenizer`` section without
+    ``chat_template`` means the tokenizer's own template.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    policy = own._get_node("policy")
+    if not isinstance(policy, DictConfig) or policy._is_none() or policy._is_interpolation():
+        return
+    if "optimizer" in policy:
+        OmegaConf.update(packaged, "policy.optimizer", None, merge=False)
+    if "tokenizer" in policy:
+        del packaged["policy"]["tokenizer"]["chat_template"]
+
+
+def _load(path: Path) -> DictConfig:
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    where = f"--config {path}"
+    try:
+        tree = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise ConfigError("the configuration file does not exist", where=where, fix="check the path") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigError(f"the file is no valid YAML: {problem}", where=place, fix="correct it") from error
+    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"the configuration file cannot be read: {error}", where=where) from error
+    return _mapping(tree, path)
+
+
+def _parents(tree: DictConfig, path: Path) -> list[str]:
+    from omegaconf import ListConfig
+
+    parents = tree.pop(_PARENTS, None)
+    names = [parents] if isinstance(parents, str) else list(parents) if isinstance(parents, ListConfig) else []
+    if (parents is not None and not names) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            "defaults must be the name of a file or a list of them", where=str(path), fix="name the files to inherit"
+        )
+    return names
+
+
+def _mapping(tree: Any, path: Path | None = None) -> DictConfig:
+    from omegaconf import DictConfig
+
+    if not isinstance(tree, DictConfig):
+        raise ConfigError(
+            "the configuration file holds no mapping of keys", where=str(path) if path else None, fix="write key: value"
+        )
+    return tree

@@ -1,0 +1,107 @@
+"""The way from files and overrides to a configuration: load, override, resolve, check, bring into one layout."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.files import load_layers
+from skills_pipe.training.config.layouts import Canonical
+from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.overrides import apply_overrides, parse_overrides
+from skills_pipe.training.config.read import Reader, known_keys
+from skills_pipe.training.config.resolvers import resolve
+from skills_pipe.training.config.rules import broken_rules
+from skills_pipe.training.config.schema import TrainingConfig
+from skills_pipe.training.config.unsupported import unsupported
+
+
+class ConfigWarning(UserWarning):
+    """Something in the configuration that is ignored, as the user asked with ``--strict=false``."""
+
+
+class ConfigErrors(ConfigError):
+    """Several problems of one configuration.
+
+    Attributes:
+        problems: the problems, one line each.
+    """
+
+    def __init__(self, problems: Sequence[ConfigError]) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"the training configuration has {len(problems)} problems:{lines}")
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, strict: bool = True) -> TrainingConfig:
+    """The configuration of a training run, complete, checked and in one layout.
+
+    Args:
+        path: YAML file laid over the packaged defaults; None: the defaults alone.
+        overrides: Hydra-style overrides, a later one wins.
+        strict: whether unknown keys are errors; else they are ignored with a :class:`ConfigWarning` each.
+
+    Raises:
+        ConfigError: one problem; several are raised together as :class:`ConfigErrors`.
+    """
+    config, found = _assemble(path, overrides)
+    problems = [*(found.unknown if strict else ()), *found.wrong, *found.missing]
+    if not strict:
+        for problem in found.unknown:
+            warnings.warn(ConfigWarning(f"ignored: {problem}"), stacklevel=2)
+    if problems:
+        raise problems[0] if len(problems) == 1 else ConfigErrors(problems)
+    if config is None:
+        raise RuntimeError("a configuration without problems could not be read")
+    return config
+
+
+def check_overrides(overrides: Sequence[str], base: Path | None = None) -> list[ConfigError]:
+    """What is wrong with overrides of the configuration file ``base``, before anything runs.
+
+    Keys that are still to be set, such as ``policy.model_name``, are no problem here.
+    """
+    try:
+        _, found = _assemble(base, overrides)
+    except ConfigError as error:
+        return [error]
+    return [*found.unknown, *found.wrong]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Problems by kind, collected on the way."""
+
+    unknown: list[ConfigError] = field(default_factory=list)
+    wrong: list[ConfigError] = field(default_factory=list)
+    missing: list[ConfigError] = field(default_factory=list)
+
+
+def _assemble(path: Path | None, texts: Sequence[str]) -> tuple[TrainingConfig | None, _Found]:
+    found = _Found()
+    layers = load_layers(path)
+    overrides, unreadable = parse_overrides(texts)
+    origins = Origins(files=layers.files, overrides=overrides)
+    found.wrong.extend(unreadable)
+    applied = apply_overrides(layers.tree, overrides, known_keys())
+    found.unknown.extend(applied.unknown)
+    found.wrong.extend(applied.wrong)
+    plain, unresolved = resolve(layers.tree, origins)
+    found.missing.extend(unresolved.missing)
+    found.wrong.extend(unresolved.failed)
+    reader = Reader(origins)
+    written = reader.section(TrainingConfig, plain)
+    found.unknown.extend(reader.unknown)
+    found.wrong.extend(reader.problems)
+    if written is None or reader.incomplete:
+        return None, found
+    canonical = Canonical(origins)
+    config = canonical.config(written)
+    found.wrong.extend(canonical.problems)
+    found.missing.extend(canonical.missing)
+    found.wrong.extend(broken_rules(config, origins))
+    found.wrong.extend(unsupported(config, origins))
+    return config, found

@@ -1,0 +1,214 @@
+"""A plain tree becomes the dataclasses of the schema; everything that does not fit is collected."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, Union
+
+from skills_pipe.errors import ConfigError, did_you_mean
+from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.resolvers import UNKNOWN
+from skills_pipe.training.config.schema.declare import NO_VALUE, Key
+
+Section = TypeVar("Section")
+
+_WORDS_FOR_NULL = ("None", "none", "null", "NULL", "Null", "~")
+
+
+class Reader:
+    """Reads sections of a plain tree and collects what is wrong with them.
+
+    A key that is written in another layout than programs read (``data``, ``policy.scheduler``) is read as written.
+
+    Args:
+        origins: where keys were set.
+
+    Attributes:
+        unknown: keys that the schema does not have.
+        problems: values that do not fit, and keys that are missing.
+        incomplete: whether a value is UNKNOWN where that cannot stand for it.
+    """
+
+    def __init__(self, origins: Origins) -> None:
+        self.unknown: list[ConfigError] = []
+        self.problems: list[ConfigError] = []
+        self.incomplete = False
+        self._origins = origins
+
+    def section(self, cls: type[Section], tree: Any, path: str = "") -> Section | None:
+        """An instance of the schema class ``cls``; None when something in it does not fit."""
+        if not isinstance(tree, Mapping):
+            self._wrong(path, "a section of keys", tree)
+            return None
+        before = len(self.problems)
+        self._report_unknown(cls, tree, path)
+        values = {name: self._key(name, hint, info, tree, path) for name, (hint, info) in declared(cls).items()}
+        return cls(**values) if len(self.problems) == before else None
+
+    def _report_unknown(self, cls: type, tree: Mapping[str, Any], path: str) -> None:
+        for name in tree:
+            if name not in declared(cls):
+                dotted = _join(path, name)
+                advice = did_you_mean(dotted, known_keys()) or "remove it, or pass --strict=false to ignore it"
+                self.unknown.append(ConfigError(f"unknown key {dotted}", where=self._origins.where(dotted), fix=advice))
+
+    def _key(self, name: str, hint: Any, info: Key, tree: Mapping[str, Any], path: str) -> Any:
+        dotted = _join(path, name)
+        if name not in tree:
+            return self._absent(dotted, hint, info)
+        return self._value(tree[name], hint, dotted, info)
+
+    def _absent(self, dotted: str, hint: Any, info: Key) -> Any:
+        if info.absent is not NO_VALUE:
+            return info.absent
+        if type(None) in typing.get_args(hint):
+            return None
+        self.problems.append(ConfigError(f"{dotted} is missing", where=self._origins.where(dotted), fix="set it"))
+        return None
+
+    def _value(self, value: Any, hint: Any, path: str, info: Key) -> Any:
+        members = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if type(None) in members and (value is None or (isinstance(value, str) and value in _WORDS_FOR_NULL)):
+            return None
+        if isinstance(value, str) and value == UNKNOWN:
+            self.incomplete = self.incomplete or str not in members
+            return value
+        member = _fitting([item for item in members if item is not type(None)], value)
+        origin = typing.get_origin(member)
+        if dataclasses.is_dataclass(member):
+            return self.section(typing.cast(type, member), value, path)
+        if origin is tuple:
+            return self._sequence(value, typing.get_args(member)[0], path, info)
+        if origin is Literal:
+            return self._choice(value, typing.get_args(member), path, info)
+        if origin is not None and issubclass(origin, Mapping):
+            return self._mapping(value, typing.get_args(member)[1], path, info)
+        return self._scalar(value, member, path, info)
+
+    def _sequence(self, value: Any, item: Any, path: str, info: Key) -> Any:
+        if not isinstance(value, list | tuple):
+            return self._wrong(path, "a list", value)
+        return tuple(self._value(element, item, f"{path}.{index}", info) for index, element in enumerate(value))
+
+    def _mapping(self, value: Any, item: Any, path: str, info: Key) -> Any:
+        if not isinstance(value, Mapping):
+            return self._wrong(path, "a mapping of keys", value)
+        if item is Any:
+            return dict(value)
+        return {str(name): self._value(element, item, _join(path, str(name)), info) for name, element in value.items()}
+
+    def _choice(self, value: Any, choices: tuple[str, ...], path: str, info: Key) -> Any:
+        if isinstance(value, str) and info.lower:
+            value = value.lower()
+        if value in choices:
+            return value
+        return self._wrong(path, _listing(choices), value, did_you_mean(str(value), choices))
+
+    def _scalar(self, value: Any, hint: Any, path: str, info: Key) -> Any:
+        expected, convert = _SCALARS[hint]
+        found = convert(value)
+        if found is NO_VALUE:
+            return self._wrong(path, expected, value)
+        if info.minimum is not None and found < info.minimum:
+            return self._wrong(path, f"at least {info.minimum:g}", value)
+        if info.above is not None and found <= info.above:
+            return self._wrong(path, f"more than {info.above:g}", value)
+        return found
+
+    def _wrong(self, path: str, expected: str, value: Any, advice: str | None = None) -> Any:
+        self.problems.append(
+            ConfigError(f"{path} must be {expected}, not {value!r}", where=self._origins.where(path), fix=advice)
+        )
+
+
+def declared(cls: Any) -> Mapping[str, tuple[Any, Key]]:
+    """Keys of a section: name -> the type in which it is written, and what was declared of it."""
+    return _declared(cls)
+
+
+@functools.cache
+def _declared(cls: Any) -> Mapping[str, tuple[Any, Key]]:
+    keys = {}
+    for name, annotated in typing.get_type_hints(cls, include_extras=True).items():
+        hint, info = typing.get_args(annotated)
+        keys[name] = (info.written or hint, info)
+    return keys
+
+
+@functools.cache
+def known_keys(cls: Any = None, prefix: str = "") -> tuple[str, ...]:
+    """Dotted keys of a section as it may be written; of the whole configuration when ``cls`` is None."""
+    from skills_pipe.training.config.schema.training import TrainingConfig
+
+    keys: list[str] = []
+    for name, (hint, _) in declared(cls or TrainingConfig).items():
+        dotted = _join(prefix, name)
+        keys.append(dotted)
+        for section in _sections_of(hint):
+            keys.extend(known_keys(section, dotted))
+    return tuple(keys)
+
+
+def _sections_of(hint: Any) -> list[type]:
+    """Section classes that a key may hold directly."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [member for member in members if dataclasses.is_dataclass(member) and isinstance(member, type)]
+
+
+def _fitting(members: list[Any], value: Any) -> Any:
+    """The member of a union that ``value`` is meant for, by its shape; the first when none is."""
+    if isinstance(value, list | tuple):
+        return next((member for member in members if typing.get_origin(member) is tuple), members[0])
+    if isinstance(value, Mapping):
+        sections = [member for member in members if dataclasses.is_dataclass(member)]
+        return max(sections, key=lambda cls: len(declared(cls).keys() & value.keys()), default=members[0])
+    return members[0]
+
+
+def _boolean(value: Any) -> Any:
+    words = {"true": True, "false": False}
+    if isinstance(value, str):
+        return words.get(value.lower(), NO_VALUE)
+    return value if isinstance(value, bool) else NO_VALUE
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        return NO_VALUE
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return NO_VALUE
+    return float(value) if isinstance(value, int | float) and value == value else NO_VALUE
+
+
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _number(value)
+    return int(number) if isinstance(number, float) and number.is_integer() else NO_VALUE
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else NO_VALUE
+
+
+_SCALARS: Mapping[Any, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("true or false", _boolean),
+    int: ("a whole number", _whole_number),
+    float: ("a number", _number),
+    str: ("text", _text),
+}
+
+
+def _listing(choices: tuple[str, ...]) -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,48 @@
+"""Section ``policy.dtensor_cfg``: the fsdp backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from skills_pipe.training.config.schema.declare import Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters on the fsdp backend."""
+
+    enabled: Annotated[bool, Key("Train adapters; the base model stays as it is.")]
+    target_modules: Annotated[tuple[str, ...], Key("Names of modules that get an adapter; * stands for anything.")]
+    exclude_modules: Annotated[tuple[str, ...], Key("Names of modules that get none.")]
+    match_all_linear: Annotated[bool, Key("Adapters on all linear layers, whatever target_modules says.")]
+    dim: Annotated[int, Key("Rank of the adapters.", minimum=1)]
+    alpha: Annotated[float, Key("Scale of the adapters is alpha / dim.", above=0)]
+    dropout: Annotated[float, Key("Dropout probability in the adapters.", minimum=0)]
+    dropout_position: Annotated[Literal["pre", "post"], Key("Dropout before or after the adapter.")]
+    lora_A_init: Annotated[Literal["xavier", "uniform"], Key("Initial values of matrix A; B starts at zero.")]
+    use_triton: Annotated[bool, Key("Use Triton kernels where there are any.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DtensorConfig:
+    """The fsdp backend: PyTorch FSDP2 and DTensor."""
+
+    _v2: Annotated[bool, Key("Accepted as NeMo-RL does; there is one version here.", absent=True)]
+    enabled: Annotated[bool, Key("Train with this backend.")]
+    env_vars: Annotated[Mapping[str, str], Key("Environment variables of the ranks.", absent={})]
+    cpu_offload: Annotated[bool, Key("Keep parameters and optimizer in CPU memory.")]
+    sequence_parallel: Annotated[bool, Key("Split activations along the sequence between tensor parallel ranks.")]
+    activation_checkpointing: Annotated[bool, Key("Recompute activations in the backward pass to save memory.")]
+    tensor_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
+    context_parallel_size: Annotated[int, Key("Ranks that share each sequence.", minimum=1)]
+    expert_parallel_size: Annotated[int, Key("Ranks that share the experts of a mixture.", minimum=1)]
+    dp_replicate_size: Annotated[int, Key("Copies of the sharded model: hybrid sharding.", minimum=1)]
+    custom_parallel_plan: Annotated[str | None, Key("Import path of a tensor parallel plan; null: the model's own.")]
+    automodel_kwargs: Annotated[Mapping[str, Any], Key("Extra arguments for loading the model.", absent={})]
+    clear_cache_every_n_steps: Annotated[
+        int | None, Key("Empty the GPU cache every so many steps; null: never.", minimum=1)
+    ]
+    defer_fsdp_grad_sync: Annotated[bool, Key("Exchange gradients once per step instead of once per microbatch.")]
+    lora_cfg: Annotated[LoraConfig, Key("Low-rank adapters.")]

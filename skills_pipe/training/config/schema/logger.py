@@ -1,0 +1,76 @@
+"""Section ``logger``: where metrics go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from skills_pipe.training.config.schema.declare import Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    project: Annotated[str, Key("Project of the run.")]
+    name: Annotated[str | None, Key("Name of the run; null: chosen by the service.", absent=None)]
+    id: Annotated[
+        str | None, Key("Id of the run: a resumed job with the same id continues the same curves.", absent=None)
+    ]
+    group: Annotated[str | None, Key("Group of the run.", absent=None)]
+    entity: Annotated[str | None, Key("User or team that owns the project.", absent=None)]
+    tags: Annotated[tuple[str, ...], Key("Tags of the run.", absent=())]
+    notes: Annotated[str | None, Key("Longer description of the run.", absent=None)]
+    mode: Annotated[str | None, Key("online, offline or disabled; null: as the environment says.", absent=None)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwanlabConfig:
+    """SwanLab."""
+
+    project: Annotated[str, Key("Project of the run.")]
+    name: Annotated[str | None, Key("Name of the run.", absent=None)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorboardConfig:
+    """TensorBoard."""
+
+    log_dir: Annotated[str, Key("Folder of the event files.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlflowConfig:
+    """MLflow."""
+
+    experiment_name: Annotated[str, Key("Experiment of the run.")]
+    run_name: Annotated[str | None, Key("Name of the run.", absent=None)]
+    run_id: Annotated[str | None, Key("Id of a run to continue.", absent=None)]
+    tracking_uri: Annotated[str | None, Key("Address of the server; null: as the environment says.", absent=None)]
+    artifact_location: Annotated[str | None, Key("Where artifacts are stored.", absent=None)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuMonitoringConfig:
+    """How often GPU usage is measured."""
+
+    collection_interval: Annotated[float, Key("Seconds between two measurements.", above=0)]
+    flush_interval: Annotated[float, Key("Seconds between two writes.", above=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggerConfig:
+    """Where metrics go; {log_dir}/metrics.jsonl is always written."""
+
+    log_dir: Annotated[str, Key("Folder of metrics.jsonl, loss.png and the logs of the services below.")]
+    wandb_enabled: Annotated[bool, Key("Log to Weights & Biases.")]
+    tensorboard_enabled: Annotated[bool, Key("Log to TensorBoard.")]
+    mlflow_enabled: Annotated[bool, Key("Log to MLflow.")]
+    swanlab_enabled: Annotated[bool, Key("Log to SwanLab.")]
+    monitor_gpus: Annotated[bool, Key("Log the use of the GPUs.")]
+    num_val_samples_to_print: Annotated[int, Key("Validation samples to show on the terminal.", minimum=0)]
+    wandb: Annotated[WandbConfig, Key("Weights & Biases.")]
+    swanlab: Annotated[SwanlabConfig, Key("SwanLab.")]
+    tensorboard: Annotated[TensorboardConfig, Key("TensorBoard.")]
+    mlflow: Annotated[MlflowConfig, Key("MLflow.")]
+    gpu_monitoring: Annotated[GpuMonitoringConfig, Key("How often GPU usage is measured.")]

@@ -1,0 +1,107 @@
+"""What the schema accepts and nothing here honours yet: refused with a sentence, or named as without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.layouts import FROM_FILES
+from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
+
+
+def unsupported(config: TrainingConfig, origins: Origins | None = None) -> list[ConfigError]:
+    """Everything that ``config`` asks for and that would change the result if it were ignored."""
+    return [
+        ConfigError(f"{key}: {reason}", where=origins.where(key) if origins else None, fix=fix)
+        for key, reason, fix in (*_backends(config), *_checkpoints(config), *_batches(config), *_data(config))
+    ]
+
+
+def without_effect(config: TrainingConfig) -> list[str]:
+    """Sentences about settings that are accepted and change nothing, for people who wonder."""
+    found = []
+    if config.logger.monitor_gpus:
+        found.append("logger.monitor_gpus: GPU use is not logged")
+    if config.logger.num_val_samples_to_print:
+        found.append("logger.num_val_samples_to_print: validation computes the loss only; no samples are shown")
+    if config.policy.offload_optimizer_for_logprob:
+        found.append("policy.offload_optimizer_for_logprob: fine-tuning has no log-probability phase")
+    return found
+
+
+Refusal = tuple[str, str, str]
+
+
+def _backends(config: TrainingConfig) -> Iterator[Refusal]:
+    policy = config.policy
+    if policy.megatron_cfg.enabled:
+        yield (
+            "policy.megatron_cfg.enabled",
+            "there is no megatron backend yet",
+            "use the fsdp backend: policy.megatron_cfg.enabled=false policy.dtensor_cfg.enabled=true",
+        )
+        return
+    fsdp = policy.dtensor_cfg
+    if fsdp.lora_cfg.enabled:
+        yield "policy.dtensor_cfg.lora_cfg.enabled", "adapters are not supported yet", "train all weights"
+    for name in ("tensor_parallel_size", "context_parallel_size", "expert_parallel_size", "dp_replicate_size"):
+        if getattr(fsdp, name) > 1:
+            yield f"policy.dtensor_cfg.{name}", "the fsdp backend only shards over all ranks as yet", "set it to 1"
+    if policy.pipeline_model_parallel_size > 1:
+        yield "policy.pipeline_model_parallel_size", "the fsdp backend has no pipeline", "set it to 1"
+    if policy.expert_tensor_parallel_size > 1:
+        yield "policy.expert_tensor_parallel_size", "the fsdp backend does not split experts", "set it to 1"
+    if fsdp.sequence_parallel:
+        yield (
+            "policy.dtensor_cfg.sequence_parallel",
+            "it needs tensor parallelism, which is not there yet",
+            "disable it",
+        )
+    if fsdp.cpu_offload:
+        yield "policy.dtensor_cfg.cpu_offload", "parameters cannot be kept in CPU memory yet", "disable it"
+    if fsdp.custom_parallel_plan is not None:
+        yield "policy.dtensor_cfg.custom_parallel_plan", "there is no tensor parallelism yet", "set it to null"
+    if policy.precision == "float16":
+        yield "policy.precision", "float16 needs loss scaling, which is not there", "use bfloat16 or float32"
+
+
+def _checkpoints(config: TrainingConfig) -> Iterator[Refusal]:
+    settings = config.checkpointing
+    if settings.is_async:
+        yield "checkpointing.is_async", "checkpoints are written synchronously as yet", "set it to false"
+    if settings.is_peft or settings.peft_config is not None:
+        yield "checkpointing.is_peft", "adapters are not supported yet", "leave it and peft_config out"
+    if settings.save_consolidated:
+        yield "checkpointing.save_consolidated", "checkpoints are exported by a step of their own", "run the export"
+    if settings.pretrained_checkpoint is not None:
+        yield "checkpointing.pretrained_checkpoint", "it cannot be read yet", "name its export in policy.model_name"
+
+
+def _batches(config: TrainingConfig) -> Iterator[Refusal]:
+    if config.policy.dynamic_batching.enabled:
+        yield "policy.dynamic_batching.enabled", "it is not there yet", "use policy.sequence_packing"
+    if config.sft.only_unmask_final:
+        yield "sft.only_unmask_final", "loss on the last message alone is not there yet", "set it to false"
+
+
+def _data(config: TrainingConfig) -> Iterator[Refusal]:
+    for use, datasets in (("train", config.data.train), ("validation", config.data.validation)):
+        for dataset in datasets:
+            yield from _dataset(f"data.{use}", dataset)
+
+
+def _dataset(place: str, dataset: DatasetConfig) -> Iterator[Refusal]:
+    if dataset.dataset_name not in FROM_FILES:
+        yield (
+            f"{place}.dataset_name",
+            f"{dataset.dataset_name!r} is not built in yet",
+            "write its rows to a file and use ResponseDataset or openai_format with data_path",
+        )
+    if dataset.processor != "sft_processor":
+        yield f"{place}.processor", f"{dataset.processor!r} is not known", "leave it out"
+    if dataset.split_validation_size is not None:
+        yield f"{place}.split_validation_size", "rows cannot be set aside yet", "give validation rows in a file"
+    for name in ("prompt_file", "system_prompt_file"):
+        if getattr(dataset, name) is not None:
+            yield f"{place}.{name}", "prompts are put into rows by data preparation", "set it to null"
