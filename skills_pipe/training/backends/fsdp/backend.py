@@ -1,0 +1,184 @@
+"""The fsdp backend: torch's FSDP2 over several ranks, plain torch in one process, with the same arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from transformers import PreTrainedModel
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.backends.base import StepResult, TrainingDiverged
+from skills_pipe.training.backends.fsdp.clip import clip_gradients
+from skills_pipe.training.backends.fsdp.precision import ComputeCopies
+from skills_pipe.training.checkpoint.state import Trainee
+from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig, SchedulerConfig
+from skills_pipe.training.data.batches import Microbatch
+from skills_pipe.training.distributed import World
+from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.loss import SupervisedLoss
+from skills_pipe.training.optim import build_optimizer, build_scheduler
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FsdpSettings:
+    """How the backend trains.
+
+    Attributes:
+        optimizer, scheduler: import paths and arguments.
+        dtype: of the forward and backward pass; weights, gradients and optimizer state are fp32.
+        max_grad_norm: None clips nothing.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
+        defer_grad_sync: exchange gradients once per step, at the price of whole gradients in memory until then.
+        replicas: copies of the sharded model (hybrid sharding); divides the number of ranks.
+    """
+
+    optimizer: ObjectConfig
+    scheduler: SchedulerConfig | None = None
+    dtype: torch.dtype = torch.float32
+    max_grad_norm: float | None = 1.0
+    activation_checkpointing: bool = False
+    defer_grad_sync: bool = True
+    replicas: int = 1
+
+    @classmethod
+    def of(cls, policy: PolicyConfig) -> FsdpSettings:
+        """The settings that the ``policy`` section of a configuration asks for.
+
+        Raises:
+            ConfigError: a precision that is not supported, or no optimizer.
+        """
+        if policy.precision not in _DTYPES:
+            raise ConfigError(
+                f"{policy.precision} needs loss scaling, which the fsdp backend does not have",
+                where="policy.precision",
+                fix="use bfloat16 or float32",
+            )
+        if policy.optimizer is None:
+            raise ConfigError("no optimizer is given", where="policy.optimizer", fix="name one: torch.optim.AdamW")
+        return cls(
+            optimizer=policy.optimizer,
+            scheduler=policy.scheduler,
+            dtype=_DTYPES[policy.precision],
+            max_grad_norm=policy.max_grad_norm,
+            activation_checkpointing=policy.dtensor_cfg.activation_checkpointing,
+            defer_grad_sync=policy.dtensor_cfg.defer_fsdp_grad_sync,
+            replicas=policy.dtensor_cfg.dp_replicate_size,
+        )
+
+
+class FsdpBackend:
+    """Trains ``model`` over the ranks of ``world``; see :class:`skills_pipe.training.backends.base.Backend`.
+
+    Every rank passes the same fp32 weights. With several ranks each layer and the rest are sharded by FSDP2; one
+    process keeps the plain module and, for half precision, lends it copies of its weights, which measured 6 to 10 %
+    faster than FSDP2 over one rank and gives the same bits.
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: FsdpSettings, world: World) -> None:
+        self._settings = settings
+        self._world = world
+        self._model = model
+        model.to(world.device).train()
+        if settings.activation_checkpointing:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        self._loss = SupervisedLoss(model)
+        self._copies: ComputeCopies | None = None
+        if world.size > 1:
+            _shard(self._loss, settings, world)
+        elif settings.dtype != torch.float32:
+            self._copies = ComputeCopies(model, settings.dtype)
+        optimizer = build_optimizer(model.parameters(), settings.optimizer)
+        self._trainee = Trainee(
+            model=model, optimizer=optimizer, scheduler=build_scheduler(optimizer, settings.scheduler)
+        )
+
+    @property
+    def trainee(self) -> Trainee:
+        """The live objects that a checkpoint saves and restores."""
+        return self._trainee
+
+    def train_step(self, microbatches: Sequence[Microbatch], *, targets: int) -> StepResult:
+        """One optimizer step on a global batch with ``targets`` supervised tokens."""
+        optimizer, scheduler = self._trainee.optimizer, self._trainee.scheduler
+        lr = float(optimizer.param_groups[0]["lr"])
+        if targets == 0:
+            return StepResult(loss=0.0, grad_norm=0.0, lr=lr, updated=False)
+        loss = self._world.sum(self._accumulate(microbatches, scale=1.0 / targets))
+        norm = clip_gradients(self._model.parameters(), self._settings.max_grad_norm)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            optimizer.zero_grad()
+            raise TrainingDiverged(f"the loss is {loss} and the norm of the gradients {norm}")
+        optimizer.step()
+        optimizer.zero_grad()
+        if scheduler is not None:
+            scheduler.step()
+        return StepResult(loss=loss, grad_norm=norm, lr=lr, updated=True)
+
+    def evaluate(self, microbatches: Sequence[Microbatch]) -> float:
+        """Summed cross entropy over the supervised tokens of all ranks."""
+        self._model.eval()
+        with torch.no_grad(), self._compute_weights():
+            total = sum(float(self._forward(microbatch, scale=1.0)) for microbatch in microbatches)
+        self._model.train()
+        self._reshard()
+        return self._world.sum(total)
+
+    def _accumulate(self, microbatches: Sequence[Microbatch], *, scale: float) -> float:
+        """Gradients of all microbatches of this rank; returns its part of the loss."""
+        # Kept on the device until the end: reading a GPU's value in each microbatch would wait for it each time.
+        total = torch.zeros((), dtype=torch.float64, device=self._world.device)
+        with self._compute_weights():
+            for index, microbatch in enumerate(microbatches):
+                if self._world.size > 1 and self._settings.defer_grad_sync:
+                    self._loss.set_requires_gradient_sync(index == len(microbatches) - 1)
+                loss = self._forward(microbatch, scale=scale)
+                loss.backward()
+                total += loss.detach()
+        return float(total)
+
+    def _forward(self, microbatch: Microbatch, *, scale: float) -> torch.Tensor:
+        documents = Documents.of(microbatch.cu_seqlens)
+        row = microbatch.to(self._world.device)
+        documents = Documents(lengths=documents.lengths, cu_seqlens=row.cu_seqlens)
+        return self._loss(row.input_ids, row.position_ids, row.labels, documents, scale=scale)
+
+    def _compute_weights(self) -> AbstractContextManager[None]:
+        return self._copies.lent() if self._copies is not None else nullcontext()
+
+    def _reshard(self) -> None:
+        """Shard what a forward pass without a backward pass has left whole; a checkpoint wants shards."""
+        for module in self._loss.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def _shard(loss: SupervisedLoss, settings: FsdpSettings, world: World) -> None:
+    """Shard each layer, then what is left, over the ranks."""
+    if world.size % settings.replicas:
+        raise ConfigError(
+            f"{world.size} ranks cannot hold {settings.replicas} copies of the model",
+            where="policy.dtensor_cfg.dp_replicate_size",
+            fix="choose a divisor of the number of ranks",
+        )
+    shape, names = (world.size,), ("shard",)
+    if settings.replicas > 1:
+        shape, names = (settings.replicas, world.size // settings.replicas), ("replicate", "shard")
+    mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=names)
+    policy = MixedPrecisionPolicy(param_dtype=settings.dtype, reduce_dtype=torch.float32)
+    for layer in loss.model.base_model.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(loss, mesh=mesh, mp_policy=policy)
+    for module in loss.modules():
+        if isinstance(module, FSDPModule):
+            # The loss is divided by the tokens of all ranks already: gradients are summed, not averaged. Plain sums
+            # because gloo has no other reduction with a factor.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)

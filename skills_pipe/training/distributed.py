@@ -1,0 +1,93 @@
+"""The processes that train together: who they are, which device each has, and how they agree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for another before it gives up; saving a large model may keep one busy that long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among those that train together.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes; with 1 there is no process group at all.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def sum(self, value: float) -> float:
+        """``value`` added up over all ranks, the same on each."""
+        return self._reduce(value, dist.ReduceOp.SUM)
+
+    def max(self, value: float) -> float:
+        """The largest ``value`` of all ranks, the same on each."""
+        return self._reduce(value, dist.ReduceOp.MAX)
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self.sum(0.0)
+
+    def _reduce(self, value: float, operation: dist.ReduceOp.RedOpType) -> float:
+        if self.size == 1:
+            return value
+        # A CPU tensor goes through gloo, so that waiting does not stop a GPU's stream.
+        tensor = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(tensor, operation)
+        return float(tensor.item())
+
+
+@contextmanager
+def join() -> Iterator[World]:
+    """Join the process group that torchrun or Slurm describes in the environment, and leave it at the end.
+
+    Started by hand, the world is this one process.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        _read_slurm()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = _device(int(os.environ.get("LOCAL_RANK", "0")))
+    if size == 1:
+        yield World(rank=0, size=1, device=device)
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_TIMEOUT)
+    try:
+        yield World(rank=dist.get_rank(), size=size, device=device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Slurm may show each task its own GPU only, torchrun shows all of them to every process.
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def _read_slurm() -> None:
+    """Set the variables of torch.distributed from those of a Slurm step with one task per rank."""
+    import submitit
+
+    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
+    submitit.helpers.TorchDistributedEnvironment().export(overwrite=True, set_cuda_visible_devices=False)
