@@ -15,7 +15,6 @@ Every method is called on every rank.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from typing import Any
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.names import MANIFEST, step_directory
 from skills_pipe.training.checkpoint import owner as owners
-from skills_pipe.training.checkpoint.layout import StepFolder, whole_steps
+from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_first
 from skills_pipe.training.checkpoint.resume import latest_whole, restore
@@ -110,10 +109,7 @@ class CheckpointManager:
         return self._owner
 
     def _retire(self) -> None:
-        metrics = {
-            step: TrainingInfo.from_json(json.loads(StepFolder(path).info.read_text())).metrics
-            for step, path, _ in whole_steps(self._folder)
-        }
+        metrics = {step: manifest.facts["metrics"] for step, _, manifest in whole_steps(self._folder)}
         for step in self._retention.obsolete(metrics):
             path = self._folder / step_directory(step)
             # The manifest first: a deletion cut short must not leave a folder that looks whole.

@@ -15,7 +15,7 @@ from pathlib import Path
 from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.errors import CheckpointError
 
-_RECORD = ".owner.json"
+_RECORD = ".owner-training.json"
 
 
 @dataclass(frozen=True, kw_only=True)

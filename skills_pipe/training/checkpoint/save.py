@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
-from skills_pipe.artifacts.atomic import recover_directory, sync_directory, write_json
-from skills_pipe.artifacts.identity import Identity
-from skills_pipe.artifacts.manifest import FileRecord, Manifest, sha256
+from skills_pipe.artifacts.atomic import recover_directory, sync_directory
+from skills_pipe.artifacts.manifest import FileRecord, seal, sha256
 from skills_pipe.artifacts.names import MANIFEST, step_directory
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import owner as owners
@@ -44,11 +46,12 @@ def write_step(
     try:
         on_first(lambda: _begin(temporary, folder, owner))
         tensors.write(tensors.model_state(trainee.model), step.weights)
-        tensors.write(tensors.optimizer_state(trainee), step.optimizer)
+        if run.save_optimizer:
+            tensors.write(tensors.optimizer_state(trainee), step.optimizer)
         on_all(lambda: _write_rest(step, run, trainee, info, position))
         records = on_all(lambda: _hash_own_files(temporary))
         files = {name: record for part in records for name, record in part.items()}
-        on_first(lambda: _publish(temporary, target, owner=owner, manifest=_manifest(files, run, info)))
+        on_first(lambda: _publish(temporary, target, owner, files=files, facts=_facts(run, info)))
     except OSError as error:
         raise CheckpointError(
             f"the checkpoint of step {info.total_steps} could not be written: {error.strerror or error}",
@@ -93,12 +96,25 @@ def _write_rest(
         torch.save(trainee.scheduler.state_dict(), step.scheduler)
     if run.tokenizer is not None:
         run.tokenizer.save_pretrained(step.tokenizer)
-    step.model.mkdir()
-    trainee.model.config.save_pretrained(step.model)
-    generation = getattr(trainee.model, "generation_config", None)
-    if generation is not None:
-        # Not save_pretrained, which refuses settings that many published models have.
-        generation.to_json_file(step.model / "generation_config.json")
+    _write_model_settings(step.model, trainee.model, run)
+
+
+def _write_model_settings(folder: Path, model: torch.nn.Module, run: RunDescription) -> None:
+    folder.mkdir()
+    config = copy.deepcopy(model.config)
+    # The class that a reader must build; fully_shard puts a class of its own in front of it.
+    config.architectures = [next(cls.__name__ for cls in type(model).__mro__ if not issubclass(cls, FSDPModule))]
+    config.save_pretrained(folder)
+    generation = getattr(model, "generation_config", None)
+    if generation is None:
+        return
+    generation = copy.deepcopy(generation)
+    if run.stop_token_ids:
+        before = generation.eos_token_id
+        known = [before] if isinstance(before, int) else list(before or [])
+        generation.eos_token_id = [*known, *(token for token in run.stop_token_ids if token not in known)]
+    # Not save_pretrained, which refuses settings that many published models have.
+    generation.to_json_file(folder / "generation_config.json")
 
 
 def _hash_own_files(temporary: Path) -> dict[str, FileRecord]:
@@ -124,8 +140,8 @@ def _own_files(temporary: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _manifest(files: dict[str, FileRecord], run: RunDescription, info: TrainingInfo) -> Manifest:
-    facts = {
+def _facts(run: RunDescription, info: TrainingInfo) -> dict[str, Any]:
+    return {
         "step": info.total_steps,
         "metrics": dict(info.metrics),
         "model": run.model_fingerprint,
@@ -133,12 +149,12 @@ def _manifest(files: dict[str, FileRecord], run: RunDescription, info: TrainingI
         "precision": run.precision,
         "world_size": world_size(),
     }
-    ordered = {name: files[name] for name in sorted(files)}
-    return Manifest(kind="checkpoint", files=ordered, identity=Identity.from_environment(), facts=facts)
 
 
-def _publish(temporary: Path, target: Path, *, owner: Owner, manifest: Manifest) -> None:
-    write_json(temporary / MANIFEST, manifest.to_json())
+def _publish(
+    temporary: Path, target: Path, owner: Owner, *, files: Mapping[str, FileRecord], facts: Mapping[str, Any]
+) -> None:
+    seal(temporary, kind="checkpoint", facts=facts, hashed=files)
     for parent, _, _ in os.walk(temporary):
         sync_directory(Path(parent))
     owners.verify(target.parent, owner)

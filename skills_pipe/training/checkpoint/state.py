@@ -89,6 +89,8 @@ class RunDescription:
         seed: from which a rank's random numbers restart when the saved ones do not fit.
         precision: ``policy.precision``, the dtype that an export is written in unless another is asked for.
         tokenizer: saved with every step, with the chat template that the training used.
+        stop_token_ids: tokens that end an answer in the training data; an exported model stops at them too.
+        save_optimizer: without it checkpoints are smaller, and a resumed run starts with a fresh optimizer.
     """
 
     config_yaml: str
@@ -97,6 +99,8 @@ class RunDescription:
     seed: int
     precision: str = "bfloat16"
     tokenizer: PreTrainedTokenizerBase | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    save_optimizer: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,181 @@
+"""From a checkpoint to a Hugging Face model folder.
+
+::
+
+    python -m skills_pipe.training.checkpoint.export --training_folder=results --hf_ckpt_path=results/final_hf_model
+
+The weights pass through tensor by tensor, in pieces of a few megabytes, so memory does not grow with the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.atomic import write_json
+from skills_pipe.artifacts.identity import Identity
+from skills_pipe.artifacts.manifest import Manifest
+from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.hf_folder import KIND, LINEAGE, publish_model, run_main, size_in_bytes
+from skills_pipe.training.checkpoint.layout import StepFolder, find_checkpoints, step_folders, whole_steps
+from skills_pipe.training.checkpoint.resume import check_files
+from skills_pipe.training.checkpoint.retention import Retention, names
+from skills_pipe.training.checkpoint.safetensors_file import Tensor, with_dtype, write_model
+from skills_pipe.training.checkpoint.stored_weights import StoredWeights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What to export.
+
+    Attributes:
+        training_folder: output folder of a training, or its ``checkpoints``.
+        output: the folder to make.
+        step: ``last``, ``best`` (by the run's ``checkpointing.metric_name``) or a number.
+        dtype: key of :data:`DTYPES`; None for the precision that the run trained in.
+        max_shard_size: bytes of a weight file.
+    """
+
+    training_folder: Path
+    output: Path
+    step: str = "last"
+    dtype: str | None = None
+    max_shard_size: int = 5 * 10**9
+
+
+def export(wanted: Export) -> Path:
+    """Write the Hugging Face model of one checkpoint and return its folder.
+
+    Raises:
+        CheckpointError: the step does not exist or is damaged, or the output is something else.
+    """
+    path, manifest = find_step(find_checkpoints(wanted.training_folder), wanted.step)
+    needed = {name: record for name, record in manifest.files.items() if not _only_for_training(name)}
+    check_files(path, Manifest(kind=manifest.kind, files=needed))
+    step = StepFolder(path)
+    name = wanted.dtype or manifest.facts["precision"]
+    weights = StoredWeights(step.weights)
+    tensors = [with_dtype(tensor, DTYPES[name]) for tensor in weights.tensors.values()]
+
+    def produce(tensor: Tensor) -> Iterator[torch.Tensor]:
+        for piece in weights.pieces(tensor.name):
+            yield piece.to(tensor.dtype)
+
+    with publish_model(wanted.output) as folder:
+        records = write_model(folder, tensors, produce, max_shard_size=wanted.max_shard_size)
+        _write_side_files(folder, step, dtype=name)
+        write_json(folder / LINEAGE, _lineage(step, manifest, dtype=name))
+        facts = {"step": manifest.facts["step"], "dtype": name}
+        manifests.seal(folder, kind=KIND, facts=facts, hashed=records)
+    return wanted.output
+
+
+def find_step(folder: Path, wanted: str) -> tuple[Path, Manifest]:
+    """The checkpoint that ``last``, ``best`` or a number means.
+
+    Raises:
+        CheckpointError: there is none; says which exist.
+    """
+    whole = {step: (path, manifest) for step, path, manifest in whole_steps(folder)}
+    if not whole:
+        raise CheckpointError(
+            f"no checkpoint in {folder} is whole ({names(list(step_folders(folder)))} unfinished)",
+            fix="let the training save once more",
+        )
+    if wanted == "last":
+        return whole[max(whole)]
+    if wanted == "best":
+        return whole[_best(whole)]
+    step = int(wanted) if wanted.isdecimal() else None
+    if step not in whole:
+        raise CheckpointError(
+            f"no whole checkpoint of step {wanted!r} in {folder}",
+            where="--step",
+            fix=f"choose last, best or one of {', '.join(str(step) for step in whole)}",
+        )
+    return whole[step]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of :func:`export`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m skills_pipe.training.checkpoint.export", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--training_folder", type=Path, required=True, help="output folder of the training")
+    parser.add_argument("--hf_ckpt_path", type=Path, required=True, help="folder to write the model to")
+    parser.add_argument("--step", default="last", help="last (default), best, or the number of a step")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: policy.precision)")
+    parser.add_argument("--max_shard_size", type=size_in_bytes, default="5GB", help="largest weight file, as 5GB")
+    given = parser.parse_args(argv)
+    wanted = Export(
+        training_folder=given.training_folder,
+        output=given.hf_ckpt_path,
+        step=given.step,
+        dtype=given.dtype,
+        max_shard_size=given.max_shard_size,
+    )
+    return run_main(lambda: print(f"exported to {export(wanted)}"))
+
+
+def _only_for_training(name: str) -> bool:
+    return name.startswith(("policy/optimizer/", "rng/", "policy/scheduler"))
+
+
+def _best(whole: dict[int, tuple[Path, Manifest]]) -> int:
+    latest = StepFolder(whole[max(whole)][0])
+    section = yaml.safe_load(latest.config.read_text()).get("checkpointing", {})
+    metric = section.get("metric_name")
+    if metric is None:
+        raise CheckpointError(
+            "the run ranks its checkpoints by no metric",
+            where="checkpointing.metric_name",
+            fix="name a step, or use --step=last",
+        )
+    metrics = {step: manifest.facts["metrics"] for step, (_, manifest) in whole.items()}
+    if not any(metric in values for values in metrics.values()):
+        raise CheckpointError(
+            f"no checkpoint has the metric {metric!r}", where="checkpointing.metric_name", fix="use --step=last"
+        )
+    rule = Retention(metric_name=metric, higher_is_better=bool(section.get("higher_is_better", False)))
+    return rule.ranked(metrics)[0]
+
+
+def _write_side_files(folder: Path, step: StepFolder, *, dtype: str) -> None:
+    for source in (step.model, step.tokenizer):
+        if source.is_dir():
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    # Training turns the cache off; whoever generates with the model wants it.
+    write_json(folder / "config.json", config | {"dtype": dtype, "use_cache": True})
+
+
+def _lineage(step: StepFolder, manifest: Manifest, *, dtype: str) -> dict[str, Any]:
+    identity = Identity.from_environment()
+    return {
+        "step": manifest.facts["step"],
+        "metrics": manifest.facts["metrics"],
+        "dtype": dtype,
+        "base_model": manifest.facts["model"],
+        "data": manifest.facts["data"],
+        "config": hashlib.sha256(step.config.read_bytes()).hexdigest(),
+        "checkpoint": manifest.digest,
+        "trained_by": manifest.identity.digest if manifest.identity else None,
+        "exported_by": identity.digest if identity else None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
