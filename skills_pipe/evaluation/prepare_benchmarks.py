@@ -1,4 +1,4 @@
-"""Write the data of benchmarks: ``python -m skills_pipe.evaluation.prepare_benchmarks gsm8k arithmetic --data_dir=DIR``.
+"""Write benchmark data: ``python -m skills_pipe.evaluation.prepare_benchmarks gsm8k arithmetic --data_dir=DIR``.
 
 Each split becomes ``DIR/<benchmark>/<split>.jsonl`` with a manifest beside it. Options of one benchmark are given as
 ``++<benchmark>.<option>=value``: ``++arithmetic.test_count=200``, ``++gsm8k.revision=<commit>``.
