@@ -50,3 +50,8 @@ def manifest_path(output: Path) -> Path:
     if output.is_dir():
         return output / MANIFEST
     return output.with_name(f"{output.name}.{MANIFEST}")
+
+
+def owner_path(output: Path) -> Path:
+    """Where the launcher records which run writes an output: beside it (``.owner-checkpoints.json``)."""
+    return output.with_name(f".owner-{output.name}.json")

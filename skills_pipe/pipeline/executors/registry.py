@@ -1,0 +1,28 @@
+"""Which executor a recorded run belongs to."""
+
+from __future__ import annotations
+
+from skills_pipe.errors import StoreError
+from skills_pipe.pipeline.executors.base import Executor
+from skills_pipe.pipeline.executors.local import LocalExecutor
+from skills_pipe.pipeline.executors.machine import Machine
+from skills_pipe.pipeline.executors.slurm import SlurmExecutor
+from skills_pipe.pipeline.states import JobStatus
+from skills_pipe.pipeline.store import Run
+
+
+def executor_of(run: Run) -> Executor:
+    """The executor that can tell the states of a submitted run and stop it."""
+    record = run.submission
+    if record is None:
+        raise StoreError(f"run {run} was never submitted", where=str(run.folder))
+    if record.executor == "local":
+        return LocalExecutor(machine=Machine(cores=1))
+    if record.executor == "slurm":
+        return SlurmExecutor()
+    raise StoreError(f"nothing is known of executor {record.executor!r}", where=str(run.folder / "submission.json"))
+
+
+def statuses_of(run: Run) -> dict[str, JobStatus]:
+    """Status of every submitted job of a run; none when it was never submitted."""
+    return {} if run.submission is None else executor_of(run).statuses(run)

@@ -1,0 +1,215 @@
+"""Submits the jobs of a plan to Slurm with sbatch, in one transaction, and asks Slurm for their states."""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from skills_pipe.artifacts.atomic import write_text
+from skills_pipe.errors import PlanError, StoreError
+from skills_pipe.pipeline.cluster import ClusterConfig
+from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.process import ProcessId
+from skills_pipe.pipeline.render import export_lines
+from skills_pipe.pipeline.sbatch import CHAIN_STOPPED, JOBS, SECRETS, dependency, log_paths
+from skills_pipe.pipeline.states import JobState, JobStatus, record_end, record_start, recorded_statuses
+from skills_pipe.pipeline.store import Run, SubmissionRecord
+
+_TIMEOUT_SECONDS = 120
+
+_STATES = {
+    "PENDING": JobState.PENDING,
+    "CONFIGURING": JobState.PENDING,
+    "REQUEUED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.PENDING,
+    "SUSPENDED": JobState.PENDING,
+    "RUNNING": JobState.RUNNING,
+    "COMPLETING": JobState.RUNNING,
+    "COMPLETED": JobState.SUCCEEDED,
+    "CANCELLED": JobState.CANCELLED,
+}
+"""Slurm's word -> ours; every other word is a failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmExecutor:
+    """Jobs of the Slurm cluster that this machine's sbatch talks to.
+
+    Attributes:
+        cluster: needed for submitting only.
+        secrets: variables for the jobs that must not stand in their scripts.
+        after: ids of jobs of earlier runs that must end well first.
+    """
+
+    cluster: ClusterConfig | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+
+    def submit(self, run: Run, plan: Plan, actions: Mapping[str, str]) -> None:
+        """Queue all jobs, or none: they are held until the last one is accepted and recorded."""
+        if self.cluster is None:
+            raise StoreError("a recorded run cannot be submitted again")
+        _require("sbatch")
+        if self.secrets:
+            lines = export_lines(self.secrets.items())
+            write_text(run.folder / SECRETS, "\n".join(lines) + "\n", mode=0o600)
+        for job in plan.jobs:
+            for log in log_paths(job, plan, self.cluster):
+                Path(log).parent.mkdir(parents=True, exist_ok=True)
+        ids: dict[str, str] = {}
+        try:
+            for job in plan.jobs:
+                ids[job.name] = self._queue(run, dependency(job, ids, self.after), job.name)
+            write_text(run.folder / JOBS, "".join(f"{name}\t{job_id}\n" for name, job_id in ids.items()))
+            run.write_submission(self._record(plan, actions, ids))
+            if ids:
+                _call(["scontrol", "release", ",".join(ids.values())])
+        except BaseException:
+            if ids:
+                _call(["scancel", *ids.values()])
+            raise
+
+    def statuses(self, run: Run) -> dict[str, JobStatus]:
+        """States as Slurm tells them now; ends are recorded, for Slurm forgets."""
+        known = recorded_statuses(run)
+        open_jobs = {status.job_id: status for status in known.values() if not status.state.ended and status.job_id}
+        if not open_jobs:
+            return known
+        told = _squeue(list(open_jobs)) or {}
+        missing = [job_id for job_id in open_jobs if job_id not in told]
+        told |= _sacct(missing) if missing else {}
+        log = run.event_log()
+        for job_id, status in open_jobs.items():
+            if job_id not in told:
+                lost = replace(status, state=JobState.LOST, reason="Slurm does not know it any more")
+                known[status.job] = _by_verdict(run, lost)
+                continue
+            new = _by_verdict(run, replace(status, **told[job_id]))
+            known[status.job] = new
+            if new.state is JobState.RUNNING and status.state is JobState.PENDING:
+                record_start(log, new)
+            if new.state.ended:
+                record_end(log, new)
+        return known
+
+    def cancel(self, run: Run) -> list[str]:
+        """Cancel everything that is not over in one call: a single segment would let the next one start."""
+        active = [status for status in self.statuses(run).values() if not status.state.ended]
+        if active:
+            write_text(run.folder / CHAIN_STOPPED, "stopped by `ns cancel`\n")
+            _call(["scancel", *(status.job_id for status in active if status.job_id)])
+        return [status.job for status in active]
+
+    def _queue(self, run: Run, after: str | None, job: str) -> str:
+        argv = ["sbatch", "--parsable", "--hold"]
+        if after:
+            # Cancels what can never start; safe because every segment repeats the edges of its chain.
+            argv += [f"--dependency={after}", "--kill-on-invalid-dep=yes"]
+        # --parsable gives "id" or "id;cluster".
+        return _call([*argv, str(run.script_path(job))]).strip().partition(";")[0]
+
+    def _record(self, plan: Plan, actions: Mapping[str, str], ids: Mapping[str, str]) -> SubmissionRecord:
+        cluster = self.cluster
+        if cluster is None:
+            raise StoreError("a recorded run cannot be submitted again")
+        return SubmissionRecord(
+            executor="slurm",
+            cluster=cluster.name,
+            owner=ProcessId.current(),
+            submitted_at=time.time(),
+            actions=dict(actions),
+            job_ids=dict(ids),
+            logs={job.name: log_paths(job, plan, cluster)[1].replace("%j", ids[job.name]) for job in plan.jobs},
+        )
+
+
+def _by_verdict(run: Run, status: JobStatus) -> JobStatus:
+    """The exit codes of Slurm, refined by what the job itself has said."""
+    job = run.plan.job(status.job)
+    if job.segment is None or not status.state.ended:
+        return status
+    verdict = run.verdict(status.job)
+    if verdict is not None and verdict.outcome.value == "complete":
+        return replace(status, state=JobState.SUCCEEDED)
+    if verdict is not None and verdict.outcome.value == "continue" and status.state is not JobState.CANCELLED:
+        return replace(status, state=JobState.CONTINUED, reason=f"saved at step {verdict.step}: {verdict.reason}")
+    if verdict is not None and verdict.outcome.value == "failed":
+        return replace(status, state=JobState.FAILED, reason=verdict.reason)
+    if status.state is JobState.CANCELLED and _earlier_finished(run, status.job):
+        return replace(status, state=JobState.NOT_NEEDED, reason="the work was done before")
+    return status
+
+
+def _earlier_finished(run: Run, name: str) -> bool:
+    chain = [job.name for job in run.plan.jobs_of(run.plan.job(name).stage)]
+    verdicts = [run.verdict(job) for job in chain[: chain.index(name)]]
+    return any(verdict is not None and verdict.outcome.value == "complete" for verdict in verdicts)
+
+
+def _squeue(job_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    """Job id -> fields of its status, for the jobs that Slurm's controller still remembers."""
+    form = "%i|%T|%S|%e|%r|%b|%D"
+    answer = _try(["squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-o", form])
+    if answer is None:
+        raise StoreError("squeue gives no answer", fix="try again when the controller of Slurm is back")
+    rows = [line.split("|") for line in answer.splitlines()]
+    return {row[0]: _fields(row[1], row[2], row[3], row[4]) for row in rows if len(row) >= 5 and row[0] in job_ids}
+
+
+def _sacct(job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The same from the accounting data base; nothing without one."""
+    argv = ["sacct", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,State,Start,End,Reason,ExitCode"]
+    answer = _try(argv) or ""
+    rows = [line.split("|") for line in answer.splitlines()]
+    return {row[0]: _fields(row[1].split()[0], row[2], row[3], row[4]) for row in rows if len(row) >= 5}
+
+
+def _fields(word: str, start: str, end: str, reason: str) -> dict[str, Any]:
+    state = _STATES.get(word, JobState.FAILED)
+    text = "" if reason in ("None", "") else reason
+    if state is JobState.FAILED and word != "FAILED":
+        text = word.lower().replace("_", " ")
+    return {
+        "state": state,
+        "started_at": _seconds(start) if state is not JobState.PENDING else None,
+        "ended_at": _seconds(end) if state.ended else None,
+        "reason": text,
+    }
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+
+
+def _require(program: str) -> None:
+    if shutil.which(program) is None:
+        raise PlanError(f"there is no {program} on this machine", fix="submit from a login node of the cluster")
+
+
+def _call(argv: Sequence[str]) -> str:
+    """Output of a program of Slurm.
+
+    Raises:
+        PlanError: it refused; its own words are the message.
+    """
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
+    if answer.returncode != 0:
+        words = " ".join(answer.stderr.replace("sbatch: error: ", "").split())
+        raise PlanError(f"{argv[0]} refused: {words or f'exit code {answer.returncode}'}")
+    return answer.stdout
+
+
+def _try(argv: Sequence[str]) -> str | None:
+    if shutil.which(argv[0]) is None:
+        return None
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
+    return answer.stdout if answer.returncode == 0 else None

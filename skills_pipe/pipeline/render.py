@@ -1,0 +1,142 @@
+"""Job -> script text: the one place where a command becomes shell.
+
+Values reach a script only as quoted words; secrets do not reach it at all.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT
+from skills_pipe.errors import PlanError
+from skills_pipe.pipeline.plan import Command, Job, Launch, Plan
+
+RUN_DIR_INSIDE = "/nemo_run"
+"""The run folder inside a container."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a script must know about the place where it runs.
+
+    Attributes:
+        run_name: for people, ``my-exp/run-3``.
+        run_dir: the run folder as the command sees it: its own path, or :data:`RUN_DIR_INSIDE` in a container.
+        env: variables of the cluster configuration that are no secrets.
+        working_dir: where commands start that name no folder of their own.
+        python_bin: folder put first in PATH, so that ``python`` is the interpreter of ``ns``; None inside images.
+    """
+
+    run_name: str
+    run_dir: str
+    working_dir: str
+    env: tuple[tuple[str, str], ...] = ()
+    python_bin: str | None = None
+
+
+def render_local(job: Job, place: Surroundings, *, threads: int | None = None) -> str:
+    """Script of a job that runs as a process on this machine.
+
+    Args:
+        threads: cores for each of its processes, when it shares them with other jobs; a value that is set wins.
+    """
+    lines = [
+        "#!/bin/bash",
+        f"# Job {job.name} of run {place.run_name}.",
+        "set -euo pipefail",
+        *export_lines(job_environment(job, place)),
+    ]
+    if place.python_bin:
+        lines.append(f'export PATH={quote(place.python_bin)}:"$PATH"')
+    if threads is not None:
+        lines.append(f'export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{threads}}}"')
+    lines.append(f"cd {quote(job.command.working_dir or place.working_dir)}")
+    if job.command.installation_command:
+        lines.append(job.command.installation_command)
+    lines.append(f"exec {join(local_argv(job))}")
+    return "\n".join(lines) + "\n"
+
+
+def job_environment(job: Job, place: Surroundings) -> tuple[tuple[str, str], ...]:
+    """Variables for the command of a job; later ones win: those of the job over those of the cluster."""
+    run = place.run_dir
+    variables = {"PYTHONUNBUFFERED": "1"} | dict(place.env) | dict(job.command.env)
+    variables[ENV_IDENTITY] = f"{run}/identities/{job.stage}.json"
+    variables[ENV_PROGRESS] = f"{run}/progress/{job.name}.json"
+    if job.segment is not None:
+        variables[ENV_VERDICT] = f"{run}/verdicts/{job.name}.json"
+        variables[ENV_SAVE_NOW] = f"{run}/save-now/{job.name}"
+    return tuple(variables.items())
+
+
+def local_argv(job: Job) -> tuple[str, ...]:
+    """Tokens that start a job's command here: one process, or torchrun for several."""
+    processes = job.resources.num_gpus if job.command.launch is Launch.PER_GPU else 1
+    if processes <= 1:
+        return job.command.argv
+    return (
+        *("python", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+        *_torchrun_target(job.command),
+    )
+
+
+def threads_per_process(plan: Plan, job: Job, *, cores: int) -> int | None:
+    """Cores for each process of ``job`` when all jobs that may run beside it do; None when it has them all."""
+    beside = 1 + sum(1 for other in plan.jobs if other.name not in related(plan, job.name))
+    processes = max(1, job.resources.num_gpus) if job.command.launch is Launch.PER_GPU else 1
+    sharers = min(cores, beside) * processes
+    return None if sharers == 1 else max(1, cores // sharers)
+
+
+def related(plan: Plan, name: str) -> set[str]:
+    """``name``, all jobs that it waits for, and all that wait for it."""
+    upstream = {job.name: {edge.upstream for edge in job.edges} for job in plan.jobs}
+    found = {name} | downstream(plan, {name})
+    frontier = {name}
+    while frontier:
+        frontier = {before for after in frontier for before in upstream[after]} - found
+        found |= frontier
+    return found
+
+
+def downstream(plan: Plan, names: Iterable[str]) -> set[str]:
+    """All jobs that wait for one of ``names``, directly or through others."""
+    reached = set(names)
+    found: set[str] = set()
+    for job in plan.jobs:
+        if any(edge.upstream in reached for edge in job.edges):
+            reached.add(job.name)
+            found.add(job.name)
+    return found
+
+
+def export_lines(variables: Iterable[tuple[str, str]]) -> list[str]:
+    """``export NAME=value`` for each variable, quoted."""
+    return [f"export {_name(name)}={quote(value)}" for name, value in variables]
+
+
+def quote(text: str) -> str:
+    """``text`` as one word of shell."""
+    if "\0" in text:
+        raise PlanError(f"{text!r} holds a zero byte, which no command can take")
+    return shlex.quote(text)
+
+
+def join(argv: Iterable[str]) -> str:
+    """``argv`` as a line of shell that splits into the same tokens."""
+    return " ".join(quote(token) for token in argv)
+
+
+def _torchrun_target(command: Command) -> tuple[str, ...]:
+    """What torchrun is told to start: it takes a script, or a module after ``-m``, or any program."""
+    if command.argv[:1] == ("python",):
+        return command.argv[1:]
+    return ("--no-python", *command.argv)
+
+
+def _name(name: str) -> str:
+    if not name.isidentifier() or not name.isascii():
+        raise PlanError(f"{name!r} is no name for an environment variable", fix="use letters, digits and _ only")
+    return name
