@@ -86,14 +86,21 @@ def show_scripts(preview: Preview) -> None:
         sys.stdout.write(f"==> {preview.run.script_path(job)} <==\n{text}\n")
 
 
-def show_runs(runs: Iterable[tuple[Run, Mapping[str, JobStatus]]], *, console: Console | None = None) -> None:
-    """One line for each run: stages and their states."""
+def show_runs(
+    runs: Sequence[tuple[Run, Mapping[str, JobStatus]]], *, hidden: int = 0, console: Console | None = None
+) -> None:
+    """One line for each run: stages and their states. ``hidden`` is how many older ones are not shown."""
+    if not runs:
+        _out(console).print("nothing was submitted yet")
+        return
     table = Table("run", "submitted", "command", "stages", box=None, pad_edge=False)
     for run, statuses in runs:
         record = run.submission
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.submitted_at)) if record else ""
         table.add_row(str(run), when, run.plan.command, _stages_text(run, statuses))
     _out(console).print(table)
+    if hidden > 0:
+        _out(console).print(f"and {hidden} older ones (--last)")
 
 
 def show_status(run: Run, statuses: Mapping[str, JobStatus], *, console: Console | None = None) -> None:

@@ -13,9 +13,6 @@ from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan
 
-RUN_DIR_INSIDE = "/nemo_run"
-"""The run folder inside a container."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
@@ -23,7 +20,7 @@ class Surroundings:
 
     Attributes:
         run_name: for people, ``my-exp/run-3``.
-        run_dir: the run folder as the command sees it: its own path, or :data:`RUN_DIR_INSIDE` in a container.
+        run_dir: the run folder as the command sees it: its own path, or ``/nemo_run`` in a container.
         env: variables of the cluster configuration that are no secrets.
         working_dir: where commands start that name no folder of their own.
         python_bin: folder put first in PATH, so that ``python`` is the interpreter of ``ns``; None inside images.

@@ -6,6 +6,7 @@ other jobs are looked up in ``jobs.tsv`` of the run.
 
 from __future__ import annotations
 
+import posixpath
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +17,9 @@ from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.containers import ContainerSpec, srun_flags
 from skills_pipe.pipeline.environment import public_environment
-from skills_pipe.pipeline.paths import to_cluster
+from skills_pipe.pipeline.paths import RUN_DIR, is_below, to_cluster
 from skills_pipe.pipeline.plan import EdgeKind, Job, Launch, Mount, Plan
 from skills_pipe.pipeline.render import (
-    RUN_DIR_INSIDE,
     Surroundings,
     downstream,
     export_lines,
@@ -39,13 +39,13 @@ CHAIN_STOPPED = "chain.stopped"
 SAVE_SECONDS = 300
 """Seconds before the time limit at which a training job is told to save."""
 
-_CODE_INSIDE = f"{RUN_DIR_INSIDE}/code"
+_CODE_INSIDE = f"{RUN_DIR}/code"
 
 
 def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
     """The batch script of a job."""
     parts = [
-        ["#!/bin/bash", *_header(job, plan, cluster)],
+        ["#!/bin/bash", *_header(job, plan, cluster, run)],
         [f"# Job {job.name} of run {run}.", *_prologue(job, run)],
         _environment(job, plan, cluster, run),
         _chain_prologue(job, plan, cluster, run) if job.segment else [],
@@ -78,20 +78,22 @@ def dependency(job: Job, ids: Mapping[str, str], after: tuple[str, ...] = ()) ->
     return ",".join(parts) or None
 
 
-def log_paths(job: Job, plan: Plan, cluster: ClusterConfig) -> tuple[str, str]:
+def log_paths(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> tuple[str, str]:
     """Paths of the logs of the batch script and of its step; ``%j`` stands for the job id."""
-    folder = seen_by_cluster(job.log_dir, plan, cluster)
+    folder = seen_by_cluster(job.log_dir, plan, cluster, run)
     return f"{folder}/{job.name}_%j_sbatch.log", f"{folder}/main_{job.name}_%j_srun.log"
 
 
-def seen_by_cluster(path: str, plan: Plan, cluster: ClusterConfig) -> str:
-    """A path of a job as the cluster itself has it: the same without containers."""
+def seen_by_cluster(path: str, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
+    """A path of a job as the cluster itself has it: the same without containers, but for the run folder."""
+    if is_below(path, RUN_DIR):
+        return posixpath.normpath(f"{run.folder}/{posixpath.relpath(path, RUN_DIR)}")
     return path if cluster.container_runtime is ContainerRuntime.NONE else to_cluster(path, plan.mounts)
 
 
-def _header(job: Job, plan: Plan, cluster: ClusterConfig) -> list[str]:
+def _header(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
     resources = job.resources
-    batch_log, _ = log_paths(job, plan, cluster)
+    batch_log, _ = log_paths(job, plan, cluster, run)
     gpus = resources.num_gpus if resources.num_gpus and not cluster.disable_gpus_per_node else None
     mail = cluster.mail_type if cluster.mail_user else None
     keys: dict[str, object] = {
@@ -141,7 +143,7 @@ def _environment(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list
     inside = cluster.container_runtime is not ContainerRuntime.NONE
     place = Surroundings(
         run_name=str(run),
-        run_dir=RUN_DIR_INSIDE if inside else str(run.folder),
+        run_dir=RUN_DIR if inside else str(run.folder),
         working_dir=_CODE_INSIDE if inside else str(_code_dir()),
         env=tuple(public_environment(cluster).items()),
     )
@@ -156,7 +158,7 @@ def _environment(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list
 def _chain_prologue(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
     """The chain may have been stopped; what an earlier start of this job has left must not be taken for its own."""
     output = plan.stage(job.stage).output
-    folder = seen_by_cluster(output, plan, cluster) if output else str(run.folder)
+    folder = seen_by_cluster(output, plan, cluster, run) if output else str(run.folder)
     return [
         f"job={quote(job.name)}",
         f"checkpoints={quote(folder)}",
@@ -178,7 +180,7 @@ def _chain_prologue(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> l
 
 def _step(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
     """The step in the background: a trap runs only while bash waits, and a signal to srun would hit its children."""
-    _, step_log = log_paths(job, plan, cluster)
+    _, step_log = log_paths(job, plan, cluster, run)
     tasks = _tasks_per_node(job)
     nodes = job.resources.num_nodes if job.command.launch is Launch.PER_GPU else 1
     argv = [
@@ -250,7 +252,7 @@ def _container_flags(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> 
         spec = ContainerSpec(image="", mounts=(), working_dir=command.working_dir or str(_code_dir()))
         return srun_flags(cluster.container_runtime, spec)
     own = (
-        Mount(source=str(run.folder), target=RUN_DIR_INSIDE),
+        Mount(source=str(run.folder), target=RUN_DIR),
         Mount(source=str(_code_dir() / "skills_pipe"), target=f"{_CODE_INSIDE}/skills_pipe", read_only=True),
     )
     spec = ContainerSpec(

@@ -60,14 +60,14 @@ class SlurmExecutor:
             lines = export_lines(self.secrets.items())
             write_text(run.folder / SECRETS, "\n".join(lines) + "\n", mode=0o600)
         for job in plan.jobs:
-            for log in log_paths(job, plan, self.cluster):
+            for log in log_paths(job, plan, self.cluster, run):
                 Path(log).parent.mkdir(parents=True, exist_ok=True)
         ids: dict[str, str] = {}
         try:
             for job in plan.jobs:
                 ids[job.name] = self._queue(run, dependency(job, ids, self.after), job.name)
             write_text(run.folder / JOBS, "".join(f"{name}\t{job_id}\n" for name, job_id in ids.items()))
-            run.write_submission(self._record(plan, actions, ids))
+            run.write_submission(self._record(run, plan, actions, ids))
             if ids:
                 _call(["scontrol", "release", ",".join(ids.values())])
         except BaseException:
@@ -114,7 +114,7 @@ class SlurmExecutor:
         # --parsable gives "id" or "id;cluster".
         return _call([*argv, str(run.script_path(job))]).strip().partition(";")[0]
 
-    def _record(self, plan: Plan, actions: Mapping[str, str], ids: Mapping[str, str]) -> SubmissionRecord:
+    def _record(self, run: Run, plan: Plan, actions: Mapping[str, str], ids: Mapping[str, str]) -> SubmissionRecord:
         cluster = self.cluster
         if cluster is None:
             raise StoreError("a recorded run cannot be submitted again")
@@ -125,7 +125,7 @@ class SlurmExecutor:
             submitted_at=time.time(),
             actions=dict(actions),
             job_ids=dict(ids),
-            logs={job.name: log_paths(job, plan, cluster)[1].replace("%j", ids[job.name]) for job in plan.jobs},
+            logs={job.name: log_paths(job, plan, cluster, run)[1].replace("%j", ids[job.name]) for job in plan.jobs},
         )
 
 

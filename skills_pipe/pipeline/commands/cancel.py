@@ -1,0 +1,32 @@
+"""``ns cancel``: stop what still runs or waits, a whole chain at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skills_pipe.pipeline.command import Command as LauncherCommand
+from skills_pipe.pipeline.commands.status import RecordOptions
+from skills_pipe.pipeline.options import argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelOptions(RecordOptions):
+    """Cancel."""
+
+    expname: str = argument(metavar="EXPNAME", help="experiment, experiment/run-N, or the folder of a run")
+
+
+def run(options: CancelOptions, extras: tuple[str, ...]) -> int:
+    """Stop the jobs of a run that have not ended."""
+    from rich.console import Console
+
+    from skills_pipe.pipeline.executors.registry import executor_of
+
+    found = options.store.find(options.expname)
+    stopped = executor_of(found).cancel(found)
+    console = Console(highlight=False)
+    console.print(f"{found}: " + (f"stopping {', '.join(stopped)}" if stopped else "nothing runs or waits"))
+    return 0
+
+
+COMMAND = LauncherCommand(options=CancelOptions, run=run)
