@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.sources import Conversation
 from skills_pipe.training.data.template import ChatTemplate, Span
+
+_MARK: Final = "\ue000\ue001\ue000"
+"""Stands for a content; of private characters, which no template changes and no data has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,38 +117,40 @@ def _turns(conversation: Conversation, template: ChatTemplate, rules: MaskRules)
         if message["role"] != "assistant":
             continue
         told = template.render(messages[: index + 1], tools)
-        start = _start(messages, index, told, conversation, template)
+        start = _start(conversation, index, told, template)
         end = _end_of_stop(told, start, rules)
         turns.append(_Turn(told=told, start=start, end=end or len(told), stopped=end is not None))
     return turns
 
 
-def _start(messages: Sequence[dict], index: int, told: str, conversation: Conversation, template: ChatTemplate) -> int:
+def _start(conversation: Conversation, index: int, told: str, template: ChatTemplate) -> int:
     """Where the trained part of an assistant message starts in ``told``, the text that ends with the message."""
+    messages, tools = conversation.messages, conversation.tools
     asked = template.has_generation_prompt and index > 0
-    seen = template.render(messages[:index], conversation.tools, prompt=asked) if index else ""
+    seen = template.render(messages[:index], tools, prompt=asked) if index else ""
+    if not asked:
+        seen += _header(conversation, index, seen, template)
     if not told.startswith(seen):
         raise DataError(
             f"message {index + 1} does not follow in the chat template's text from what the model sees before it",
             fix="mark the answers in the template by {% generation %}, or use another template",
         )
-    return len(seen) if asked else len(seen) + _header_length(told[len(seen) :], messages[index].get("content"))
+    return len(seen)
 
 
-def _header_length(turn: str, content: object) -> int:
-    """Length of what stands before the content of a turn; blanks count as the assistant's, being no header.
+def _header(conversation: Conversation, index: int, seen: str, template: ChatTemplate) -> str:
+    """What stands between ``seen`` and the content of an assistant message, for want of a generation prompt.
 
-    Only for templates without a generation prompt, which say nowhere where a header ends.
+    Found by putting a mark in place of the content. Blanks alone are no header: the assistant writes them.
     """
-    wanted = content.strip() if isinstance(content, str) else ""
-    at = turn.find(wanted)
-    if at < 0 or (not wanted and turn.strip()):
+    marked = [*conversation.messages[:index], {**conversation.messages[index], "content": _MARK}]
+    header, mark, _ = template.render(marked, conversation.tools).removeprefix(seen).partition(_MARK)
+    if header.strip() and not mark:
         raise DataError(
-            "the chat template has no generation prompt, and the answer is not found in its text",
+            f"the chat template has no generation prompt and leaves out the content of message {index + 1}",
             fix="mark the answers in the template by {% generation %}, or use another template",
         )
-    header = turn[:at]
-    return at if header.strip() else 0
+    return header if header.strip() else ""
 
 
 def _end_of_stop(told: str, start: int, rules: MaskRules) -> int | None:
@@ -209,8 +215,11 @@ def _common_length(one: str, other: str) -> int:
 
 def _with_ends(segments: list[Segment], rules: MaskRules, *, ended: bool) -> tuple[Segment, ...]:
     """Add the beginning-of-text token where it is missing, and the end-of-text token unless ``ended``."""
-    if rules.bos and not "".join(segment.text for segment in segments).startswith(rules.bos):
-        segments = [Segment(text=rules.bos + segments[0].text, trained=segments[0].trained), *segments[1:]]
-    if not ended and rules.eos:
-        segments = [*segments, Segment(text=rules.eos, trained=True)]
-    return tuple(segment for segment in segments if segment.text)
+    kept = [segment for segment in segments if segment.text]
+    if rules.bos and not "".join(segment.text for segment in kept).startswith(rules.bos):
+        first = kept.pop(0) if kept else Segment(text="", trained=False)
+        kept.insert(0, Segment(text=rules.bos + first.text, trained=first.trained))
+    if rules.eos and not ended:
+        last = kept.pop() if kept and kept[-1].trained else Segment(text="", trained=True)
+        kept.append(Segment(text=last.text + rules.eos, trained=True))
+    return tuple(kept)
