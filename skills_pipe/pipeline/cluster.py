@@ -10,6 +10,7 @@ and stored without giving a secret away.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -100,6 +101,7 @@ class ClusterConfig:
         sbatch: further ``#SBATCH`` keys, ``{"reservation": "spring", "exclude": "node7"}``.
         dependency_type: kept for configurations of NeMo-Skills; the edges of a plan say more.
         num_workers: submissions at once.
+        working_dir: folder in which jobs start: the current one on this machine; None for that of the code.
     """
 
     name: str
@@ -123,11 +125,26 @@ class ClusterConfig:
     num_workers: int = 4
     skip_hf_home_check: bool = False
     sbatch: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
 
     @property
     def is_local(self) -> bool:
         """Whether jobs are processes of this machine."""
         return self.executor is ExecutorKind.LOCAL
+
+    def absolute(self, path: str) -> str:
+        """A path as jobs see it: without trailing slashes, and on this machine absolute."""
+        if self.working_dir is not None:
+            path = str(Path(self.working_dir, Path(path).expanduser()))
+        return posixpath.normpath(path)
+
+    def absolute_or_id(self, name: str) -> str:
+        """The same for what may be an id on the Hugging Face hub, ``org/name``: that stays as it is.
+
+        Jobs on this machine start in the current folder, so ``folder/name`` finds a folder too.
+        """
+        may_be_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+        return name if may_be_id else self.absolute(name)
 
     def time_limit(self, partition: str | None) -> str | None:
         """Time limit of jobs in ``partition`` as ``D-HH:MM:SS``, None where the configuration sets none."""
@@ -171,9 +188,11 @@ def is_secret(name: str) -> bool:
     return EnvVar(name=name).secret
 
 
-def load_cluster(
-    cluster: str | Mapping[str, object] | ClusterConfig | None, config_dir: str | None = None
-) -> ClusterConfig:
+ClusterLike = str | Mapping[str, object] | ClusterConfig | None
+"""What a user may give as a cluster: its name, a path, its contents, or nothing for this machine."""
+
+
+def load_cluster(cluster: ClusterLike, config_dir: str | None = None) -> ClusterConfig:
     """The cluster configuration of this name.
 
     Args:
@@ -200,7 +219,7 @@ def load_cluster(
 
 def local_cluster() -> ClusterConfig:
     """This machine, without containers."""
-    return ClusterConfig(name="local", job_dir=default_job_dir())
+    return ClusterConfig(name="local", job_dir=default_job_dir(), working_dir=str(Path.cwd()))
 
 
 def default_job_dir() -> str:

@@ -127,6 +127,7 @@ def read_mapping(value: Mapping[str, Any], *, name: str, where: str) -> ClusterC
         num_workers=reader.count("num_workers", default=4),
         skip_hf_home_check=reader.flag("skip_hf_home_check"),
         sbatch=reader.texts("sbatch"),
+        working_dir=str(Path.cwd()) if executor is not ExecutorKind.SLURM else None,
     )
     if reader.problems:
         raise ClusterConfigError("; ".join(reader.problems), where=where)

@@ -1,0 +1,199 @@
+"""``ns eval``: evaluate a model on benchmarks, one job each, and gather the figures in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from skills_pipe.artifacts.names import EVAL_RESULTS
+from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
+from skills_pipe.pipeline.cluster import ClusterConfig
+from skills_pipe.pipeline.command import Command as LauncherCommand
+from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.launch import Request, launch
+from skills_pipe.pipeline.options import option, switch
+from skills_pipe.pipeline.overrides import of_result
+from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
+from skills_pipe.pipeline.preflight import Finding, error
+
+EVALUATE = "skills_pipe.evaluation.evaluate"
+SUMMARIZE = "skills_pipe.evaluation.summarize"
+SUMMARY = "summarize-results"
+
+
+class ServerType(str, Enum):
+    """What generates the answers."""
+
+    HF = "hf"
+    """Transformers, in the job itself."""
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRTLLM = "trtllm"
+    OPENAI = "openai"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """A benchmark and how often it is run: ``seeds`` sampled runs, or one greedy run when that is 0."""
+
+    benchmark: str
+    seeds: int = 0
+
+
+def read_benchmarks(value: Any) -> tuple[Sampling, ...]:
+    """Benchmarks from ``"gsm8k:4,math"`` or a list of such texts.
+
+    Raises:
+        OptionError: a number of seeds is none, or nothing is named.
+    """
+    items = [value] if isinstance(value, str) else list(value)
+    words = [word.strip() for item in items for word in str(item).split(",") if word.strip()]
+    if not words:
+        raise OptionError("no benchmark is named", fix="name them as gsm8k,arithmetic:4")
+    return tuple(_read_benchmark(word) for word in words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(DataOptions, JobOptions):
+    """Evaluation."""
+
+    model: str = option(
+        metavar="PATH|ID", help="model: a folder, an id on the Hugging Face hub, or its name on the server"
+    )
+    server_type: ServerType = option(
+        help="what generates the answers: hf, in the job itself, or a server that runs at server_address"
+    )
+    benchmarks: tuple[Sampling, ...] = option(
+        parse=read_benchmarks,
+        metavar="NAME[:N],...",
+        help="benchmarks; with :N it is N sampled runs with different seeds, else one greedy run",
+    )
+    output_dir: str = option(metavar="PATH", help=f"folder for {EVAL_RESULTS} and the logs")
+    expname: str = option("eval", help=EXPNAME_HELP)
+    server_gpus: int | None = option(None, help="GPUs of each job that generates by itself; 0 or nothing for CPU cores")
+    server_address: str | None = option(None, metavar="URL", help="server that runs already, http://host:port")
+    split: str | None = option(None, metavar="NAME", help=f"split of the data; by default {DEFAULT_SPLIT}")
+    starting_seed: int = option(0, help="first seed of sampled runs")
+    auto_summarize_results: bool = switch(
+        True,
+        on=("--auto_summarize_results",),
+        off=("--no-auto_summarize_results",),
+        help="gather the figures of all benchmarks in one table at the end, or do not",
+    )
+
+
+def plan(options: EvalOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Plan:
+    """One independent job for each benchmark, then the summary."""
+    names = tuple(sampling.benchmark for sampling in options.benchmarks)
+    check_names(names, where="--benchmarks")
+    pairs = [_evaluation(options, sampling, extras, cluster) for sampling in options.benchmarks]
+    stages = tuple(stage for stage, _ in pairs)
+    jobs = tuple(job for _, job in pairs)
+    if options.auto_summarize_results:
+        stages += (Stage(name=SUMMARY, output=None, upstream=names),)
+        jobs += (_summary(options, cluster, jobs),)
+    return Plan(
+        expname=options.expname,
+        command="eval",
+        stages=stages,
+        jobs=jobs,
+        mounts=cluster.mounts,
+        run_after=options.run_after,
+    )
+
+
+def check(request: Request[EvalOptions]) -> list[Finding]:
+    """Whether something can generate, and whether there is data."""
+    options = request.options
+    findings = []
+    if options.server_type is ServerType.HF and options.server_address:
+        findings.append(error("server type hf takes no address", where="--server_address", fix="drop it"))
+    if options.server_type is not ServerType.HF and not options.server_address:
+        name = options.server_type.value
+        fix = "start one and name it with --server_address, or use --server_type=hf to generate in the job itself"
+        findings.append(error(f"jobs do not start a {name} server by themselves", where="--server_type", fix=fix))
+    for sampling in options.benchmarks:
+        path = _data_path(options, sampling.benchmark, request.cluster)
+        if path in request.missing:
+            fix = f"run `ns prepare_data {sampling.benchmark}` with the same --data_dir"
+            findings.append(error(f"there is no data for benchmark {sampling.benchmark!r}", where=path, fix=fix))
+    return findings
+
+
+COMMAND = LauncherCommand(options=EvalOptions, run=launch(plan, check=check), takes_extras=True)
+
+
+def _read_benchmark(word: str) -> Sampling:
+    name, colon, count = word.partition(":")
+    if colon and not count.isdecimal():
+        raise OptionError(
+            f"{word!r} does not name a number of seeds", fix=f"write {name}:4, or {name} for one greedy run"
+        )
+    return Sampling(benchmark=name, seeds=int(count or 0))
+
+
+def _evaluation(
+    options: EvalOptions, sampling: Sampling, extras: tuple[str, ...], cluster: ClusterConfig
+) -> tuple[Stage, Job]:
+    name = sampling.benchmark
+    output_dir = cluster.absolute(options.output_dir)
+    in_process = options.server_type is ServerType.HF
+    model = cluster.absolute_or_id(options.model) if in_process else options.model
+    stage = Stage(
+        name=name,
+        output=f"{output_dir}/{EVAL_RESULTS}/{name}",
+        options={
+            "benchmark": name,
+            "seeds": [sampling.seeds, options.starting_seed],
+            "server_type": options.server_type.value,
+            "keys": of_result(extras),
+            **({} if in_process else {"model": model}),
+        },
+        inputs=(*((model,) if in_process else ()), _data_path(options, name, cluster)),
+    )
+    argv = [
+        *("python", "-m", EVALUATE),
+        f"--benchmark={name}",
+        f"--data_dir={data_dir_of(options, cluster)}",
+        f"--model={model}",
+        f"--output_dir={stage.output}",
+        f"--server_type={options.server_type.value}",
+        *([f"--server_address={options.server_address}"] if options.server_address else []),
+        *([f"--split={options.split}"] if options.split else []),
+        *([f"--num_random_seeds={sampling.seeds}"] if sampling.seeds else []),
+        *([f"--starting_seed={options.starting_seed}"] if sampling.seeds else []),
+        *extras,
+    ]
+    gpus = (options.server_gpus or 0) if in_process else 0
+    return stage, Job(
+        name=f"{options.expname}-{name}",
+        stage=name,
+        command=Command(
+            argv=tuple(argv), working_dir=cluster.working_dir, installation_command=options.installation_command
+        ),
+        resources=resources(options, cluster, num_gpus=gpus),
+        log_dir=_log_dir(options, cluster),
+    )
+
+
+def _summary(options: EvalOptions, cluster: ClusterConfig, jobs: tuple[Job, ...]) -> Job:
+    return Job(
+        name=f"{options.expname}-{SUMMARY}",
+        stage=SUMMARY,
+        command=Command(
+            argv=("python", "-m", SUMMARIZE, cluster.absolute(options.output_dir)), working_dir=cluster.working_dir
+        ),
+        resources=resources(options, cluster, num_gpus=0, aside=True),
+        log_dir=_log_dir(options, cluster),
+        edges=tuple(Edge(upstream=job.name) for job in jobs),
+    )
+
+
+def _log_dir(options: EvalOptions, cluster: ClusterConfig) -> str:
+    return cluster.absolute(options.log_dir or f"{options.output_dir}/eval-logs")
+
+
+def _data_path(options: EvalOptions, benchmark: str, cluster: ClusterConfig) -> str:
+    return f"{data_dir_of(options, cluster)}/{benchmark}/{options.split or DEFAULT_SPLIT}.jsonl"

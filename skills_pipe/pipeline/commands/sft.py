@@ -1,0 +1,203 @@
+"""``ns nemo_rl sft``: fine-tune a model in a chain of jobs, then make one Hugging Face model of the checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, TRAINING_LOGS
+from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cluster import ClusterConfig
+from skills_pipe.pipeline.command import Command as LauncherCommand
+from skills_pipe.pipeline.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
+from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.launch import launch
+from skills_pipe.pipeline.options import option, switch
+from skills_pipe.pipeline.overrides import of_result, override
+from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
+from skills_pipe.pipeline.training_checks import check_training
+
+STAGE = "sft"
+ENTRY = "skills_pipe.training.sft"
+_WANDB_PROJECT = "nemo-skills"
+
+
+class Backend(str, Enum):
+    """Which library trains."""
+
+    FSDP = "fsdp"
+    """torch FSDP2; any supported Hugging Face model."""
+    MEGATRON = "megatron"
+    """megatron-core; fewer models, more kinds of parallelism."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftOptions(JobOptions):
+    """Training."""
+
+    output_dir: str = option(metavar="PATH", help="folder for checkpoints, logs and the final model")
+    hf_model: str = option(metavar="PATH|ID", help="base model: a folder, or an id on the Hugging Face hub")
+    training_data: str | None = option(
+        None, metavar="PATH", help="JSON lines with input and output, or messages; required to train"
+    )
+    validation_data: str | None = option(None, metavar="PATH|ID", help="data for validation, in the same form")
+    num_gpus: int | None = option(
+        None,
+        help="GPUs on each node; required on Slurm. On this machine 0, the default, trains in one CPU process, "
+        "and where there is no GPU, N means N CPU processes",
+    )
+    num_nodes: int = option(1, help="nodes")
+    num_training_jobs: int = option(
+        1, help="jobs in a row, each of which goes on where the one before had to stop; 0 only converts"
+    )
+    backend: Backend = option(Backend.FSDP, help="library that trains")
+    expname: str = option("sft", help=EXPNAME_HELP)
+    final_hf_path: str | None = option(
+        None, metavar="PATH", help=f"folder for the final model; by default {FINAL_HF_MODEL} in output_dir"
+    )
+    conversion_step: str = option(LAST, parse=read_step, metavar="N|last", help="checkpoint to make the final model of")
+    average_steps: tuple[int, ...] = option(
+        (), parse=read_steps, metavar="N,N,...", help="checkpoints to average into the final model"
+    )
+    remove_checkpoints_after_average: bool = switch(
+        help="delete the models of the averaged steps afterwards; the checkpoints stay"
+    )
+    wandb_project: str | None = option(
+        None,
+        metavar="NAME",
+        help=f"project on Weights & Biases; on Slurm {_WANDB_PROJECT} by default. "
+        "On this machine nothing is sent there unless a project is named",
+    )
+    wandb_group: str | None = option(None, metavar="NAME", help="group of runs on Weights & Biases")
+    disable_wandb: bool = switch(help="send nothing to Weights & Biases")
+    exclusive: bool = switch(
+        True, on=("--exclusive",), off=("--not_exclusive",), help="take whole nodes for training, or share them"
+    )
+
+
+def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Plan:
+    """Training as a chain of segments, then the conversion: ``sft-0 .. sft-N -> convert``, or ``-> average``.
+
+    What decides the result is in the identity of the training stage: model, data, backend and the user's keys. How
+    many nodes and GPUs it runs on changes rounding only, and is left out.
+    """
+    _check(options, cluster)
+    output_dir = cluster.absolute(options.output_dir)
+    log_dir = cluster.absolute(options.log_dir) if options.log_dir else output_dir
+    stages: tuple[Stage, ...] = ()
+    segments: tuple[Job, ...] = ()
+    if options.num_training_jobs:
+        stages = (_training_stage(options, extras, cluster),)
+        segments = chain(_training_job(options, extras, cluster, log_dir), count=options.num_training_jobs)
+    final = options.final_hf_path
+    more_stages, more_jobs = conversion(
+        Conversion(
+            training_dir=output_dir,
+            output=cluster.absolute(final) if final else f"{output_dir}/{FINAL_HF_MODEL}",
+            step=options.conversion_step,
+            average=options.average_steps,
+            remove=options.remove_checkpoints_after_average,
+        ),
+        JobSetting(
+            expname=options.expname,
+            log_dir=log_dir,
+            resources=resources(options, cluster, num_gpus=0, aside=True),
+            edges=gate(segments),
+            upstream=STAGE if segments else None,
+            working_dir=cluster.working_dir,
+        ),
+    )
+    return Plan(
+        expname=options.expname,
+        command="nemo_rl sft",
+        stages=stages + more_stages,
+        jobs=segments + more_jobs,
+        mounts=cluster.mounts,
+        run_after=options.run_after,
+    )
+
+
+COMMAND = LauncherCommand(options=SftOptions, run=launch(plan, check=check_training), takes_extras=True)
+
+
+def _check(options: SftOptions, cluster: ClusterConfig) -> None:
+    if options.num_training_jobs and not options.training_data:
+        raise OptionError(
+            "--training_data is missing", fix="name the data, or set --num_training_jobs=0 to convert only"
+        )
+    if options.num_gpus is None and options.num_training_jobs and not cluster.is_local:
+        raise OptionError("--num_gpus is missing", fix="say how many GPUs of each node to train on")
+    for name, least in (("num_gpus", 0), ("num_nodes", 1), ("num_training_jobs", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise OptionError(f"--{name} is {value}", fix=f"set it to {least} or more")
+    if options.average_steps and options.conversion_step != LAST:
+        raise OptionError("--average_steps and --conversion_step exclude each other", fix="drop one of them")
+    if options.disable_wandb and options.wandb_project:
+        raise OptionError("--disable_wandb and --wandb_project exclude each other", fix="drop one of them")
+    if options.remove_checkpoints_after_average and not options.average_steps:
+        raise OptionError("--remove_checkpoints_after_average needs --average_steps", fix="name the steps to average")
+
+
+def _training_stage(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Stage:
+    data = [cluster.absolute_or_id(path) for path in (options.training_data, options.validation_data) if path]
+    return Stage(
+        name=STAGE,
+        output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
+        options={"backend": options.backend.value, "keys": of_result(extras)},
+        inputs=(cluster.absolute_or_id(options.hf_model), *data),
+    )
+
+
+def _training_job(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig, log_dir: str) -> Job:
+    return Job(
+        name=f"{options.expname}-{STAGE}",
+        stage=STAGE,
+        command=Command(
+            argv=("python", "-m", ENTRY, *_keys(options, cluster, log_dir), *extras),
+            container="nemo-rl",
+            launch=Launch.PER_GPU,
+            working_dir=cluster.working_dir,
+            installation_command=options.installation_command,
+        ),
+        resources=resources(options, cluster, num_gpus=options.num_gpus or 0, num_nodes=options.num_nodes),
+        log_dir=f"{log_dir}/{TRAINING_LOGS}",
+    )
+
+
+def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[str, ...]:
+    megatron = options.backend is Backend.MEGATRON
+    keys: dict[str, str | int | bool] = {
+        "policy.model_name": cluster.absolute_or_id(options.hf_model),
+        "cluster.gpus_per_node": max(1, options.num_gpus or 0),
+        "cluster.num_nodes": options.num_nodes,
+        "logger.log_dir": f"{log_dir}/{TRAINING_LOGS}",
+        "checkpointing.checkpoint_dir": f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
+        "policy.dtensor_cfg.enabled": not megatron,
+        "policy.megatron_cfg.enabled": megatron,
+    }
+    if options.training_data:
+        keys["data.train_data_path"] = cluster.absolute_or_id(options.training_data)
+    if options.validation_data:
+        keys["data.val_data_path"] = cluster.absolute_or_id(options.validation_data)
+    return tuple(override(key, value) for key, value in {**keys, **_wandb_keys(options, cluster)}.items())
+
+
+def _wandb_keys(options: SftOptions, cluster: ClusterConfig) -> dict[str, str | int | bool]:
+    project = options.wandb_project or (None if cluster.is_local else _WANDB_PROJECT)
+    if options.disable_wandb or project is None:
+        return {"logger.wandb_enabled": False}
+    # The same id in every job of the chain: they write to one run.
+    parts = [options.expname, options.wandb_group, project]
+    keys: dict[str, str | int | bool] = {
+        "logger.wandb_enabled": True,
+        "logger.wandb.project": project,
+        "logger.wandb.name": options.expname,
+        "logger.wandb.id": "-".join(part for part in parts if part),
+    }
+    if options.wandb_group:
+        keys["logger.wandb.group"] = options.wandb_group
+    too_long = [key for key, value in keys.items() if isinstance(value, str) and len(value) > 128]
+    if too_long:
+        raise OptionError(f"{too_long[0]} has more than 128 characters, the most that Weights & Biases takes")
+    return keys

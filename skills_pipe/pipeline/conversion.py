@@ -1,0 +1,141 @@
+"""Stages that turn checkpoints of a training run into one Hugging Face model: convert one step, or average several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from skills_pipe.artifacts.names import CHECKPOINTS, hf_model_step
+from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.plan import Command, Edge, Job, Resources, Stage
+
+EXPORT = "skills_pipe.training.checkpoint.export"
+AVERAGE = "skills_pipe.training.checkpoint.average"
+LAST = "last"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What to make of the checkpoints below ``training_dir``.
+
+    Attributes:
+        training_dir: folder with ``checkpoints/step_N``.
+        output: folder for the model.
+        step: number of a step, or ``last``; not used with ``average``.
+        average: steps to average; none to convert one step.
+        remove: delete the models of the single steps once they are averaged.
+    """
+
+    training_dir: str
+    output: str
+    step: str = LAST
+    average: tuple[int, ...] = ()
+    remove: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSetting:
+    """What the jobs of a conversion share with their command.
+
+    Attributes:
+        expname: prefix of the names of jobs.
+        log_dir: folder for logs.
+        resources: of each job.
+        edges: of the jobs that read checkpoints.
+        upstream: stage that writes the checkpoints, None when they are there already.
+        working_dir: folder in which jobs start.
+        installation_command: shell text to run before each.
+    """
+
+    expname: str
+    log_dir: str
+    resources: Resources
+    edges: tuple[Edge, ...] = ()
+    upstream: str | None = None
+    working_dir: str | None = None
+    installation_command: str | None = None
+
+
+def conversion(what: Conversion, around: JobSetting) -> tuple[tuple[Stage, ...], tuple[Job, ...]]:
+    """Stages and jobs of a conversion, in an order in which every upstream comes first."""
+    if not what.average:
+        return _convert("convert-final-ckpt", what.step, what.output, what, around)
+    stages: tuple[Stage, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    for step in what.average:
+        output = f"{what.training_dir}/{hf_model_step(step)}"
+        more_stages, more_jobs = _convert(f"convert-ckpt-step_{step}", str(step), output, what, around)
+        stages, jobs = stages + more_stages, jobs + more_jobs
+    stage, job = _average(stages, jobs, what, around)
+    return (*stages, stage), (*jobs, job)
+
+
+def read_steps(value: Any) -> tuple[int, ...]:
+    """Steps from ``"100, 200"``, or a list of numbers.
+
+    Raises:
+        OptionError: something else, or a step named twice.
+    """
+    items = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [value]
+    try:
+        steps = tuple(int(item) for item in items)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{value!r} is not a list of steps", fix="write it as 100,200,300") from error
+    if any(step < 1 for step in steps) or len(set(steps)) < len(steps) or not steps:
+        raise OptionError(f"{value!r} does not name different steps above 0", fix="write it as 100,200,300")
+    return steps
+
+
+def read_step(value: Any) -> str:
+    """A step to convert: ``last`` or a number."""
+    text = str(value)
+    if text != LAST and not (text.isdecimal() and int(text) > 0):
+        raise OptionError(f"{text!r} is not a step", fix="write a number above 0, or last")
+    return text
+
+
+def _convert(
+    name: str, step: str, output: str, what: Conversion, around: JobSetting
+) -> tuple[tuple[Stage, ...], tuple[Job, ...]]:
+    argv = ("python", "-m", EXPORT, f"--training_folder={what.training_dir}", f"--hf_ckpt_path={output}")
+    checkpoints = f"{what.training_dir}/{CHECKPOINTS}"
+    stage = Stage(
+        name=name,
+        output=output,
+        options={"step": step},
+        inputs=() if around.upstream else (checkpoints,),
+        upstream=(around.upstream,) if around.upstream else (),
+    )
+    job = _job(name, (*argv, f"--step={step}"), around, edges=around.edges)
+    return (stage,), (job,)
+
+
+def _average(
+    converts: tuple[Stage, ...], jobs: tuple[Job, ...], what: Conversion, around: JobSetting
+) -> tuple[Stage, Job]:
+    steps = ",".join(str(step) for step in what.average)
+    argv = ("python", "-m", AVERAGE, f"--checkpoint_dir={what.training_dir}", f"--steps={steps}")
+    argv += (f"--output={what.output}", *(("--remove",) if what.remove else ()))
+    stage = Stage(
+        name="average-ckpt",
+        output=what.output,
+        options={"steps": sorted(what.average)},
+        upstream=tuple(stage.name for stage in converts),
+    )
+    return stage, _job(stage.name, argv, around, edges=tuple(Edge(upstream=job.name) for job in jobs))
+
+
+def _job(name: str, argv: tuple[str, ...], around: JobSetting, *, edges: tuple[Edge, ...]) -> Job:
+    return Job(
+        name=f"{around.expname}-{name}",
+        stage=name,
+        command=Command(
+            argv=argv,
+            container="nemo-rl",
+            working_dir=around.working_dir,
+            installation_command=around.installation_command,
+        ),
+        resources=around.resources,
+        log_dir=f"{around.log_dir}/{name}",
+        edges=edges,
+    )

@@ -1,0 +1,59 @@
+"""Keys for inner programs in Hydra's override grammar, ``++policy.model_name=...``, with values of any text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# What Hydra's grammar takes without quotes, and what it would then read as something other than a text.
+_PLAIN = re.compile(r"[A-Za-z0-9_/\-.%*@:+?|]+")
+_NOT_TEXT = re.compile(r"(?i)true|false|null|nan|[+-]?(inf|[\d_.]+(e[+-]?\d+)?)")
+
+_NOT_OF_RESULT = (
+    "logger.",
+    "cluster.",
+    "data.num_workers",
+    "checkpointing.stop_after_steps",
+    "checkpointing.checkpoint_must_save_by",
+    "inference.batch_size",
+)
+"""Keys that change how a program runs or reports, not what it makes."""
+
+
+def override(key: str, value: str | int | bool) -> str:
+    """``++key=value``, quoted so that the program reads back the very value."""
+    if isinstance(value, bool):
+        return f"++{key}={str(value).lower()}"
+    if isinstance(value, int):
+        return f"++{key}={value}"
+    return f"++{key}={quote(value)}"
+
+
+def quote(text: str) -> str:
+    """``text`` as a value of an override."""
+    if _PLAIN.fullmatch(text) and not _NOT_TEXT.fullmatch(text):
+        return text
+    # Inside quotes a backslash is one, but for those right before a quote (Hydra's grammar, "quoted values").
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match.group(1) * 2 + ("\\'" if match.group(2) else ""), text)
+    return f"'{escaped}'"
+
+
+def key_of(word: str) -> str:
+    """The key of an override: ``a.b`` of ``++a.b=c``, ``+a.b=c`` and ``~a.b``."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def value_of(words: Iterable[str], key: str) -> str | None:
+    """The value that the last override of ``key`` sets, without its quotes; None when there is none."""
+    found = None
+    for word in words:
+        if key_of(word) == key and "=" in word:
+            found = word.partition("=")[2]
+    if found and len(found) >= 2 and found[0] == found[-1] and found[0] in "'\"":
+        return found[1:-1]
+    return found
+
+
+def of_result(words: Iterable[str]) -> list[str]:
+    """Those words that decide what a program makes: its identity; how it logs or starts is not among them."""
+    return [word for word in words if not key_of(word).startswith(_NOT_OF_RESULT)]

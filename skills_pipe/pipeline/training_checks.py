@@ -1,0 +1,67 @@
+"""Checks of a training run that need its configuration: the same keys that the trainer will get, read the same way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.preflight import Finding, error, warning
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.commands.sft import SftOptions
+    from skills_pipe.training.config import TrainingConfig
+
+
+def check_training(request: Request[SftOptions]) -> list[Finding]:
+    """What is wrong with the trainer's keys, and with the steps that are to be converted or averaged."""
+    from skills_pipe.training.config import ConfigErrors, load_config
+
+    trainers = [job for job in request.plan.jobs if job.segment]
+    if not trainers:
+        return []
+    keys = [word for word in trainers[0].command.argv if word.startswith(("+", "~"))]
+    try:
+        config = load_config(None, keys)
+    except ConfigErrors as problems:
+        return [_finding(problem) for problem in problems.problems]
+    except ConfigError as problem:
+        return [_finding(problem)]
+    return _check_steps(request.options, config)
+
+
+def _finding(problem: ConfigError) -> Finding:
+    return error(problem.what, where=problem.where, fix=problem.fix)
+
+
+def _check_steps(options: SftOptions, config: TrainingConfig) -> list[Finding]:
+    where = "--average_steps" if options.average_steps else "--conversion_step"
+    steps = options.average_steps or ((int(options.conversion_step),) if options.conversion_step.isdecimal() else ())
+    period, last = config.checkpointing.save_period, config.sft.max_num_steps
+    findings = []
+    for step in steps:
+        if last is not None and step > last:
+            fix = "name earlier steps, or train longer"
+            findings.append(error(f"step {step} is never reached: sft.max_num_steps is {last}", where=where, fix=fix))
+        elif step % period and step != last:
+            what = f"step {step} is not saved: checkpoints are saved every {period} steps (checkpointing.save_period)"
+            # Without a number of steps the last one is not known here; it is always saved.
+            only_maybe = last is None
+            findings.append(
+                warning(f"{what}, and at the end", where=where)
+                if only_maybe
+                else error(what, where=where, fix=f"name multiples of {period}, or set ++checkpointing.save_period")
+            )
+    return findings + _check_kept(steps, config, where)
+
+
+def _check_kept(steps: tuple[int, ...], config: TrainingConfig, where: str) -> list[Finding]:
+    """Old checkpoints are deleted as training goes on; those that are still needed must not be among them."""
+    keep, last = config.checkpointing.keep_top_k, config.sft.max_num_steps
+    if not steps or keep is None or last is None:
+        return []
+    saved = -(-last // config.checkpointing.save_period)
+    if saved <= keep:
+        return []
+    what = f"{saved} checkpoints will be saved and {keep} kept (checkpointing.keep_top_k): some steps may be gone"
+    return [warning(what, where=where, fix=f"set ++checkpointing.keep_top_k={saved}")]
