@@ -11,7 +11,15 @@ from skills_pipe.training.data.batches import Microbatch
 
 
 class TrainingDiverged(Exception):
-    """The loss or the gradients are no numbers any more; training on would destroy the weights."""
+    """The loss or the gradients are no numbers any more; training on would destroy the weights.
+
+    Attributes:
+        step: steps done before it, as far as the one who raises it knows.
+    """
+
+    def __init__(self, reason: str, *, step: int = 0) -> None:
+        self.step = step
+        super().__init__(reason)
 
 
 @dataclass(frozen=True, kw_only=True)

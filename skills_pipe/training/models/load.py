@@ -1,4 +1,4 @@
-"""A base model from a folder or from the Hugging Face hub, ready for packed training."""
+"""A base model and its tokenizer from a folder or from the Hugging Face hub, ready for packed training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
@@ -59,7 +66,6 @@ def load_model(spec: ModelSpec) -> PreTrainedModel:
             where=_KEY,
             fix="use a complete checkpoint of this model",
         )
-    model.config.use_cache = False
     return model
 
 
@@ -91,8 +97,27 @@ def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
     return config
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or a hub model; without a padding token of its own, it pads with its end token.
+
+    Raises:
+        ConfigError: there is no tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"no tokenizer in {name!r}: {_first_line(error)}",
+            where="policy.tokenizer.name",
+            fix="give a folder with tokenizer.json, or the id of a model on the hub",
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def _unreadable(spec: ModelSpec, error: Exception) -> ConfigError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = _first_line(error)
     if Path(spec.name).exists():
         return ConfigError(f"{spec.name} cannot be read as a Hugging Face model: {reason}", where=_KEY)
     return ConfigError(
@@ -100,6 +125,10 @@ def _unreadable(spec: ModelSpec, error: Exception) -> ConfigError:
         where=_KEY,
         fix="give a folder with config.json and safetensors, or the id of a model on the hub",
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,220 @@
+"""The step loop: batch, train, maybe validate, log, maybe save, maybe stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.training.backends.base import Backend, StepResult, TrainingDiverged
+from skills_pipe.training.checkpoint.manager import CheckpointManager
+from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
+from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.config.schedule import is_save_step, is_validation_step
+from skills_pipe.training.data.batches import BatchSettings, RankBatch, split_batch
+from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.sampler import BatchSampler
+from skills_pipe.training.distributed import World
+from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.signals import StopReason, StopRequest
+from skills_pipe.training.validation import Validation
+
+_VALIDATION_LOSS = "validation/val_loss"
+_VALIDATION_TIME = "timing/validation/total_validation_time"
+_SAVE_BYTES_PER_SECOND = 0.2e9
+"""Pessimistic guess of how fast a rank saves, until it has saved once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that a training job needs, the same on every rank but for the logger.
+
+    Attributes:
+        config: the resolved configuration.
+        world: the processes that train together.
+        backend: the model with its optimizer.
+        dataset: training documents.
+        sampler: the order in which they are trained on.
+        batches: how documents become microbatches.
+        total_steps: at which the work is complete.
+        stop: asked after each step whether this job should end.
+        validation: None without held-out data.
+        checkpoints: None when checkpointing is disabled.
+        metrics: on rank 0 only.
+        resumed: the checkpoint that the job goes on from, None at the start of a run.
+    """
+
+    config: TrainingConfig
+    world: World
+    backend: Backend
+    dataset: SftDataset
+    sampler: BatchSampler
+    batches: BatchSettings
+    total_steps: int
+    stop: StopRequest
+    validation: Validation | None = None
+    checkpoints: CheckpointManager | None = None
+    metrics: MetricsLogger | None = None
+    resumed: ResumePoint | None = None
+
+
+def train(run: Run) -> Verdict:
+    """Train until the work is complete or this job has to end; called on every rank.
+
+    Raises:
+        TrainingDiverged: the loss is no number any more; the last checkpoint is from before that.
+    """
+    progress = _Progress.of(run)
+    if progress.step == 0 and run.config.sft.val_at_start:
+        _log(run, 0, _validate(run))
+    while progress.step < run.total_steps:
+        began = time.monotonic()
+        batch = _batch(run, progress.data_step)
+        prepared = time.monotonic()
+        result = _step(run, batch, progress.step)
+        progress.advance(batch, seconds=time.monotonic() - began)
+        values = _training_values(batch, result, progress, data_seconds=prepared - began)
+        last = progress.step == run.total_steps
+
+        validated = _validate(run) if _is_validation_step(run, progress.step) else {}
+        progress.validation_seconds = max(progress.validation_seconds, validated.get(_VALIDATION_TIME, 0.0))
+        stop = StopReason.NONE if last else _poll(run, progress)
+        _log(run, progress.step, values)
+        _log(run, progress.step, validated)
+        if is_save_step(run.config.checkpointing, progress.step, run.total_steps) or stop:
+            _save(run, progress, {"train:loss": result.loss, **_as_metrics(validated)})
+        if stop:
+            return _stopped(run, stop, progress.step)
+    return Verdict(outcome=Outcome.COMPLETE, step=progress.step, reason=f"all {run.total_steps} steps are done")
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """How far the run is.
+
+    Attributes:
+        step: optimizer steps done since the start of the run.
+        steps_here: those of them that this job did.
+        data_step: batches of the training data handed out.
+        targets: supervised tokens trained on since the start of the run.
+        step_seconds: durations of the latest steps of this job.
+        validation_seconds: longest validation of this job.
+    """
+
+    step: int = 0
+    steps_here: int = 0
+    data_step: int = 0
+    targets: int = 0
+    step_seconds: list[float] = field(default_factory=list)
+    validation_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, run: Run) -> _Progress:
+        if run.resumed is None:
+            return cls()
+        info, position = run.resumed.info, run.resumed.position
+        data_step = position.consumed_samples // run.sampler.batch_size if position is not None else 0
+        return cls(step=info.total_steps, data_step=data_step, targets=info.total_valid_tokens)
+
+    def advance(self, batch: RankBatch, *, seconds: float) -> None:
+        """Count a step that took ``seconds``."""
+        self.step += 1
+        self.steps_here += 1
+        self.data_step += 1
+        self.targets += batch.global_targets
+        self.step_seconds = [*self.step_seconds[-9:], seconds]
+
+
+def _batch(run: Run, data_step: int) -> RankBatch:
+    indices = run.sampler.batch(data_step)
+    return split_batch(run.dataset, indices, run.batches, run.world.rank, run.world.size)
+
+
+def _step(run: Run, batch: RankBatch, done: int) -> StepResult:
+    try:
+        return run.backend.train_step(batch.microbatches, targets=batch.global_targets)
+    except TrainingDiverged as error:
+        raise TrainingDiverged(f"step {done + 1}: {error}", step=done) from error
+
+
+def _training_values(
+    batch: RankBatch, result: StepResult, progress: _Progress, *, data_seconds: float
+) -> dict[str, float]:
+    seconds = progress.step_seconds[-1]
+    return {
+        "train/loss": result.loss,
+        "train/grad_norm": result.grad_norm,
+        "train/lr": result.lr,
+        "train/global_valid_seqs": batch.global_documents,
+        "train/global_valid_toks": batch.global_targets,
+        "train/tokens": batch.global_tokens,
+        "train/tokens_per_second": batch.global_tokens / seconds,
+        "timing/train/total_step_time": seconds,
+        "timing/train/data_processing": data_seconds,
+        "timing/train/policy_training": seconds - data_seconds,
+    }
+
+
+def _validate(run: Run) -> dict[str, float]:
+    if run.validation is None:
+        return {}
+    began = time.monotonic()
+    loss = run.validation.loss(run.backend, run.world)
+    return {_VALIDATION_LOSS: loss, _VALIDATION_TIME: time.monotonic() - began}
+
+
+def _is_validation_step(run: Run, step: int) -> bool:
+    return run.validation is not None and is_validation_step(run.config.sft, step, run.total_steps)
+
+
+def _as_metrics(validated: Mapping[str, float]) -> dict[str, float]:
+    """Under the name by which checkpoints are ranked."""
+    return {"val:val_loss": validated[_VALIDATION_LOSS]} if _VALIDATION_LOSS in validated else {}
+
+
+def _poll(run: Run, progress: _Progress) -> StopReason:
+    longest = run.checkpoints.longest_save_seconds if run.checkpoints is not None else 0.0
+    validation = progress.validation_seconds if _is_validation_step(run, progress.step + 1) else 0.0
+    return run.stop.poll(
+        steps=progress.steps_here,
+        step_seconds=max(progress.step_seconds) + validation,
+        save_seconds=longest or _guess_save_seconds(run),
+    )
+
+
+def _guess_save_seconds(run: Run) -> float:
+    """Weights and two moments in fp32, shared out over the ranks."""
+    numbers = sum(parameter.numel() for parameter in run.backend.trainee.model.parameters())
+    return 12 * numbers / run.world.size / _SAVE_BYTES_PER_SECOND
+
+
+def _save(run: Run, progress: _Progress, metrics: Mapping[str, float]) -> None:
+    if run.checkpoints is None:
+        return
+    began = time.monotonic()
+    epoch, step = divmod(progress.data_step, run.sampler.steps_per_epoch)
+    consumed = progress.data_step * run.sampler.batch_size
+    info = TrainingInfo(
+        total_steps=progress.step,
+        epoch=epoch,
+        step=step,
+        consumed_samples=consumed,
+        total_valid_tokens=progress.targets,
+        metrics=metrics,
+    )
+    position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.dataset.fingerprint)
+    run.checkpoints.save(run.backend.trainee, info, position)
+    _log(run, progress.step, {"timing/train/checkpointing": time.monotonic() - began})
+
+
+def _stopped(run: Run, stop: StopReason, step: int) -> Verdict:
+    if run.checkpoints is None:
+        reason = f"{stop.sentence}, and nothing was saved: checkpointing is disabled"
+        return Verdict(outcome=Outcome.FAILED, step=step, reason=reason)
+    return Verdict(outcome=Outcome.CONTINUE, step=step, reason=f"{stop.sentence}: saved after step {step}")
+
+
+def _log(run: Run, step: int, values: Mapping[str, float]) -> None:
+    if run.metrics is not None and values:
+        run.metrics.log(step, values)

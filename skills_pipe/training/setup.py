@@ -1,0 +1,186 @@
+"""From a configuration to everything that the loop needs: tokenizer, data, model, backend, checkpoints, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from skills_pipe.errors import CheckpointError
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.checkpoint import rng
+from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
+from skills_pipe.training.checkpoint.manager import CheckpointManager
+from skills_pipe.training.checkpoint.ranks import on_all
+from skills_pipe.training.checkpoint.retention import Retention
+from skills_pipe.training.checkpoint.state import ResumePoint, RunDescription
+from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
+from skills_pipe.training.config.schedule import seconds, total_steps
+from skills_pipe.training.data.batches import BatchSettings
+from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
+from skills_pipe.training.data.template import PASSTHROUGH
+from skills_pipe.training.distributed import World
+from skills_pipe.training.loop import Run
+from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
+from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
+from skills_pipe.training.validation import Validation
+
+T = TypeVar("T")
+
+_STOP_SAMPLE = 1000
+"""Documents looked at for the tokens that answers end with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What is read from disk or the hub, the same on every rank."""
+
+    tokenizer: PreTrainedTokenizerBase
+    data: TrainingData
+    model: PreTrainedModel
+
+    @classmethod
+    def load(cls, config: TrainingConfig) -> Parts:
+        """Read tokenizer, data and model, in this order: cheap mistakes show first."""
+        policy = config.policy
+        tokenizer = load_tokenizer(policy.tokenizer.name or policy.model_name)
+        data = load_data(config, tokenizer)
+        if data.template.text != PASSTHROUGH:
+            # What is exported speaks as it was trained. Rows that hold their template already were made with the
+            # tokenizer's own, which then stays.
+            tokenizer.chat_template = data.template.text
+        model = load_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
+        return cls(tokenizer=tokenizer, data=data, model=model)
+
+
+def load_parts(config: TrainingConfig) -> Parts:
+    """:meth:`Parts.load` on every rank; a failure on one of them is raised on all."""
+    return _together(lambda: Parts.load(config))
+
+
+def build_run(config: TrainingConfig, parts: Parts, world: World, listener: SignalListener) -> Run:
+    """Spread the model over the ranks, and go on from the latest checkpoint where there is one.
+
+    Raises:
+        UserError: the configuration and the checkpoint do not fit, or a class it names cannot be used.
+    """
+    stop = StopRequest(_stop_settings(config), listener, world)
+    sampler = batch_sampler(config, len(parts.data.train))
+    total = total_steps(config, len(parts.data.train))
+    # Each rank its own dropout.
+    rng.reseed(config.sft.seed + (world.rank << 32))
+    backend = FsdpBackend(parts.model, FsdpSettings.of(config.policy), world)
+    checkpoints = _checkpoint_manager(config, parts) if config.checkpointing.enabled else None
+    resumed = None
+    if checkpoints is not None:
+        checkpoints.start()
+        resumed = checkpoints.resume(backend.trainee)
+    _check_batch_size(config, resumed)
+    return Run(
+        config=config,
+        world=world,
+        backend=backend,
+        dataset=parts.data.train,
+        sampler=sampler,
+        batches=batch_settings(config),
+        total_steps=total,
+        stop=stop,
+        validation=_validation(config, parts.data),
+        checkpoints=checkpoints,
+        metrics=_together(lambda: _metrics(config, total, resumed) if world.first else None),
+        resumed=resumed,
+    )
+
+
+def _stop_settings(config: TrainingConfig) -> StopSettings:
+    limit = config.checkpointing.checkpoint_must_save_by
+    return StopSettings.from_environment(
+        must_save_by=seconds(limit) if limit is not None else None, steps=config.checkpointing.stop_after_steps
+    )
+
+
+def _checkpoint_manager(config: TrainingConfig, parts: Parts) -> CheckpointManager:
+    settings = config.checkpointing
+    description = RunDescription(
+        config_yaml=to_yaml(config),
+        model_fingerprint=model_fingerprint(parts.model.config, config.policy.model_name),
+        data_fingerprint=parts.data.train.fingerprint,
+        seed=config.sft.seed,
+        precision=config.policy.precision,
+        tokenizer=parts.tokenizer,
+        stop_token_ids=_stop_tokens(parts),
+        save_optimizer=settings.save_optimizer,
+    )
+    retention = Retention(
+        metric_name=settings.metric_name,
+        higher_is_better=settings.higher_is_better,
+        keep_top_k=settings.keep_top_k,
+        keep_latest_k=settings.ft_keep_latest_k,
+        save_period=settings.save_period or None,
+    )
+    return CheckpointManager(Path(settings.checkpoint_dir), run=description, retention=retention)
+
+
+def _stop_tokens(parts: Parts) -> tuple[int, ...]:
+    """The special tokens that end the training documents' answers, the most frequent first."""
+    special = {index for index, token in parts.tokenizer.added_tokens_decoder.items() if token.special}
+    counts: dict[int, int] = {}
+    for index in range(min(_STOP_SAMPLE, len(parts.data.train))):
+        example = parts.data.train[index]
+        trained = np.flatnonzero(example.loss_mask)
+        last = int(example.input_ids[trained[-1]]) if len(trained) else -1
+        if last in special:
+            counts[last] = counts.get(last, 0) + 1
+    return tuple(sorted(counts, key=lambda token: -counts[token]))
+
+
+def _check_batch_size(config: TrainingConfig, resumed: ResumePoint | None) -> None:
+    """Steps are counted in global batches, so their size cannot change within a run."""
+    if resumed is None or resumed.position is None or resumed.info.total_steps == 0:
+        return
+    before = resumed.position.consumed_samples / resumed.info.total_steps
+    if before != config.policy.train_global_batch_size:
+        raise CheckpointError(
+            f"step_{resumed.info.total_steps} was trained with global batches of {before:g}",
+            where=f"policy.train_global_batch_size={config.policy.train_global_batch_size}",
+            fix="keep the size within a run, or start another checkpointing.checkpoint_dir from its exported model",
+        )
+
+
+def _validation(config: TrainingConfig, data: TrainingData) -> Validation | None:
+    if data.validation is None:
+        return None
+    batches = batch_settings(config)
+    return Validation(
+        dataset=data.validation,
+        batch_size=config.sft.val_global_batch_size,
+        max_batches=config.sft.val_batches,
+        batches=BatchSettings(
+            capacity=batches.capacity,
+            packing=batches.packing,
+            algorithm=batches.algorithm,
+            micro_batch_size=config.sft.val_micro_batch_size,
+            seed=batches.seed,
+        ),
+    )
+
+
+def _metrics(config: TrainingConfig, total: int, resumed: ResumePoint | None) -> MetricsLogger:
+    return MetricsLogger(
+        config.logger,
+        total_steps=total,
+        resumed_step=resumed.info.total_steps if resumed is not None else 0,
+        run_config=to_tree(config),
+    )
+
+
+def _together(action: Callable[[], T]) -> T:
+    """Run ``action`` on every rank; when it fails on one, all of them raise."""
+    results: list[T] = []
+    on_all(lambda: results.append(action()))
+    return results[0]

@@ -1,0 +1,133 @@
+"""What a training run is about to do, shown before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import rich
+import torch
+from rich.markup import escape
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from skills_pipe.training.config import TrainingConfig, without_effect
+from skills_pipe.training.data.batches import split_batch
+from skills_pipe.training.data.from_config import TrainingData
+from skills_pipe.training.data.preview import preview
+from skills_pipe.training.loop import Run
+from skills_pipe.training.optim import build_optimizer, build_scheduler
+
+Rows = list[tuple[str, str]]
+
+_SIMULATED_STEPS = 10_000
+
+
+def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Print model, data, batches and schedule, one document with its loss mask, and what was resumed."""
+    console = rich.get_console()
+    _table("model", _model(run))
+    _table("training data", data.train.report.describe())
+    if data.validation is not None:
+        _table("validation data", data.validation.report.describe())
+    _table("steps", _steps(run))
+    console.print("first document, trained tokens marked:", highlight=False)
+    console.print(
+        preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
+    )
+    notes = [*(run.resumed.warnings if run.resumed is not None else ()), *without_effect(run.config)]
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _model(run: Run) -> Rows:
+    policy, model = run.config.policy, run.backend.trainee.model
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    optimizer = policy.optimizer
+    return [
+        ("model", f"{policy.model_name} ({model.config.model_type}, {numbers:,} parameters)"),
+        ("precision", f"{policy.precision}, weights and optimizer in float32"),
+        ("ranks", f"{run.world.size} on {run.world.device.type}"),
+        ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
+        ("learning rate", _learning_rate(run.config, run.total_steps)),
+        ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
+        ("activation checkpointing", "on" if policy.dtensor_cfg.activation_checkpointing else "off"),
+    ]
+
+
+def _steps(run: Run) -> Rows:
+    saving = run.config.checkpointing
+    start = run.resumed.info.total_steps if run.resumed is not None else 0
+    epochs = run.total_steps / run.sampler.steps_per_epoch
+    return [
+        ("steps", f"{run.total_steps:,} of {run.sampler.batch_size} documents, {epochs:.2f} epochs"),
+        ("starts from", f"step {start:,} of {saving.checkpoint_dir}" if start else "the model"),
+        ("microbatches", _microbatches(run)),
+        (
+            "validation",
+            f"every {sft.val_period} steps" if sft.val_period else ("at the end" if sft.val_at_end else "off"),
+        ),
+        ("checkpoints", _checkpoints(run.config)),
+    ]
+
+
+def _microbatches(run: Run) -> str:
+    """Of the first global batch, with how full they are."""
+    batch = split_batch(run.dataset, run.sampler.batch(0), run.batches, 0, 1)
+    count, capacity = len(batch.microbatches), run.batches.capacity
+    if not run.batches.packing:
+        return f"{count} in the first batch, {run.batches.micro_batch_size} documents each, without padding"
+    least = -(-batch.global_tokens // capacity)
+    fill = batch.global_tokens / (count * capacity)
+    return f"{count} in the first batch, packed to {capacity} tokens, {fill:.1%} full (at least {least} are needed)"
+
+
+def _validation(run: Run) -> str:
+    sft = run.config.sft
+    if run.validation is None:
+        return "off: no validation data"
+    moments = [
+        *(["at the start"] if sft.val_at_start else []),
+        *([f"every {sft.val_period} steps"] if sft.val_period else []),
+        *(["at the end"] if sft.val_at_end else []),
+    ]
+    return ", ".join(moments) or "off"
+
+
+def _checkpoints(config: TrainingConfig) -> str:
+    saving = config.checkpointing
+    if not saving.enabled:
+        return "off"
+    period = f"every {saving.save_period} steps and " if saving.save_period else ""
+    kept = f"the best {saving.keep_top_k} by {saving.metric_name or 'age'} kept" if saving.keep_top_k else "all kept"
+    return f"{period}at the end in {saving.checkpoint_dir}, {kept}"
+
+
+def _learning_rate(config: TrainingConfig, total: int) -> str:
+    """The rate along the run, from a schedule that is stepped without training."""
+    if config.policy.optimizer is None:
+        return ""
+    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], config.policy.optimizer)
+    scheduler = build_scheduler(optimizer, config.policy.scheduler)
+    if scheduler is None:
+        return f"{optimizer.param_groups[0]['lr']:.3g}, constant"
+    if total > _SIMULATED_STEPS:
+        return f"{config.policy.optimizer.kwargs.get('lr')}, scheduled"
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    shown = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
+    return ", ".join(f"step {index + 1}: {rates[index]:.3g}" for index in shown)
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    console = rich.get_console()
+    if not console.is_terminal:
+        for label, value in rows:
+            console.print(f"{title}: {label}: {value}", highlight=False, markup=False, soft_wrap=True)
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    for label, value in rows:
+        table.add_row(escape(label), escape(value))
+    console.print(table)
