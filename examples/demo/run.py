@@ -1,0 +1,109 @@
+"""The whole pipeline on this machine in a few minutes: ``make demo``.
+
+Makes arithmetic word problems and a random base model, then prepares the data, trains in two chained jobs, averages
+three checkpoints into a Hugging Face model, and evaluates it beside the base model on problems with operand pairs that
+training never saw. Everything between goes through the same calls, and the same plan, as on a Slurm cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from pathlib import Path
+
+from base_model import make_base_model
+from generations import write_generations
+from report import Figures, show_report
+from skills_pipe.pipeline.cli import eval, prepare_data, sft_nemo_rl, wrap_arguments
+
+STEPS = 750
+SAVE_PERIOD = 50
+AVERAGED_STEPS = "650,700,750"
+TRAINING_ARGUMENTS = f"""
+    ++sft.max_num_steps={STEPS}
+    ++sft.max_num_epochs=100
+    ++sft.val_period=125
+    ++sft.val_batches=4
+    ++sft.val_global_batch_size=64
+    ++policy.train_global_batch_size=64
+    ++policy.train_micro_batch_size=64
+    ++policy.max_total_sequence_length=128
+    ++policy.precision=float32
+    ++policy.optimizer.kwargs.lr=4e-3
+    ++checkpointing.save_period={SAVE_PERIOD}
+    ++checkpointing.keep_top_k=null
+    ++checkpointing.stop_after_steps=400
+"""
+EVALUATION_ARGUMENTS = "++prompt_config=generic/default ++inference.tokens_to_generate=64"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("demo-output"), help="removed first if it is there")
+    folder = parser.parse_args().output_dir.resolve()
+    _start_anew(folder)
+    os.environ["SKILLS_PIPE_JOB_DIR"] = str(folder / "runs")
+
+    texts = write_generations(folder / "generations")
+    make_base_model(folder / "base-model", texts)
+
+    started = time.monotonic()
+    run_pipeline(folder)
+    show_report(Figures.collect(folder, seconds=time.monotonic() - started), folder)
+
+
+def run_pipeline(folder: Path) -> None:
+    """Prepare, evaluate the base model, train, average, evaluate: five calls, each a plan of one or more jobs."""
+    base, final = folder / "base-model", folder / "final_hf_model"
+    for name in ("train", "validation"):
+        prepare_data(
+            ctx=wrap_arguments(
+                f"++input_files={folder}/generations/{name}/output-rs*.jsonl ++output_path={folder}/{name}.jsonl "
+                f"++prompt_config=generic/default ++tokenizer={base}"
+            ),
+            expname=f"demo-data-{name}",
+        )
+    prepare_data(ctx=wrap_arguments(""), benchmarks=["arithmetic"], data_dir=str(folder / "data"), expname="demo-bench")
+    evaluate(folder, model=base, name="before", after="demo-bench")
+    sft_nemo_rl(
+        ctx=wrap_arguments(TRAINING_ARGUMENTS),
+        expname="demo-sft",
+        output_dir=str(folder),
+        hf_model=str(base),
+        training_data=str(folder / "train.jsonl"),
+        validation_data=str(folder / "validation.jsonl"),
+        num_training_jobs=2,
+        average_steps=AVERAGED_STEPS,
+        run_after=["demo-data-train", "demo-data-validation"],
+    )
+    evaluate(folder, model=final, name="after", after="demo-sft")
+
+
+def evaluate(folder: Path, *, model: Path, name: str, after: str) -> None:
+    """Accuracy of ``model`` on the held-out problems, below ``results-<name>``."""
+    eval(
+        ctx=wrap_arguments(EVALUATION_ARGUMENTS),
+        expname=f"demo-eval-{name}",
+        model=str(model),
+        server_type="hf",
+        benchmarks="arithmetic",
+        data_dir=str(folder / "data"),
+        output_dir=str(folder / f"results-{name}"),
+        run_after=[after],
+    )
+
+
+def _start_anew(folder: Path) -> None:
+    """Remove what an earlier demo left; a folder that is no demo's is not touched."""
+    marker = folder / ".skills-pipe-demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise SystemExit(f"{folder} exists and was not made by the demo: choose another --output_dir")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    marker.touch()
+
+
+if __name__ == "__main__":
+    main()
