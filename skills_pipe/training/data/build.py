@@ -202,7 +202,8 @@ class _Builder:
         advice = "mend the data, or set data.on_bad_row=skip to leave such rows out"
         if len(shown) == 1:
             return DataError(self._faults[0].what, where=self._faults[0].where, fix=advice)
-        return DataError(f"{len(shown)} or more rows cannot be used\n  " + "\n  ".join(shown) + "\n" + advice)
+        count = f"{_SHOWN} or more" if len(shown) == _SHOWN else str(len(shown))
+        return DataError(f"{count} rows cannot be used\n  " + "\n  ".join(shown) + "\n" + advice)
 
     def _report(self) -> DataReport:
         percentiles = np.percentile(self._lengths, _PERCENTILES, method="inverted_cdf")

@@ -115,11 +115,12 @@ def _read_array(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
 
 def _parse(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(text.decode("utf-8-sig").rstrip())
     except UnicodeDecodeError as error:
         return BadRow(where=where, what=f"not UTF-8 (byte {error.start})")
     except json.JSONDecodeError as error:
-        return BadRow(where=where, what=f"not JSON ({error.msg} at column {error.colno})")
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        return BadRow(where=where, what=f"not JSON ({error.msg} at {line}column {error.colno})")
 
 
 def _conversation(row: Any, source: DataSource, where: str) -> Conversation | BadRow:

@@ -1,0 +1,174 @@
+"""Rows in, data set out: what is kept, what is left out and counted, what is refused."""
+
+import json
+
+import pytest
+
+from skills_pipe.errors import DataError
+from skills_pipe.training.data.build import DataSettings, build_dataset
+from skills_pipe.training.data.preview import preview
+from skills_pipe.training.data.sources import DataSource, first_form
+from skills_pipe.training.data.template import resolve_template
+from tests.training.data import golden
+from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
+
+BAD = {"messages": [{"role": "user", "content": "q"}]}
+
+
+def question(text, answer="a"):
+    return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]}
+
+
+def build(path, *, tokenizer=None, chat_template="default", max_length=200, **settings):
+    tokenizer = tokenizer or tiny_tokenizer()
+    sources = [DataSource(path=path)]
+    template = resolve_template(chat_template, tokenizer, None, first_form(sources))
+    return build_dataset(sources, tokenizer, template, DataSettings(max_length=max_length, **settings))
+
+
+def texts(dataset, tokenizer=None):
+    tokenizer = tokenizer or tiny_tokenizer()
+    return [tokenizer.decode(dataset[index].input_ids) for index in range(len(dataset))]
+
+
+def test_documents_keep_the_order_of_the_rows_over_chunks_and_files(tmp_path):
+    rows = chat_rows(600)
+    first, second = write_jsonl(tmp_path / "a.jsonl", rows[:300]), write_jsonl(tmp_path / "b.jsonl", rows[300:])
+    tokenizer = tiny_tokenizer()
+    template = resolve_template("default", tokenizer, None, "chat")
+    sources = [DataSource(path=first), DataSource(path=second)]
+    dataset = build_dataset(sources, tokenizer, template, DataSettings(max_length=200))
+    expected = [tokenizer.apply_chat_template(row["messages"], tokenize=False) for row in rows]
+    assert texts(dataset) == expected
+
+
+def test_the_report_adds_up(tmp_path):
+    dataset = build(write_jsonl(tmp_path / "rows.jsonl", chat_rows(20)))
+    report = dataset.report
+    assert (report.rows_read, report.documents, len(dataset)) == (20, 20, 20)
+    assert (report.turns, report.turns_without_stop, report.split_documents) == (20, 0, 0)
+    assert report.tokens == dataset.lengths.sum()
+    assert report.targets == dataset.targets.sum() == sum(dataset[i].loss_mask.sum() for i in range(20))
+    assert report.length_percentiles[100] == dataset.lengths.max()
+    assert dict(report.describe())["trained tokens"].startswith(f"{report.targets:,} (")
+
+
+def test_bad_rows_are_refused_all_at_once(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(question("q")) + "\n{\n" + json.dumps(BAD) + "\n")
+    with pytest.raises(DataError) as caught:
+        build(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 rows cannot be used"
+    assert lines[1].strip().startswith(f"{path}:2: not JSON")
+    assert lines[2].strip().startswith(f"{path}:3: the last message comes from 'user'")
+    assert "data.on_bad_row=skip" in lines[3]
+
+
+def test_one_bad_row_is_one_line(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), BAD])
+    with pytest.raises(DataError) as caught:
+        build(path)
+    assert str(caught.value) == (
+        f"the last message comes from 'user', not from 'assistant' ({path}:2): "
+        "mend the data, or set data.on_bad_row=skip to leave such rows out"
+    )
+
+
+def test_at_most_ten_bad_rows_are_named(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [BAD] * 300)
+    with pytest.raises(DataError, match="10 or more rows cannot be used") as caught:
+        build(path)
+    assert str(caught.value).count(f"{path}:") == 10
+
+
+def test_bad_rows_are_skipped_and_counted_on_demand(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), BAD, question("r")])
+    dataset = build(path, on_bad_row="skip")
+    assert len(dataset) == 2
+    assert dataset.report.dropped == {"bad row": 1}
+    assert dataset.report.rows_read == 3
+
+
+def test_rows_that_the_template_refuses_are_bad_rows(tmp_path):
+    template = (
+        "{% for m in messages %}{{ raise_exception('no cats') if 'cat' in m.content }}{{ m.content }}{% endfor %}"
+    )
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("dog"), question("cat")])
+    with pytest.raises(DataError, match="the chat template refuses the row: no cats"):
+        build(path, chat_template=template)
+    assert len(build(path, chat_template=template, on_bad_row="skip")) == 1
+
+
+def test_rows_of_two_forms_are_bad_where_the_template_is_inferred(tmp_path):
+    rows = [{"input": "q", "output": "a"}, question("q")]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match="a row of messages among rows of input and output"):
+        build(path, chat_template="infer_from_data")
+    assert len(build(path, chat_template=None)) == 2
+
+
+def test_an_exact_fit_is_kept_and_one_token_more_is_dropped(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), question("qq")])
+    shorter = build(path).lengths[0]
+    dataset = build(path, max_length=shorter)
+    assert dataset.lengths.tolist() == [shorter]
+    assert dataset.report.dropped == {"longer than the limit": 1}
+    assert dataset.report.overlong == 1
+
+
+def test_an_overlong_document_is_an_error_on_demand(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), question("q" * 100)])
+    with pytest.raises(DataError, match=rf"a document has \d+ tokens, 60 are allowed \({path}:2\)"):
+        build(path, max_length=60, overlong="error")
+
+
+def test_an_overlong_document_is_truncated_on_demand(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q" * 100, "the answer")])
+    dataset = build(path, max_length=60, overlong="truncate")
+    assert dataset.lengths.tolist() == [60]
+    assert preview(dataset[0], tiny_tokenizer()).endswith("⟦the answer<|im_end|>⟧\n")
+    assert (dataset.report.overlong, dataset.report.truncated) == (1, 1)
+
+
+def test_a_document_with_nothing_to_train_is_dropped(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "q", "output": ""}, {"input": "q", "output": "a"}])
+    dataset = build(path, chat_template=None, add_eos=False)
+    assert len(dataset) == 1
+    assert dataset.report.dropped == {"nothing to train": 1}
+    assert dataset.report.turns_without_stop == 1
+
+
+def test_a_second_beginning_token_is_taken_out(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "<bos><bos><bos>q", "output": "a"}])
+    dataset = build(path, chat_template=None)
+    assert texts(dataset) == ["<bos>qa<|im_end|>"]
+    assert dataset.report.doubled_bos == 1
+
+
+def test_turns_that_the_template_changes_later_make_documents_of_their_own(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"messages": golden.conversation("think").messages}])
+    dataset = build(path, tokenizer=golden.tokenizer("qwen3"))
+    assert len(dataset) == 2
+    assert (dataset.report.rows_read, dataset.report.split_documents) == (1, 1)
+
+
+def test_nothing_left_is_an_error_that_says_why(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [BAD, question("q" * 300)])
+    with pytest.raises(DataError, match=r"no document is left of 2 rows \(longer than the limit: 1; bad row: 1\)"):
+        build(path, on_bad_row="skip")
+
+
+def test_the_fingerprint_follows_content_and_not_place(tmp_path):
+    rows = chat_rows(10)
+    same = build(write_jsonl(tmp_path / "a.jsonl", rows)).fingerprint
+    assert build(write_jsonl(tmp_path / "b.jsonl", rows)).fingerprint == same
+    others = [
+        build(write_jsonl(tmp_path / "c.jsonl", rows[::-1])).fingerprint,
+        build(
+            tmp_path / "a.jsonl", add_bos=False, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}"
+        ).fingerprint,
+        build(tmp_path / "a.jsonl", train_on_header=True).fingerprint,
+        build(tmp_path / "a.jsonl", max_length=70).fingerprint,
+    ]
+    assert same not in others
