@@ -62,10 +62,7 @@ def _steps(run: Run) -> Rows:
         ("steps", f"{run.total_steps:,} of {run.sampler.batch_size} documents, {epochs:.2f} epochs"),
         ("starts from", f"step {start:,} of {saving.checkpoint_dir}" if start else "the model"),
         ("microbatches", _microbatches(run)),
-        (
-            "validation",
-            f"every {sft.val_period} steps" if sft.val_period else ("at the end" if sft.val_at_end else "off"),
-        ),
+        ("validation", _validation(run)),
         ("checkpoints", _checkpoints(run.config)),
     ]
 
