@@ -80,6 +80,11 @@ class Option:
         return self.declaration.kind
 
     @property
+    def help(self) -> str:
+        """What it is for."""
+        return self.declaration.help
+
+    @property
     def required(self) -> bool:
         """Whether a value must be given."""
         return self.default is REQUIRED

@@ -80,7 +80,7 @@ class EvalOptions(DataOptions, JobOptions):
         True,
         on=("--auto_summarize_results",),
         off=("--no-auto_summarize_results",),
-        help="gather the figures of all benchmarks in one table at the end, or do not",
+        help="leave out the job that gathers the figures of all benchmarks in one table",
     )
 
 

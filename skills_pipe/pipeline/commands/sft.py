@@ -71,7 +71,7 @@ class SftOptions(JobOptions):
     wandb_group: str | None = option(None, metavar="NAME", help="group of runs on Weights & Biases")
     disable_wandb: bool = switch(help="send nothing to Weights & Biases")
     exclusive: bool = switch(
-        True, on=("--exclusive",), off=("--not_exclusive",), help="take whole nodes for training, or share them"
+        True, on=("--exclusive",), off=("--not_exclusive",), help="share the nodes of training with other jobs"
     )
 
 
