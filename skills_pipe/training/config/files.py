@@ -111,7 +111,9 @@ def _load(path: Path) -> DictConfig:
         problem = getattr(error, "problem", None) or "cannot be read"
         raise ConfigError(f"the file is no valid YAML: {problem}", where=place, fix="correct it") from error
     except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"the configuration file cannot be read: {error}", where=where) from error
+        raise ConfigError(
+            f"the configuration file cannot be read: {error}", where=where, fix="name a YAML file of keys"
+        ) from error
     return _mapping(tree, path)
 
 

@@ -90,12 +90,13 @@ def _assemble(path: Path | None, texts: Sequence[str]) -> tuple[TrainingConfig |
     found.unknown.extend(applied.unknown)
     found.wrong.extend(applied.wrong)
     plain, unresolved = resolve(layers.tree, origins)
-    found.missing.extend(unresolved.missing)
-    found.wrong.extend(unresolved.failed)
-    reader = Reader(origins)
+    reader = Reader(origins, unresolved.derived)
     written = reader.section(TrainingConfig, plain)
     found.unknown.extend(reader.unknown)
-    found.wrong.extend(reader.problems)
+    found.missing.extend(unresolved.missing)
+    found.wrong.extend(unresolved.failed + reader.problems)
+    if not (found.wrong or found.missing or found.unknown):
+        found.wrong.extend(unresolved.followed + reader.followed)
     if written is None or reader.incomplete:
         return None, found
     canonical = Canonical(origins)

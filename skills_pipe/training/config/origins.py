@@ -48,6 +48,10 @@ class Origins:
             return 2 + index
         return int(any(file != PACKAGED and _line_of(file, key) is not None for file in self.files))
 
+    def overrides_later(self, key: str, other: str) -> bool:
+        """Whether an override set ``key``, and nothing set ``other`` after that."""
+        return self.rank(key) > max(1, self.rank(other))
+
     def _override(self, key: str) -> int | None:
         """The last override that set ``key`` or a section around it, else the last one inside it."""
         for around in (True, False):

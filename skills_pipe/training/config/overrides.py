@@ -6,10 +6,11 @@ The grammar is Hydra's own parser. How an override is applied follows Hydra with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from skills_pipe.errors import ConfigError, did_you_mean
 from skills_pipe.training.config.origins import Setting
@@ -17,6 +18,10 @@ from skills_pipe.training.config.origins import Setting
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override as HydraOverride
     from omegaconf import DictConfig
+
+
+_PLAIN_TEXT: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
+_WORDS: Final = ("null", "true", "false", "nan", "inf")
 
 
 class Action(Enum):
@@ -34,6 +39,17 @@ class Override(Setting):
 
     action: Action
     value: Any
+
+
+def format_override(key: str, value: Any) -> str:
+    """The override ``++key=value`` from which the parser reads exactly ``value``, quoted as little as possible.
+
+    Args:
+        key: dotted key.
+        value: None, a bool, number or text, or a list of such; for a section, write one override
+            for each key. ``${...}`` in a text is an interpolation.
+    """
+    return f"++{key}={_literal(value)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +203,24 @@ def _plain(value: Any) -> Any:
 
 def _where(override: Override) -> str:
     return f"override {override.text!r}"
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_literal(item) for item in value) + "]"
+    if isinstance(value, str):
+        return value if _PLAIN_TEXT.fullmatch(value) and value.lower() not in _WORDS else _quoted(value)
+    return repr(value)
+
+
+def _quoted(text: str) -> str:
+    """Text in single quotes; backslashes count as escapes only before a quote, where they are doubled."""
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def _first_line(error: Exception) -> str:

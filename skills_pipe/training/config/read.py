@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar, Union
 
 from skills_pipe.errors import ConfigError, did_you_mean
@@ -26,28 +26,32 @@ class Reader:
 
     Args:
         origins: where keys were set.
+        derived: keys whose value comes from another key.
 
     Attributes:
         unknown: keys that the schema does not have.
         problems: values that do not fit, and keys that are missing.
+        followed: values that do not fit and come from another key, where the mistake was made.
         incomplete: whether a value is UNKNOWN where that cannot stand for it.
     """
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(self, origins: Origins, derived: Collection[str]) -> None:
         self.unknown: list[ConfigError] = []
         self.problems: list[ConfigError] = []
+        self.followed: list[ConfigError] = []
         self.incomplete = False
         self._origins = origins
+        self._derived = derived
 
     def section(self, cls: type[Section], tree: Any, path: str = "") -> Section | None:
         """An instance of the schema class ``cls``; None when something in it does not fit."""
         if not isinstance(tree, Mapping):
             self._wrong(path, "a section of keys", tree)
             return None
-        before = len(self.problems)
+        before = len(self.problems) + len(self.followed)
         self._report_unknown(cls, tree, path)
         values = {name: self._key(name, hint, info, tree, path) for name, (hint, info) in declared(cls).items()}
-        return cls(**values) if len(self.problems) == before else None
+        return cls(**values) if len(self.problems) + len(self.followed) == before else None
 
     def _report_unknown(self, cls: type, tree: Mapping[str, Any], path: str) -> None:
         for name in tree:
@@ -98,7 +102,7 @@ class Reader:
         if not isinstance(value, Mapping):
             return self._wrong(path, "a mapping of keys", value)
         if item is Any:
-            return dict(value)
+            return _with_numbers(value) if info.numbers else dict(value)
         return {str(name): self._value(element, item, _join(path, str(name)), info) for name, element in value.items()}
 
     def _choice(self, value: Any, choices: tuple[str, ...], path: str, info: Key) -> Any:
@@ -120,7 +124,8 @@ class Reader:
         return found
 
     def _wrong(self, path: str, expected: str, value: Any, advice: str | None = None) -> Any:
-        self.problems.append(
+        found = self.followed if path in self._derived else self.problems
+        found.append(
             ConfigError(f"{path} must be {expected}, not {value!r}", where=self._origins.where(path), fix=advice)
         )
 
@@ -167,6 +172,16 @@ def _fitting(members: list[Any], value: Any) -> Any:
         sections = [member for member in members if dataclasses.is_dataclass(member)]
         return max(sections, key=lambda cls: len(declared(cls).keys() & value.keys()), default=members[0])
     return members[0]
+
+
+def _with_numbers(value: Any) -> Any:
+    """A plain value in which text that is a number has become that number."""
+    if isinstance(value, Mapping):
+        return {name: _with_numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(item) for item in value]
+    number = _number(value) if isinstance(value, str) else NO_VALUE
+    return value if number is NO_VALUE else number
 
 
 def _boolean(value: Any) -> Any:

@@ -16,10 +16,19 @@ UNKNOWN: Final = "<unknown>"
 
 @dataclass(frozen=True, kw_only=True)
 class Unresolved:
-    """What has no value: mandatory keys that nobody set (``???``), and interpolations that failed."""
+    """What has no value of its own.
 
+    Attributes:
+        derived: keys whose value is an interpolation: what is wrong with them is wrong elsewhere.
+        missing: mandatory keys that nobody set (``???``).
+        failed: interpolations that could not be resolved.
+        followed: such interpolations of the packaged defaults: they fail only after another mistake.
+    """
+
+    derived: frozenset[str]
     missing: list[ConfigError] = field(default_factory=list)
     failed: list[ConfigError] = field(default_factory=list)
+    followed: list[ConfigError] = field(default_factory=list)
 
 
 def resolve(tree: Any, origins: Origins) -> tuple[dict[str, Any], Unresolved]:
@@ -28,7 +37,8 @@ def resolve(tree: Any, origins: Origins) -> tuple[dict[str, Any], Unresolved]:
     from omegaconf.errors import OmegaConfBaseException
 
     _register()
-    problems = Unresolved()
+    interpolated = _keys_with(tree, lambda value: isinstance(value, str) and "${" in value)
+    problems = Unresolved(derived=frozenset(interpolated))
     for key in _keys_with(tree, lambda value: value == "???"):
         problems.missing.append(ConfigError(f"{key} is not set", where=origins.where(key), fix=f"set it, {key}=..."))
         _set(tree, key, UNKNOWN)
@@ -36,12 +46,13 @@ def resolve(tree: Any, origins: Origins) -> tuple[dict[str, Any], Unresolved]:
         return _container(tree), problems
     except (OmegaConfBaseException, RecursionError):
         pass
-    for key in _keys_with(tree, lambda value: isinstance(value, str) and "${" in value):
+    for key in interpolated:
         try:
             OmegaConf.select(tree, key)
         except (OmegaConfBaseException, RecursionError) as error:
             reason = str(error).splitlines()[0]
-            problems.failed.append(ConfigError(f"{key} cannot be resolved: {reason}", where=origins.where(key)))
+            kind = problems.failed if origins.rank(key) > 0 else problems.followed
+            kind.append(ConfigError(f"{key} cannot be resolved: {reason}", where=origins.where(key)))
             _set(tree, key, UNKNOWN)
     return _container(tree), problems
 

@@ -110,7 +110,8 @@ def _learning_rate(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
         return
     for key, argument in (("policy.lr", "lr"), ("policy.weight_decay", "weight_decay")):
         used = optimizer.kwargs.get(argument)
-        if origins.rank(key) > 0 and used != getattr(config.policy, argument):
+        overridden = origins.overrides_later(key, f"policy.optimizer.kwargs.{argument}")
+        if overridden and used != getattr(config.policy, argument):
             yield ConfigError(
                 f"{key} has no effect: the optimizer has its own {argument}, {used}",
                 where=origins.where(key),

@@ -25,6 +25,10 @@ def without_effect(config: TrainingConfig) -> list[str]:
         found.append("logger.monitor_gpus: GPU use is not logged")
     if config.logger.num_val_samples_to_print:
         found.append("logger.num_val_samples_to_print: validation computes the loss only; no samples are shown")
+    if config.data.num_workers > 1:
+        found.append("data.num_workers: rows are tokenised by the tokenizer's own threads")
+    if config.data.force_reprocess:
+        found.append("data.force_reprocess: nothing is cached, rows are tokenised at every start")
     if config.policy.offload_optimizer_for_logprob:
         found.append("policy.offload_optimizer_for_logprob: fine-tuning has no log-probability phase")
     return found
@@ -81,8 +85,6 @@ def _checkpoints(config: TrainingConfig) -> Iterator[Refusal]:
 def _batches(config: TrainingConfig) -> Iterator[Refusal]:
     if config.policy.dynamic_batching.enabled:
         yield "policy.dynamic_batching.enabled", "it is not there yet", "use policy.sequence_packing"
-    if config.sft.only_unmask_final:
-        yield "sft.only_unmask_final", "loss on the last message alone is not there yet", "set it to false"
 
 
 def _data(config: TrainingConfig) -> Iterator[Refusal]:
@@ -102,6 +104,3 @@ def _dataset(place: str, dataset: DatasetConfig) -> Iterator[Refusal]:
         yield f"{place}.processor", f"{dataset.processor!r} is not known", "leave it out"
     if dataset.split_validation_size is not None:
         yield f"{place}.split_validation_size", "rows cannot be set aside yet", "give validation rows in a file"
-    for name in ("prompt_file", "system_prompt_file"):
-        if getattr(dataset, name) is not None:
-            yield f"{place}.{name}", "prompts are put into rows by data preparation", "set it to null"

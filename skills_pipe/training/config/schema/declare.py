@@ -18,6 +18,7 @@ class Key:
         above: bound that the value must exceed.
         absent: value when the key has been deleted (``~key``) or a section of a user's file lacks it.
         lower: whether the value is read without regard to case.
+        numbers: whether text in a free section that is a number, such as "1e-5", is read as one.
         written: the type in which the key is written, where programs read another one.
     """
 
@@ -27,4 +28,5 @@ class Key:
     above: float | None = None
     absent: Any = NO_VALUE
     lower: bool = False
+    numbers: bool = False
     written: Any = None

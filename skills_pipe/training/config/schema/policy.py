@@ -66,7 +66,7 @@ class ObjectConfig:
     """A class and what it is made with."""
 
     name: Annotated[str, Key("Import path of the class.")]
-    kwargs: Annotated[Mapping[str, Any], Key("Keyword arguments of the class.", absent={})]
+    kwargs: Annotated[Mapping[str, Any], Key("Keyword arguments of the class.", absent={}, numbers=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,211 @@
+"""Overrides follow Hydra: its own loader is the oracle for what an override does to a tree."""
+
+from __future__ import annotations
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from skills_pipe.training.config.overrides import apply_overrides, format_override, parse_overrides
+
+TREE = """
+a: 1
+s: text
+z: null
+l: [1, 2, 3]
+d: {x: 1, y: {deep: true}}
+ref: ${a}
+"""
+
+
+def ours(overrides, known=()):
+    tree = OmegaConf.create(TREE)
+    parsed, unreadable = parse_overrides(overrides)
+    left_out = apply_overrides(tree, parsed, known)
+    problems = [*unreadable, *left_out.unknown, *left_out.wrong]
+    return OmegaConf.to_container(tree), problems
+
+
+def hydras(overrides):
+    """What Hydra makes of the same overrides; None when it refuses them."""
+    tree = OmegaConf.create(TREE)
+    OmegaConf.set_struct(tree, True)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        if any(override.is_sweep_override() for override in parsed):
+            return None
+        ConfigLoaderImpl._apply_overrides_to_config(overrides=parsed, cfg=tree)
+    except Exception:
+        return None
+    return OmegaConf.to_container(tree)
+
+
+ACCEPTED = [
+    ["a=2"],
+    ["a=null"],
+    ["a=None"],
+    ["a=true"],
+    ["a=True"],
+    ["a=1e-5"],
+    ["a=1.0e-5"],
+    ['a="1e-5"'],
+    ["a='x y'"],
+    ["s="],
+    ["s=00:03:45:00"],
+    ["s=/path/to-some.file x"],
+    ["s='a,b'"],
+    ["+new=1"],
+    ["+q.r.t=1"],
+    ["++a=3"],
+    ["++q.r=3"],
+    ["++q.r=3", "q.r=4"],
+    ["+z=5"],
+    ["l=[3,4]"],
+    ["l.0=9"],
+    ["+l=[7]"],
+    ["d.x=5"],
+    ["++d={c:5}"],
+    ["+d={c:5}"],
+    ["d={x:5}"],
+    ["++d.y.deep=[a,{b:null}]"],
+    ["~a"],
+    ["~d"],
+    ["~d.y"],
+    ["~d.y.deep"],
+    ["~a=1"],
+    ["ref=4"],
+    ["a=7", "a=8"],
+    ["a=7", "~a", "+a=9"],
+    ["d.y=${a}"],
+    [r"s='it\'s'"],
+]
+
+REFUSED = [
+    ["b=2"],
+    ["d.unknown=2"],
+    ["d={new:5}"],
+    ["+a=2"],
+    ["~b"],
+    ["~d.b"],
+    ["~a=2"],
+    ["s=a,b"],
+    ["a"],
+    ["=3"],
+    ["a=[1"],
+    ["a@package=3"],
+    ["l.7=1"],
+    ["s=x=y(z"],
+]
+
+
+@pytest.mark.parametrize("overrides", ACCEPTED, ids=" ".join)
+def test_does_what_hydra_does(overrides):
+    expected = hydras(overrides)
+    assert expected is not None
+    tree, problems = ours(overrides)
+    assert not problems
+    assert tree == expected
+    assert repr(tree) == repr(expected)  # 1 == True == 1.0 must not pass for each other
+
+
+@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
+def test_refuses_what_hydra_refuses_and_leaves_the_tree_alone(overrides):
+    assert hydras(overrides) is None
+    tree, problems = ours(overrides)
+    assert len(problems) == 1
+    assert "\n" not in str(problems[0])
+    assert overrides[0] in str(problems[0])
+    assert tree == OmegaConf.to_container(OmegaConf.create(TREE))
+
+
+def test_the_oracle_itself_tells_right_from_wrong():
+    assert hydras(["a=2"]) != hydras(["a=3"])
+    assert ours(["a=2"])[0] != hydras(["a=3"])
+
+
+VALUES = st.one_of(st.integers(-9, 9), st.booleans(), st.none(), st.sampled_from(["x", "''", "[1,2]", "{x:1}", "1e-5"]))
+KEYS = st.sampled_from(["a", "s", "d", "d.x", "d.y.deep", "d.new", "new", "new.deep", "l", "l.1", "z"])
+ANY_OVERRIDE = st.one_of(
+    st.builds(lambda sign, key, value: f"{sign}{key}={value}", st.sampled_from(["", "+", "++"]), KEYS, VALUES),
+    st.builds("~{}".format, KEYS),
+)
+
+
+@given(st.lists(ANY_OVERRIDE, min_size=1, max_size=4))
+def test_any_sequence_of_overrides_ends_as_with_hydra(overrides):
+    expected = hydras(overrides)
+    tree, problems = ours(overrides)
+    deletes_a_null = expected is None and not problems and any(override.startswith("~") for override in overrides)
+    assume(not deletes_a_null)
+    if expected is None:
+        assert problems
+    else:
+        assert not problems
+        assert repr(tree) == repr(expected)
+
+
+def test_a_key_of_the_schema_counts_as_present():
+    tree, problems = ours(["d.known=5"], known={"d.known"})
+    assert not problems
+    assert tree["d"]["known"] == 5
+
+
+def test_a_key_that_is_null_can_be_removed():
+    tree, problems = ours(["~z"])
+    assert not problems
+    assert "z" not in tree
+
+
+def test_advice_names_the_key_that_was_meant():
+    _, (problem,) = ours(["d.yy=5"], known={"d.y"})
+    assert str(problem) == "unknown key d.yy (override 'd.yy=5'): did you mean 'd.y'?"
+
+
+def test_a_comma_outside_quotes_gets_advice_that_works():
+    _, (problem,) = ours(["s=a,b"])
+    assert "s=[a,b]" in str(problem)
+    assert "s='a,b'" in str(problem)
+    assert ours(["s=[a,b]"])[0]["s"] == ["a", "b"]
+    assert ours(["s='a,b'"])[0]["s"] == "a,b"
+
+
+def test_every_override_that_fails_is_reported():
+    tree, problems = ours(["b=1", "a=2", "+a=3", "s=x,y", "~c"])
+    assert len(problems) == 4
+    assert tree["a"] == 2
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20).filter(
+    lambda text: "${" not in text
+)
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT, st.sampled_from(["null", "TRUE", "1e-5"])
+)
+NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+
+
+@given(NESTED)
+def test_a_formatted_value_is_read_back_exactly(value):
+    parsed, problems = parse_overrides([format_override("key.inner", value)])
+    assert not problems
+    assert parsed[0].key == "key.inner"
+    assert repr(parsed[0].value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("/models/base", "++k=/models/base"),
+        ("my run, take 2", "++k='my run, take 2'"),
+        ("it's", r"++k='it\'s'"),
+        ("12", "++k='12'"),
+        ("None", "++k=None"),
+        (1e-5, "++k=1e-05"),
+        ([1, "a b"], "++k=[1,'a b']"),
+    ],
+)
+def test_a_formatted_override_is_quoted_as_little_as_possible(value, text):
+    assert format_override("k", value) == text
