@@ -1,0 +1,143 @@
+"""Files and folders appear whole or not at all, also when the writer is killed at any moment."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skills_pipe.artifacts.atomic import (
+    publish_directory,
+    publish_file,
+    recover_directory,
+    remove_stale_temporaries,
+    write_json,
+    write_text,
+)
+
+# Runs `body` with `path`, and kills itself with SIGKILL right before the n-th call of one of the os functions by which
+# a write reaches the disk.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from skills_pipe.artifacts import atomic
+path, moment = Path(sys.argv[1]), int(sys.argv[2])
+count = 0
+def fatal(real):
+    def call(*args, **kwargs):
+        global count
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    return call
+for name in ("fsync", "replace", "rename", "open"):
+    setattr(os, name, fatal(getattr(os, name)))
+BODY
+"""
+
+_WRITE_FILE = "atomic.write_text(path, 'new' * 1000)"
+_WRITE_FOLDER = """
+with atomic.publish_directory(path) as folder:
+    for name in ("a", "b"):
+        (folder / name).write_text("new")
+"""
+_WRITE_IN_PLACE = """
+descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
+os.write(descriptor, b"new" * 500)
+os.fsync(descriptor)
+os.write(descriptor, b"new" * 500)
+"""
+
+
+def _run(body: str, path: Path, moment: int) -> int:
+    program = _KILLED.replace("BODY", body)
+    return subprocess.run([sys.executable, "-c", program, str(path), str(moment)], check=False).returncode
+
+
+def _moments(body: str, path: Path, prepare) -> list[int]:
+    """Run `body` killed before its first step, its second, ... until it ends by itself; yields after each kill."""
+    for moment in range(1, 50):
+        prepare()
+        if _run(body, path, moment) == 0:
+            return
+        yield moment
+    raise AssertionError("the body never came to its end")
+
+
+def test_a_file_is_old_or_new_whenever_its_writer_is_killed(tmp_path):
+    path = tmp_path / "file"
+    seen = set()
+    for _ in _moments(_WRITE_FILE, path, lambda: path.write_text("old")):
+        assert path.read_text() in ("old", "new" * 1000)
+        seen.add(path.read_text()[:3])
+    assert path.read_text() == "new" * 1000
+    assert seen == {"old", "new"}, "the kills did not cover both sides of the rename"
+
+
+def test_negative_control_a_file_written_in_place_is_found_half_written(tmp_path):
+    path = tmp_path / "file"
+    halves = [
+        path.read_text()
+        for _ in _moments(_WRITE_IN_PLACE, path, lambda: path.write_text("old"))
+        if path.read_text() not in ("old", "new" * 1000)
+    ]
+    assert halves
+
+
+def test_a_folder_is_old_or_new_whenever_its_writer_is_killed(tmp_path):
+    path = tmp_path / "folder"
+
+    def prepare():
+        with publish_directory(path) as folder:
+            (folder / "a").write_text("old")
+
+    seen = set()
+    for _ in _moments(_WRITE_FOLDER, path, prepare):
+        recover_directory(path)
+        contents = {entry.name: entry.read_text() for entry in path.iterdir()}
+        assert contents in ({"a": "old"}, {"a": "new", "b": "new"})
+        seen.add(contents["a"])
+    assert seen == {"old", "new"}
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_kept(tmp_path):
+    _run(_WRITE_FOLDER, tmp_path / "folder", 2)
+    dead = [entry for entry in tmp_path.iterdir() if entry.name.startswith(".tmp-")]
+    assert dead
+    with publish_file(tmp_path / "mine") as mine:
+        mine.write_text("half")
+        assert remove_stale_temporaries(tmp_path) == dead
+        assert mine.exists()
+    assert (tmp_path / "mine").read_text() == "half"
+
+
+@pytest.mark.parametrize("publish", [publish_file, publish_directory])
+def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path, publish):
+    path = tmp_path / "output"
+    with publish(path) as first:
+        (first / "a" if publish is publish_directory else first).write_text("old")
+    with pytest.raises(ZeroDivisionError), publish(path) as second:
+        (second / "a" if publish is publish_directory else second).write_text("new")
+        raise ZeroDivisionError
+    assert (path / "a" if path.is_dir() else path).read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["output"]
+
+
+def test_json_is_the_same_bytes_for_the_same_value(tmp_path):
+    write_json(tmp_path / "one", {"b": 1, "a": "é"})
+    write_json(tmp_path / "two", {"a": "é", "b": 1})
+    assert (
+        (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == '{\n  "a": "é",\n  "b": 1\n}\n'.encode()
+    )
+
+
+def test_the_mode_of_a_secret_file_holds_from_the_beginning(tmp_path):
+    write_text(tmp_path / "secret", "x", mode=0o600)
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_kill_means_kill():
+    """The tests above rest on this: a moment that is reached really ends the writer."""
+    assert _run("os.fsync(os.open('/dev/null', os.O_RDONLY))", Path("/nowhere"), 1) == -signal.SIGKILL
