@@ -76,13 +76,15 @@ def read_steps(value: Any) -> tuple[int, ...]:
     Raises:
         OptionError: something else, or a step named twice.
     """
-    items = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [value]
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    words = [word for item in items for word in (item.split(",") if isinstance(item, str) else [item])]
+    shown = ",".join(str(word).strip() for word in words)
     try:
-        steps = tuple(int(item) for item in items)
+        steps = tuple(int(word) for word in words)
     except (TypeError, ValueError) as error:
-        raise OptionError(f"{value!r} is not a list of steps", fix="write it as 100,200,300") from error
+        raise OptionError(f"{shown!r} is not a list of steps", fix="write it as 100,200,300") from error
     if any(step < 1 for step in steps) or len(set(steps)) < len(steps) or not steps:
-        raise OptionError(f"{value!r} does not name different steps above 0", fix="write it as 100,200,300")
+        raise OptionError(f"{shown!r} does not name different steps above 0", fix="write it as 100,200,300")
     return steps
 
 

@@ -15,6 +15,7 @@ from skills_pipe.pipeline.preflight import (
     Finding,
     Severity,
     check_cluster,
+    check_hub_names,
     check_machine,
     check_paths,
     errors_in,
@@ -105,7 +106,7 @@ def _launch(
 
 
 def _check_everywhere(options: JobOptions, plan: Plan, cluster: ClusterConfig) -> list[Finding]:
-    findings = check_cluster(plan, cluster)
+    findings = [*check_cluster(plan, cluster), *check_hub_names(plan, cluster)]
     if cluster.is_local and any(job.command.launch is Launch.PER_GPU or job.resources.num_gpus for job in plan.jobs):
         from skills_pipe.pipeline.executors.machine import Machine
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.cluster import ClusterConfig, ContainerRuntime
@@ -97,6 +98,18 @@ def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
         elif path in outputs and not paths.is_writable(path):
             findings.append(error(f"{path} is on a mount that is read-only", fix="write somewhere else"))
     return findings
+
+
+def check_hub_names(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
+    """Findings on inputs that would be looked for on the Hugging Face hub, and look like a misspelt path."""
+    if not cluster.is_local:
+        return []
+    names = dict.fromkeys(path for stage in plan.stages for path in stage.inputs if not path.startswith("/"))
+    return [
+        warning(f"there is no {name} here: it will be looked for on the Hugging Face hub", fix=f"./{name} is a path")
+        for name in names
+        if not Path(name).exists() and Path(name).parent.is_dir()
+    ]
 
 
 def check_machine(plan: Plan, *, gpus: int) -> list[Finding]:
