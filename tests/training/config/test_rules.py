@@ -1,0 +1,97 @@
+"""Keys that do not fit each other, and what is not supported, are refused with a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config import load_config, without_effect
+
+NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
+
+
+def test_the_defaults_break_no_rule():
+    load_config(None, NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sft.max_num_epochs=100000000", "sft.max_num_steps=100000000"], "bounds the run"),
+        (["sft.max_num_steps=1e8"], "bounds the run"),
+        (["checkpointing.metric_name=accuracy"], "write val:NAME or train:NAME"),
+        (["checkpointing.checkpoint_must_save_by='3:45:00'"], '"DD:HH:MM:SS" in quotes'),
+        (["checkpointing.ft_save_period=5"], "ft_keep_latest_k"),
+        (["policy.dtensor_cfg.enabled=false"], "none of the backends"),
+        (["policy.megatron_cfg.enabled=true"], "both of the backends"),
+        (["policy.optimizer=null"], "the fsdp backend needs one"),
+        (["policy.sequence_packing.train_mb_tokens=100"], "a sample may have 4096 tokens"),
+        (["data.max_input_seq_length=8192"], "more than policy.max_total_sequence_length"),
+        (["policy.optimizer.kwargs.lr=1e-4", "policy.lr=1e-3"], "policy.lr has no effect"),
+    ],
+)
+def test_a_broken_rule_is_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [*NEEDED, *overrides])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sft.max_num_epochs=2", "sft.max_num_steps=100000000"],
+        ["checkpointing.checkpoint_must_save_by='00:03:45:00'"],
+        ["checkpointing.checkpoint_must_save_by=00:03:45:00"],
+        ["checkpointing.ft_save_period=5", "checkpointing.ft_keep_latest_k=1"],
+        ["policy.lr=1e-3", "policy.optimizer.kwargs.lr=1e-4"],
+        ["policy.sequence_packing.train_mb_tokens=8192"],
+        ["policy.sequence_packing.enabled=false", "policy.sequence_packing.train_mb_tokens=1"],
+    ],
+)
+def test_what_keeps_the_rules_is_accepted(overrides):
+    load_config(None, [*NEEDED, *overrides])
+
+
+def test_a_time_that_yaml_reads_as_a_number_is_refused(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("checkpointing:\n  checkpoint_must_save_by: 1:00:00:00")  # YAML 1.1: 216000, base sixty
+    with pytest.raises(ConfigError, match=r"own\.yaml:2.*in quotes"):
+        load_config(path, NEEDED)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "policy.dtensor_cfg.lora_cfg.enabled=true",
+        "policy.tensor_model_parallel_size=2",
+        "policy.context_parallel_size=2",
+        "policy.dtensor_cfg.tensor_parallel_size=2",
+        "policy.pipeline_model_parallel_size=2",
+        "policy.expert_model_parallel_size=2",
+        "policy.dtensor_cfg.dp_replicate_size=2",
+        "policy.dtensor_cfg.cpu_offload=true",
+        "policy.sequence_parallel=true",
+        "policy.precision=float16",
+        "checkpointing.is_async=true",
+        "checkpointing.save_consolidated=true",
+        "data.dataset_name=squad",
+        "++data.train.split_validation_size=0.05",
+    ],
+)
+def test_what_is_not_supported_is_refused_with_a_reason(override):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [*NEEDED, override])
+    assert ": " in caught.value.what
+    assert caught.value.fix
+
+
+def test_dynamic_batching_and_megatron_are_refused():
+    with pytest.raises(ConfigError, match=r"use policy\.sequence_packing"):
+        load_config(None, [*NEEDED, "policy.sequence_packing.enabled=false", "policy.dynamic_batching.enabled=true"])
+    with pytest.raises(ConfigError, match="there is no megatron backend yet"):
+        load_config(None, [*NEEDED, "policy.dtensor_cfg.enabled=false", "policy.megatron_cfg.enabled=true"])
+
+
+def test_what_is_accepted_without_effect_is_named():
+    assert without_effect(load_config(None, NEEDED)) == []
+    (sentence,) = without_effect(load_config(None, [*NEEDED, "data.num_workers=10"]))
+    assert sentence.startswith("data.num_workers:")
