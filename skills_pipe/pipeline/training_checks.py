@@ -6,11 +6,26 @@ from typing import TYPE_CHECKING
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.overrides import key_of
 from skills_pipe.pipeline.preflight import Finding, error, warning
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.commands.sft import SftOptions
     from skills_pipe.training.config import TrainingConfig
+
+
+_FLAGS = {
+    "policy.model_name": "--hf_model",
+    "policy.megatron_cfg.enabled": "--backend",
+    "policy.dtensor_cfg.enabled": "--backend",
+    "cluster.gpus_per_node": "--num_gpus",
+    "cluster.num_nodes": "--num_nodes",
+    "data.train_data_path": "--training_data",
+    "data.val_data_path": "--validation_data",
+    "logger.log_dir": "--log_dir",
+    "logger.wandb.project": "--wandb_project",
+}
+"""Keys that the launcher sets, and the flags that they come from."""
 
 
 def check_training(request: Request[SftOptions]) -> list[Finding]:
@@ -24,14 +39,20 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
     try:
         config = load_config(None, keys)
     except ConfigErrors as problems:
-        return [_finding(problem) for problem in problems.problems]
+        return [_finding(problem, request.extras) for problem in problems.problems]
     except ConfigError as problem:
-        return [_finding(problem)]
+        return [_finding(problem, request.extras)]
     return _check_steps(request.options, config)
 
 
-def _finding(problem: ConfigError) -> Finding:
-    return error(problem.what, where=problem.where, fix=problem.fix)
+def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:
+    """A problem of the configuration; one with a key that the launcher has set names the flag."""
+    typed = {key_of(word) for word in extras}
+    where = problem.where
+    for key, flag in _FLAGS.items():
+        if key not in typed and f"++{key}=" in (where or ""):
+            where = flag
+    return error(problem.what, where=where, fix=problem.fix)
 
 
 def _check_steps(options: SftOptions, config: TrainingConfig) -> list[Finding]:
