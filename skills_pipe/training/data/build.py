@@ -148,23 +148,27 @@ class _Builder:
 
     def _limited(self, samples: Sequence[tuple[str, Sample]]) -> Iterator[Example]:
         """Tokenise, and leave out or shorten what cannot be trained as it is."""
-        encoded = self._encoder.encode([sample for _, sample in samples])
-        for (where, sample), example in zip(samples, encoded, strict=True):
-            kept = self._with_one_bos(example)
-            if len(kept.input_ids) > self._settings.max_length:
-                self._counts["overlong"] += 1
-                kept = self._shortened(kept, where)
+        documents = [sample for _, sample in samples]
+        if not self._counts["compared"]:
+            self._counts["compared"] = len(documents)
+            self._counts["differing"] = self._encoder.count_differing(documents)
+        for (where, sample), example in zip(samples, self._encoder.encode(documents), strict=True):
+            kept = self._shortened(self._with_one_bos(example), where)
+            if kept is None:
+                self._dropped[TOO_LONG] += 1
             elif not kept.loss_mask.any():
                 self._dropped[NOTHING_TRAINED] += 1
-                continue
-            if kept is None:
-                continue
-            self._counts["turns"] += sample.turns
-            self._counts["turns_without_stop"] += sample.turns - sample.stopped
-            yield kept
+            else:
+                self._counts["turns"] += sample.turns
+                self._counts["turns_without_stop"] += sample.turns - sample.stopped
+                yield kept
 
     def _shortened(self, example: Example, where: str) -> Example | None:
+        """The document within the limit, None when it is to be dropped."""
         limit = self._settings.max_length
+        if len(example.input_ids) <= limit:
+            return example
+        self._counts["overlong"] += 1
         if self._settings.overlong == "error":
             raise DataError(
                 f"a document has {len(example.input_ids)} tokens, {limit} are allowed",
@@ -172,14 +176,9 @@ class _Builder:
                 fix="raise data.max_input_seq_length, or set data.overlong to drop or truncate",
             )
         if self._settings.overlong == "drop":
-            self._dropped[TOO_LONG] += 1
-            return None
-        shorter = truncate(example, limit, bos_id=self._tokenizer.bos_token_id)
-        if not shorter.loss_mask.any():
-            self._dropped[NOTHING_TRAINED] += 1
             return None
         self._counts["truncated"] += 1
-        return shorter
+        return truncate(example, limit, bos_id=self._tokenizer.bos_token_id)
 
     def _with_one_bos(self, example: Example) -> Example:
         """Take out further beginning-of-text tokens at the start: text that was templated twice has them."""

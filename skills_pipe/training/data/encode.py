@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class SampleEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         self.cuts = self._cuts_cleanly()
         if not self.cuts and self._backend is None:
             raise DataError(
@@ -45,6 +45,12 @@ class SampleEncoder:
             self._backend.no_truncation()
             self._backend.no_padding()
         return self._by_segment(samples) if self.cuts else self._by_offset(samples)
+
+    def count_differing(self, samples: Sequence[Sample]) -> int:
+        """How many samples the tokenizer would split differently if it were given their text as a whole."""
+        whole = self._ids([sample.text for sample in samples])
+        pairs = zip(whole, self.encode(samples), strict=True)
+        return sum(ids != example.input_ids.tolist() for ids, example in pairs)
 
     def _by_segment(self, samples: Sequence[Sample]) -> list[Example]:
         ids = iter(self._ids([segment.text for sample in samples for segment in sample.segments]))

@@ -15,7 +15,7 @@ def preview(example: Example, tokenizer: PreTrainedTokenizerBase, *, markup: boo
     pairs = zip(example.input_ids.tolist(), example.loss_mask.tolist(), strict=True)
     parts = []
     for trained, group in groupby(pairs, key=lambda pair: bool(pair[1])):
-        text = tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False)
+        text = str(tokenizer.decode([token for token, _ in group], clean_up_tokenization_spaces=False))
         if markup:
             parts.append(f"[bold green]{escape(text)}[/]" if trained else f"[dim]{escape(text)}[/]")
         else:

@@ -20,6 +20,9 @@ class DataReport:
         overlong: documents that were longer than the limit, whatever was done to them.
         turns: trained assistant turns; turns_without_stop: those of them that end in no stop token.
         doubled_bos: documents from which a second beginning-of-text token was removed.
+        compared: documents that were also tokenised as one text, to see whether the borders of their trained parts
+            fall between tokens; differing: those of them that then have other tokens. They are trained with the tokens
+            that the model gets when it generates.
         tokens: tokens of all documents; targets: those of them that are trained.
         length_percentiles: percentile -> document length in tokens, with 50, 90, 99 and 100.
     """
@@ -33,6 +36,8 @@ class DataReport:
     turns: int = 0
     turns_without_stop: int = 0
     doubled_bos: int = 0
+    compared: int = 0
+    differing: int = 0
     tokens: int = 0
     targets: int = 0
     length_percentiles: Mapping[int, int] = field(default_factory=dict)
@@ -54,6 +59,7 @@ class DataReport:
             ("second beginning-of-text token removed", f"{self.doubled_bos:,}"),
             ("assistant turns", f"{self.turns:,}"),
             ("assistant turns without a stop token", f"{self.turns_without_stop:,}"),
+            ("other tokens as one text", f"{self.differing:,} of {self.compared:,}" if self.differing else "0"),
             ("tokens", f"{self.tokens:,}"),
             ("trained tokens", f"{self.targets:,} ({self.supervised_ratio:.1%})"),
         ]

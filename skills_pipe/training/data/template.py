@@ -74,7 +74,7 @@ class ChatTemplate:
         # As transformers does: templates test for missing keys, not for null ones.
         present = [{key: value for key, value in message.items() if value is not None} for message in messages]
         try:
-            texts, spans = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 [present],
                 tools=list(tools) if tools is not None else None,
                 chat_template=self.text,
@@ -85,6 +85,7 @@ class ChatTemplate:
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             # Templates run arbitrary expressions on the user's messages: these are their ways to refuse them.
             raise DataError(f"the chat template refuses the row: {error}") from error
+        texts, spans = rendered
         return texts[0], list(spans[0]) if mark else []
 
 

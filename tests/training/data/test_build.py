@@ -47,6 +47,7 @@ def test_the_report_adds_up(tmp_path):
     report = dataset.report
     assert (report.rows_read, report.documents, len(dataset)) == (20, 20, 20)
     assert (report.turns, report.turns_without_stop, report.split_documents) == (20, 0, 0)
+    assert (report.compared, report.differing) == (20, 0)
     assert report.tokens == dataset.lengths.sum()
     assert report.targets == dataset.targets.sum() == sum(dataset[i].loss_mask.sum() for i in range(20))
     assert report.length_percentiles[100] == dataset.lengths.max()

@@ -54,6 +54,12 @@ def test_what_the_model_is_given_is_tokenised_as_when_it_generates(gpt2_style):
     assert gpt2_style.encode(prompt + answer)[: len(given_ids)] != given_ids
 
 
+def test_samples_with_other_tokens_as_one_text_are_counted(gpt2_style):
+    borders_between_tokens = sample(("<|h|>", False), ("It is 4.", True))
+    borders_inside = sample(("<|h|>\n\n", False), ("It is 4.", True))
+    assert SampleEncoder(gpt2_style).count_differing([borders_between_tokens, borders_inside]) == 1
+
+
 def test_pieces_are_not_cut_where_that_would_add_spaces(sentencepiece_style):
     encoder = SampleEncoder(sentencepiece_style)
     assert not encoder.cuts

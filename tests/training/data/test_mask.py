@@ -128,7 +128,21 @@ def test_only_the_final_turn_on_demand():
 
 
 fragments = st.sampled_from(
-    ["a", " b", "\n", "  ", "é", "1 + 1", "assistant", "<|im_start|>assistant\n", "user\n", "<|eot_id|>", "<b>", "文"]
+    [
+        "a",
+        " b",
+        "\n",
+        "  ",
+        "é",
+        "1 + 1",
+        "assistant",
+        "<|im_start|>assistant\n",
+        "user\n",
+        "<|eot_id|>",
+        "<think>",
+        "</think>",
+        "文",
+    ]
 )
 contents = st.lists(fragments, min_size=1, max_size=5).map("".join).filter(str.strip)
 

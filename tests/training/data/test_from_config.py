@@ -1,0 +1,81 @@
+import pytest
+
+from skills_pipe.errors import ConfigError, DataError
+from skills_pipe.training.config import load_config
+from skills_pipe.training.data.from_config import batch_sampler, batch_settings, data_settings, load_data
+from tests.training.tiny import CHAT_TEMPLATE, chat_rows, tiny_tokenizer, write_jsonl
+
+
+def config_of(train, *overrides):
+    return load_config(None, ["policy.model_name=none", f"data.train_data_path={train}", *overrides])
+
+
+@pytest.fixture
+def chats(tmp_path):
+    return write_jsonl(tmp_path / "chats.jsonl", chat_rows(40))
+
+
+def test_training_and_validation_rows_get_the_same_template(tmp_path, chats):
+    held_out = write_jsonl(tmp_path / "val.jsonl", chat_rows(5, seed=1))
+    data = load_data(config_of(chats, f"data.val_data_path={held_out}"), tiny_tokenizer())
+    assert (len(data.train), len(data.validation)) == (40, 5)
+    assert data.template.text == CHAT_TEMPLATE
+
+
+def test_validation_rows_of_another_form_are_refused(tmp_path, chats):
+    pairs = write_jsonl(tmp_path / "val.jsonl", [{"input": "q", "output": "a"}])
+    with pytest.raises(DataError, match="a row of input and output among rows of messages"):
+        load_data(config_of(chats, f"data.val_data_path={pairs}"), tiny_tokenizer())
+
+
+def test_without_validation_rows_there_is_no_validation_set(chats):
+    assert load_data(config_of(chats), tiny_tokenizer()).validation is None
+
+
+def test_keys_and_prompts_reach_the_rows(tmp_path):
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"q": "1+1", "a": "2"}])
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Compute {}.")
+    overrides = ["data.input_key=q", "data.output_key=a", f"data.prompt_file={prompt}", "data.system_prompt=S:"]
+    overrides += ["data.add_bos=true", "data.add_eos=true"]
+    data = load_data(config_of(rows, *overrides), tiny_tokenizer())
+    assert tiny_tokenizer().decode(data.train[0].input_ids) == "<bos>S:Compute 1+1.2<|im_end|>"
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is no prompt"), ("no place", "has no {} to put the question")])
+def test_a_prompt_without_place_is_an_error(tmp_path, chats, text, message):
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_data(config_of(chats, f"data.prompt_file={prompt}"), tiny_tokenizer())
+
+
+def test_a_prompt_that_cannot_be_read_is_an_error(chats):
+    with pytest.raises(ConfigError, match=r"cannot read absent.txt: .* \(data.prompt_file\)"):
+        load_data(config_of(chats, "data.prompt_file=absent.txt"), tiny_tokenizer())
+
+
+def test_settings_follow_the_configuration(chats):
+    config = config_of(
+        chats,
+        "policy.max_total_sequence_length=77",
+        "policy.train_micro_batch_size=3",
+        "policy.train_global_batch_size=6",
+        "policy.sequence_packing.algorithm=best_fit_decreasing",
+        "sft.only_unmask_final=true",
+        "sft.seed=9",
+        "data.overlong=truncate",
+        "data.on_bad_row=skip",
+        "data.shuffle=false",
+    )
+    rows = data_settings(config)
+    assert (rows.max_length, rows.only_final, rows.overlong, rows.on_bad_row) == (77, True, "truncate", "skip")
+    batches = batch_settings(config)
+    assert (batches.capacity, batches.micro_batch_size, batches.algorithm, batches.seed) == (
+        231,
+        3,
+        "best_fit_decreasing",
+        9,
+    )
+    sampler = batch_sampler(config, 40)
+    assert (sampler.batch_size, sampler.seed, sampler.batch(0).tolist()) == (6, 9, list(range(6)))
