@@ -1,0 +1,121 @@
+"""``ns eval``: one independent job for each benchmark, then one table."""
+
+from typing import Any
+
+import pytest
+
+from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cluster import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.commands.eval import EvalOptions, check, plan
+from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.options import build
+from skills_pipe.pipeline.plan import EdgeKind, Plan
+
+HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
+SLURM = ClusterConfig(name="slurm", executor=ExecutorKind.SLURM, job_dir="/jobs", partition="gpu", cpu_partition="cpu")
+BASE = {"model": "/m/final", "server_type": "hf", "benchmarks": "gsm8k,arithmetic", "output_dir": "/r/", "expname": "e"}
+
+
+def options(**changes: Any) -> EvalOptions:
+    return build(EvalOptions, BASE | changes)
+
+
+def planned(cluster: ClusterConfig = HERE, *, extras: tuple[str, ...] = (), **changes: Any) -> Plan:
+    return plan(options(**changes), extras, cluster)
+
+
+def found(missing: frozenset[str] = frozenset(), **changes: Any) -> list[str]:
+    given = options(**changes)
+    request = Request(options=given, extras=(), cluster=HERE, plan=plan(given, (), HERE), missing=missing)
+    return [str(finding) for finding in check(request)]
+
+
+def test_benchmarks_are_independent_and_the_summary_waits_for_all():
+    made = planned()
+    assert [job.name for job in made.jobs] == ["e-gsm8k", "e-arithmetic", "e-summarize-results"]
+    assert made.job("e-gsm8k").edges == made.job("e-arithmetic").edges == ()
+    assert {edge.upstream: edge.kind for edge in made.job("e-summarize-results").edges} == {
+        "e-gsm8k": EdgeKind.SUCCEEDED,
+        "e-arithmetic": EdgeKind.SUCCEEDED,
+    }
+    assert made.stage("summarize-results").output is None
+    assert made.stage("gsm8k").output == "/r/eval-results/gsm8k"
+
+
+def test_the_program_gets_what_the_options_say():
+    argv = planned(split="train", data_dir="/d", extras=("++max_samples=2",)).job("e-gsm8k").command.argv
+    assert argv == (
+        "python",
+        "-m",
+        "skills_pipe.evaluation.evaluate",
+        "--benchmark=gsm8k",
+        "--data_dir=/d",
+        "--model=/m/final",
+        "--output_dir=/r/eval-results/gsm8k",
+        "--server_type=hf",
+        "--split=train",
+        "++max_samples=2",
+    )
+
+
+def test_numbers_behind_benchmarks_are_sampled_runs():
+    made = planned(benchmarks="gsm8k:4, arithmetic", starting_seed=10)
+    assert {"--num_random_seeds=4", "--starting_seed=10"} <= set(made.job("e-gsm8k").command.argv)
+    assert not any("seed" in word for word in made.job("e-arithmetic").command.argv)
+
+
+def test_the_data_of_benchmarks_is_looked_for_where_it_is_prepared(monkeypatch):
+    monkeypatch.delenv("NEMO_SKILLS_DATA_DIR", raising=False)
+    assert planned().stage("gsm8k").inputs == ("/m/final", "/jobs/benchmarks/gsm8k/test.jsonl")
+    monkeypatch.setenv("NEMO_SKILLS_DATA_DIR", "/env")
+    assert planned().stage("gsm8k").inputs[1] == "/env/gsm8k/test.jsonl"
+    monkeypatch.delenv("NEMO_SKILLS_DATA_DIR")
+    with pytest.raises(OptionError, match="--data_dir is missing"):
+        planned(SLURM)
+
+
+def test_generating_in_the_job_takes_its_gpus():
+    made = planned(SLURM, server_gpus=2, data_dir="/d")
+    assert (made.job("e-gsm8k").resources.num_gpus, made.job("e-gsm8k").resources.partition) == (2, "gpu")
+    assert made.job("e-summarize-results").resources.partition == "cpu"
+
+
+def test_a_server_does_the_work_elsewhere():
+    made = planned(server_type="vllm", server_address="http://h:1", server_gpus=8, model="org/m")
+    assert made.job("e-gsm8k").resources.num_gpus == 0
+    assert "--server_address=http://h:1" in made.job("e-gsm8k").command.argv
+    assert made.stage("gsm8k").inputs == ("/jobs/benchmarks/gsm8k/test.jsonl",)
+    assert made.stage("gsm8k").options["model"] == "org/m"
+
+
+def test_the_summary_can_be_left_out():
+    assert [job.name for job in planned(auto_summarize_results=False).jobs] == ["e-gsm8k", "e-arithmetic"]
+
+
+def test_a_server_has_to_run_already():
+    assert "jobs do not start a trtllm server" in found(server_type="trtllm")[0]
+    assert "takes no address" in found(server_address="http://h:1")[0]
+    assert found() == []
+
+
+def test_missing_data_is_told_with_the_command_that_fetches_it():
+    path = "/jobs/benchmarks/gsm8k/test.jsonl"
+    assert found(missing=frozenset({path})) == [
+        f"error: there is no data for benchmark 'gsm8k' ({path}): run `ns prepare_data gsm8k` with the same --data_dir"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"benchmarks": "gsm8"}, "did you mean 'gsm8k'"),
+        ({"benchmarks": "gsm8k,gsm8k:2"}, "named twice"),
+        ({"benchmarks": "gsm8k:x"}, "does not name a number of seeds"),
+        ({"benchmarks": ","}, "no benchmark is named"),
+        ({"server_type": "trt"}, "did you mean 'trtllm'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(changes, told):
+    with pytest.raises(OptionError) as caught:
+        planned(**changes)
+    assert told in str(caught.value)

@@ -1,0 +1,233 @@
+"""``ns nemo_rl sft``: the plan that options make."""
+
+from typing import Any
+
+import pytest
+
+from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cluster import ClusterConfig, ContainerRuntime, ExecutorKind
+from skills_pipe.pipeline.commands.sft import SftOptions, plan
+from skills_pipe.pipeline.options import build
+from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
+
+HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
+SLURM = ClusterConfig(
+    name="slurm",
+    executor=ExecutorKind.SLURM,
+    container_runtime=ContainerRuntime.PYXIS,
+    job_dir="/jobs",
+    account="me",
+    partition="gpu",
+    cpu_partition="cpu",
+    default_time_limit=4 * 3600,
+    time_limits={"cpu": 3600},
+    mounts=(Mount(source="/lustre", target="/workspace"),),
+)
+BASE = {"output_dir": "/workspace/run", "hf_model": "meta-llama/Llama-3.1-8B", "training_data": "/workspace/d.jsonl"}
+
+
+def planned(cluster: ClusterConfig = SLURM, *, extras: tuple[str, ...] = (), **options: Any) -> Plan:
+    given = BASE | ({"num_gpus": 8} if cluster is SLURM else {}) | options
+    return plan(build(SftOptions, {k: v for k, v in given.items() if v is not None}), extras, cluster)
+
+
+def edges(made: Plan, job: str) -> dict[str, EdgeKind]:
+    return {edge.upstream: edge.kind for edge in made.job(job).edges}
+
+
+def key(made: Plan, name: str, job: str = "sft-sft-0") -> str | None:
+    words = [word for word in made.job(job).command.argv if word.startswith(f"++{name}=")]
+    return words[-1].partition("=")[2] if words else None
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(OptionError) as caught:
+        planned(**options)
+    return str(caught.value)
+
+
+# --- stages and jobs
+
+
+def test_a_chain_and_its_conversion():
+    made = planned(expname="e", num_training_jobs=3)
+    assert [job.name for job in made.jobs] == ["e-sft-0", "e-sft-1", "e-sft-2", "e-convert-final-ckpt"]
+    assert edges(made, "e-sft-0") == {}
+    assert edges(made, "e-sft-2") == {"e-sft-0": EdgeKind.UNFINISHED, "e-sft-1": EdgeKind.UNFINISHED}
+    assert edges(made, "e-convert-final-ckpt") == dict.fromkeys(
+        ("e-sft-0", "e-sft-1", "e-sft-2"), EdgeKind.ANY_SUCCEEDED
+    )
+    assert [stage.output for stage in made.stages] == ["/workspace/run/checkpoints", "/workspace/run/final_hf_model"]
+    assert made.stage("convert-final-ckpt").upstream == ("sft",)
+
+
+def test_averaging_converts_each_step_and_then_averages():
+    made = planned(average_steps="100, 200", num_training_jobs=2)
+    assert [job.name for job in made.jobs] == [
+        "sft-sft-0",
+        "sft-sft-1",
+        "sft-convert-ckpt-step_100",
+        "sft-convert-ckpt-step_200",
+        "sft-average-ckpt",
+    ]
+    for step in (100, 200):
+        assert set(edges(made, f"sft-convert-ckpt-step_{step}").values()) == {EdgeKind.ANY_SUCCEEDED}
+        assert made.stage(f"convert-ckpt-step_{step}").output == f"/workspace/run/hf_model_step_{step}"
+    assert set(edges(made, "sft-average-ckpt").values()) == {EdgeKind.SUCCEEDED}
+    assert made.stage("average-ckpt").output == "/workspace/run/final_hf_model"
+    assert "--steps=100,200" in made.job("sft-average-ckpt").command.argv
+    assert "--remove" not in made.job("sft-average-ckpt").command.argv
+
+
+def test_removal_is_passed_on():
+    made = planned(average_steps=[100, 200], remove_checkpoints_after_average=True)
+    assert made.job("sft-average-ckpt").command.argv[-1] == "--remove"
+
+
+@pytest.mark.parametrize("steps", [None, "100,200"])
+def test_the_path_of_the_final_model_is_always_honoured(steps):
+    made = planned(final_hf_path="/workspace/models/final", average_steps=steps)
+    assert made.stages[-1].output == "/workspace/models/final"
+    assert "/workspace/models/final" in " ".join(made.jobs[-1].command.argv)
+
+
+def test_without_training_jobs_only_the_conversion_is_left():
+    made = planned(num_training_jobs=0, training_data=None, num_gpus=None, conversion_step=200)
+    assert [job.name for job in made.jobs] == ["sft-convert-final-ckpt"]
+    assert made.jobs[0].edges == ()
+    assert made.stages[0].inputs == ("/workspace/run/checkpoints",)
+    assert "--step=200" in made.jobs[0].command.argv
+
+
+def test_training_takes_gpus_and_the_conversion_a_cpu_node():
+    made = planned(num_nodes=4)
+    training, conversion = made.job("sft-sft-0"), made.job("sft-convert-final-ckpt")
+    assert (training.resources.num_nodes, training.resources.num_gpus, training.resources.partition) == (4, 8, "gpu")
+    assert training.resources.time_limit == "0-04:00:00"
+    assert training.resources.exclusive
+    assert training.command.launch is Launch.PER_GPU
+    assert (conversion.resources.num_nodes, conversion.resources.num_gpus) == (1, 0)
+    assert (conversion.resources.partition, conversion.resources.time_limit) == ("cpu", "0-01:00:00")
+    assert not conversion.resources.exclusive
+
+
+def test_nodes_can_be_shared():
+    assert not planned(exclusive=False).job("sft-sft-0").resources.exclusive
+
+
+def test_the_same_options_give_the_same_plan_byte_for_byte():
+    assert planned(extras=("++a=1",)).to_text() == planned(extras=("++a=1",)).to_text()
+    assert planned(extras=("++a=1",)).to_text() != planned(extras=("++a=2",)).to_text()
+
+
+# --- keys of the trainer
+
+
+def test_the_trainer_gets_what_the_options_say():
+    made = planned(num_nodes=2, validation_data="/workspace/v.jsonl")
+    assert key(made, "policy.model_name") == "meta-llama/Llama-3.1-8B"
+    assert key(made, "cluster.gpus_per_node") == "8"
+    assert key(made, "cluster.num_nodes") == "2"
+    assert key(made, "logger.log_dir") == "/workspace/run/training-logs"
+    assert key(made, "checkpointing.checkpoint_dir") == "/workspace/run/checkpoints"
+    assert key(made, "data.train_data_path") == "/workspace/d.jsonl"
+    assert key(made, "data.val_data_path") == "/workspace/v.jsonl"
+    assert (key(made, "policy.dtensor_cfg.enabled"), key(made, "policy.megatron_cfg.enabled")) == ("true", "false")
+
+
+def test_the_backend_switches_one_on_and_the_other_off():
+    made = planned(backend="megatron")
+    assert (key(made, "policy.dtensor_cfg.enabled"), key(made, "policy.megatron_cfg.enabled")) == ("false", "true")
+
+
+def test_keys_of_the_user_come_last_and_so_win():
+    made = planned(extras=("++policy.model_name=other", "++x='a b'"))
+    assert made.job("sft-sft-0").command.argv[-2:] == ("++policy.model_name=other", "++x='a b'")
+    assert key(made, "policy.model_name") == "other"
+
+
+def test_validation_data_may_be_an_id_on_the_hub():
+    made = planned(HERE, hf_model="/m", validation_data="org/data")
+    assert key(made, "data.val_data_path") == "org/data"
+
+
+def test_every_job_of_a_chain_writes_to_one_run_of_weights_and_biases():
+    made = planned(expname="e", wandb_project="p", wandb_group="g", num_training_jobs=2)
+    for job in ("e-sft-0", "e-sft-1"):
+        assert key(made, "logger.wandb_enabled", job) == "true"
+        assert key(made, "logger.wandb.id", job) == "e-g-p"
+        assert key(made, "logger.wandb.group", job) == "g"
+    assert key(planned(), "logger.wandb.id") == "sft-nemo-skills"
+    assert key(planned(), "logger.wandb.group") is None
+
+
+def test_weights_and_biases_is_off_when_disabled_and_here_unless_asked_for():
+    assert key(planned(disable_wandb=True), "logger.wandb_enabled") == "false"
+    assert key(planned(HERE), "logger.wandb_enabled") == "false"
+    assert key(planned(HERE, wandb_project="p"), "logger.wandb_enabled") == "true"
+    assert key(planned(disable_wandb=True), "logger.wandb.id") is None
+
+
+def test_names_that_weights_and_biases_would_refuse_are_refused():
+    assert "128 characters" in refused(wandb_project="p" * 129)
+
+
+# --- on this machine
+
+
+def test_here_paths_become_absolute_and_one_process_trains():
+    made = planned(HERE, output_dir="out", hf_model="base", training_data="./data/d.jsonl")
+    assert made.stage("sft").output == "/home/me/out/checkpoints"
+    assert key(made, "policy.model_name") == "/home/me/base"
+    assert key(made, "data.train_data_path") == "/home/me/data/d.jsonl"
+    assert made.job("sft-sft-0").resources.num_gpus == 0
+    assert made.job("sft-sft-0").command.working_dir == "/home/me"
+    assert key(made, "cluster.gpus_per_node") == "1"
+
+
+def test_here_more_gpus_mean_more_processes():
+    made = planned(HERE, num_gpus=2)
+    assert made.job("sft-sft-0").resources.num_gpus == 2
+    assert key(made, "cluster.gpus_per_node") == "2"
+
+
+# --- identity
+
+
+def test_what_decides_the_result_is_in_the_identity():
+    stage = planned(validation_data="/workspace/v.jsonl", extras=("++sft.max_num_steps=10",)).stage("sft")
+    assert stage.inputs == ("meta-llama/Llama-3.1-8B", "/workspace/d.jsonl", "/workspace/v.jsonl")
+    assert stage.options == {"backend": "fsdp", "keys": ["++sft.max_num_steps=10"]}
+
+
+def test_layout_and_logging_are_not():
+    one = planned(num_gpus=8, num_nodes=1)
+    other = planned(num_gpus=4, num_nodes=2, partition="x", wandb_project="p", extras=("++logger.wandb_enabled=false",))
+    assert one.stage("sft") == other.stage("sft")
+    assert one.stage("sft") != planned(extras=("++sft.seed=1",)).stage("sft")
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"training_data": None}, "--training_data is missing"),
+        ({"num_gpus": None}, "--num_gpus is missing"),
+        ({"num_gpus": -1}, "--num_gpus is -1"),
+        ({"num_nodes": 0}, "--num_nodes is 0"),
+        ({"num_training_jobs": -1}, "--num_training_jobs is -1"),
+        ({"average_steps": "100,,200"}, "is not a list of steps"),
+        ({"average_steps": "100,x"}, "'100,x' is not a list of steps"),
+        ({"average_steps": "100,100"}, "does not name different steps"),
+        ({"average_steps": "0"}, "does not name different steps"),
+        ({"conversion_step": "best"}, "'best' is not a step"),
+        ({"conversion_step": "10", "average_steps": "10"}, "exclude each other"),
+        ({"disable_wandb": True, "wandb_project": "p"}, "exclude each other"),
+        ({"remove_checkpoints_after_average": True}, "needs --average_steps"),
+        ({"backend": "fsdp2"}, "did you mean 'fsdp'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, told):
+    assert told in refused(**options)
