@@ -23,7 +23,7 @@ print("made", output.name)
 
 # Behaves like a training job: goes on from the last step_N, writes the next ones, and leaves a verdict.
 _TRAIN = """
-import json, os, sys
+import os, sys, time
 from pathlib import Path
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.verdict import Outcome, Verdict
@@ -41,6 +41,9 @@ if mood == "crash":
 if mood == "refuse":
     Verdict(outcome=Outcome.FAILED, step=step, reason="the data is missing").write(verdict)
     sys.exit(2)
+if mood == "wait-for-save":
+    while not Path(os.environ["SKILLS_PIPE_SAVE_NOW_FILE"]).exists():
+        time.sleep(0.05)
 if mood in ("step", "step-and-crash", "finish"):
     step = total if mood == "finish" else step + 1
     (folder / f"step_{step}").mkdir(exist_ok=True)
@@ -67,7 +70,8 @@ def shell(text: str) -> tuple[str, ...]:
 
 
 def train(folder: Path, *moods: str, total: int = 2) -> tuple[str, ...]:
-    """Command of a training job; its k-th start is in mood k: step, finish, idle, crash, step-and-crash, refuse."""
+    """Command of a training job; its k-th start is in mood k: step, finish, crash, step-and-crash,
+    refuse, wait-for-save."""
     return ("python", "-c", _TRAIN, str(folder), str(total), ",".join(moods))
 
 

@@ -72,7 +72,7 @@ def test_independent_jobs_run_side_by_side(tmp_path):
 
 
 def test_no_more_jobs_run_at_once_than_there_are_cores(tmp_path):
-    count = "echo + >> {0}/count; sleep 0.05; echo - >> {0}/count".format(tmp_path)
+    count = f"echo + >> {tmp_path}/count; sleep 0.05; echo - >> {tmp_path}/count"
     execute(
         plan_of(*(job(f"j{index}", shell(count), tmp_path) for index in range(4))), tmp_path, machine=Machine(cores=1)
     )
@@ -81,7 +81,8 @@ def test_no_more_jobs_run_at_once_than_there_are_cores(tmp_path):
 
 def test_jobs_that_run_at_once_have_different_gpus(tmp_path):
     """Two of two GPUs each fit on four; they wait for each other, so they do run at once."""
-    show = f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/$NAME_OF_JOB; until [ -s {tmp_path}/a -a -s {tmp_path}/b ]; do :; done"
+    meet = f"until [ -s {tmp_path}/a -a -s {tmp_path}/b ]; do :; done"
+    show = f"echo $CUDA_VISIBLE_DEVICES > {tmp_path}/$NAME_OF_JOB; {meet}"
     jobs = [job(name, shell(show), tmp_path, gpus=2) for name in ("a", "b", "c")]
     run = execute(plan_of(*jobs), tmp_path, machine=Machine(cores=8, gpus=("0", "1", "2", "3")))
     assert {(tmp_path / name).read_text().strip() for name in ("a", "b")} == {"0,1", "2,3"}
@@ -181,7 +182,7 @@ def test_negative_control_crashes_that_each_made_a_step_do_not(tmp_path):
 
 def test_a_chain_that_is_used_up_says_how_to_go_on_and_then_goes_on(tmp_path):
     plan = training_plan(tmp_path, "step", jobs=1, total=2)
-    with pytest.raises(JobFailed, match="'sft' is not finished .saved at step 1.*run the same command again"):
+    with pytest.raises(JobFailed, match=r"'sft' is not finished \(saved at step 1.*run the same command again"):
         submit(plan, local(tmp_path))
     assert states(tmp_path) == {"sft-0": S.CONTINUED, "convert": S.CANCELLED}
     again = submit(plan, local(tmp_path))
@@ -198,7 +199,8 @@ from skills_pipe.errors import JobFailed
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.programs import job, local, plan_of, shell
 folder = Path(sys.argv[1])
-wait = f"trap 'echo asked; exit 0' TERM; setsid sleep 1000 & echo $! > {folder}/pid; touch {folder}/runs; " + sys.argv[2]
+wait = f"trap 'echo asked; exit 0' TERM; setsid sleep 1000 & echo $! > {folder}/pid; touch {folder}/runs; "
+wait += sys.argv[2]
 try:
     submit(plan_of(job("a", shell(wait), folder), job("b", shell("true"), folder, "a")), local(folder))
 except JobFailed as error:

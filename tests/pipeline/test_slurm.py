@@ -1,0 +1,228 @@
+"""Plans on a real Slurm: dependencies, chains, undo, secrets."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from skills_pipe.errors import PlanError, StoreError
+from skills_pipe.pipeline.cluster import ClusterConfig, EnvVar, ExecutorKind
+from skills_pipe.pipeline.plan import Launch, Plan, Resources
+from skills_pipe.pipeline.states import JobState
+from skills_pipe.pipeline.store import Run, RunStore
+from skills_pipe.pipeline.submit import Submission, submit
+from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
+
+pytestmark = pytest.mark.slurm
+S = JobState
+
+
+@pytest.fixture
+def cluster(slurm, tmp_path) -> ClusterConfig:
+    return ClusterConfig(name="test", executor=ExecutorKind.SLURM, job_dir=str(tmp_path / "jobs"))
+
+
+def queue() -> list[str]:
+    """Names of the jobs that run or wait."""
+    return subprocess.run(["squeue", "-h", "-o", "%j"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def ended(submission: Submission) -> dict[str, JobState]:
+    until(lambda: all(state.ended for state in submission.states().values()), "all jobs have ended", at_most=90)
+    return submission.states()
+
+
+def test_jobs_run_in_the_order_of_their_edges(cluster, tmp_path):
+    log = lambda name: shell(f"echo {name} >> {tmp_path}/order")  # noqa: E731
+    plan = plan_of(job("a", log("a"), tmp_path), job("b", log("b"), tmp_path, "a"), job("c", log("c"), tmp_path, "b"))
+    submission = submit(plan, cluster)
+    assert ended(submission) == {"a": S.SUCCEEDED, "b": S.SUCCEEDED, "c": S.SUCCEEDED}
+    assert (tmp_path / "order").read_text().split() == ["a", "b", "c"]
+    assert submission.succeeded
+
+
+def test_what_waits_for_a_failed_job_is_cancelled_and_nothing_hangs(cluster, tmp_path):
+    plan = plan_of(
+        job("bad", shell("exit 3"), tmp_path),
+        job("waits", shell("true"), tmp_path, "bad"),
+        job("waits-too", shell("true"), tmp_path, "waits"),
+        job("other", shell("true"), tmp_path),
+    )
+    submission = submit(plan, cluster)
+    assert ended(submission) == {"bad": S.FAILED, "waits": S.CANCELLED, "waits-too": S.CANCELLED, "other": S.SUCCEEDED}
+    assert not submission.succeeded
+    assert queue() == []
+
+
+def test_a_finished_output_is_skipped_the_next_time(cluster, tmp_path):
+    plan = plan_of(job("a", make(tmp_path / "out"), tmp_path), a=tmp_path / "out")
+    assert ended(submit(plan, cluster)) == {"a": S.SUCCEEDED}
+    again = submit(plan, cluster)
+    assert again.actions == {"a": "skip"}
+    assert again.states() == {} and again.succeeded
+
+
+# Chains
+
+
+def test_a_chain_goes_on_until_the_work_is_done_and_cancels_the_rest(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, "step", jobs=3, total=2), cluster)
+    assert ended(submission) == {
+        "sft-0": S.CONTINUED,
+        "sft-1": S.SUCCEEDED,
+        "sft-2": S.NOT_NEEDED,
+        "convert": S.SUCCEEDED,
+    }
+    assert (tmp_path / "model").exists() and submission.succeeded
+
+
+def test_the_next_segment_is_the_retry_of_one_that_crashed(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, "crash", "finish", jobs=2), cluster)
+    assert list(ended(submission).values()) == [S.FAILED, S.SUCCEEDED, S.SUCCEEDED]
+
+
+def test_a_program_that_gives_up_stops_its_chain_and_what_hangs_on_it(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, "refuse", jobs=3), cluster)
+    assert list(ended(submission).values()) == [S.FAILED, S.CANCELLED, S.CANCELLED, S.CANCELLED]
+    assert len(list((tmp_path / "checkpoints").glob("job-*"))) == 1
+    assert queue() == []
+
+
+def test_two_crashes_in_a_row_without_a_new_step_stop_the_chain(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, "crash", jobs=4), cluster)
+    assert list(ended(submission).values()) == [S.FAILED, S.FAILED, S.CANCELLED, S.CANCELLED, S.CANCELLED]
+    assert len(list((tmp_path / "checkpoints").glob("job-*"))) == 2
+
+
+def test_negative_control_crashes_that_each_made_a_step_do_not(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, *["step-and-crash"] * 3, "finish", jobs=4, total=9), cluster)
+    assert list(ended(submission).values()) == [S.FAILED] * 3 + [S.SUCCEEDED] * 2
+
+
+def test_the_save_now_file_appears_when_slurm_says_that_time_is_short(cluster, tmp_path):
+    plan = training_plan(tmp_path, "wait-for-save", "finish", jobs=2)
+    submission = submit(plan, cluster)
+    until(lambda: submission.states()["sft-0"] is S.RUNNING, "the first segment runs")
+    until((tmp_path / "checkpoints" / "job-0").exists, "its program runs")
+    subprocess.run(["scancel", "--batch", "--signal=USR1", submission.job_ids["sft-0"]], check=True)
+    assert list(ended(submission).values()) == [S.CONTINUED, S.SUCCEEDED, S.SUCCEEDED]
+
+
+def test_cancelling_takes_the_whole_chain(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, "wait-for-save", jobs=3), cluster)
+    until((tmp_path / "checkpoints" / "job-0").exists, "the first segment runs")
+    assert submission.cancel() == ["sft-0", "sft-1", "sft-2", "convert"]
+    assert set(ended(submission).values()) <= {S.CANCELLED, S.CONTINUED}
+    assert len(list((tmp_path / "checkpoints").glob("job-*"))) == 1
+    assert queue() == []
+
+
+# Runs after runs
+
+
+def test_a_run_waits_for_the_live_one_before_it(cluster, tmp_path):
+    gate = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    first = submit(plan_of(job("a", shell(gate), tmp_path)), cluster)
+    second = submit(_after(plan_of(job("b", shell("true"), tmp_path)), first), cluster)
+    assert second.states() == {"b": S.PENDING}
+    (tmp_path / "go").touch()
+    assert ended(second) == {"b": S.SUCCEEDED}
+
+
+def test_no_segment_runs_when_the_run_before_fails(cluster, tmp_path):
+    """Each segment repeats the edge: a segment whose predecessor was cancelled would start otherwise."""
+    fails = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; exit 1"
+    first = submit(plan_of(job("a", shell(fails), tmp_path)), cluster)
+    second = submit(_after(training_plan(tmp_path, "finish", jobs=3), first), cluster)
+    (tmp_path / "go").touch()
+    assert set(ended(second).values()) == {S.CANCELLED}
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_after_a_failed_one_is_refused(cluster, tmp_path):
+    first = submit(plan_of(job("a", shell("exit 1"), tmp_path)), cluster)
+    ended(first)
+    with pytest.raises(PlanError, match="'exp' did not end well: its stage 'a' is failed"):
+        submit(_after(plan_of(job("b", shell("true"), tmp_path)), first), cluster)
+
+
+def test_two_live_runs_never_write_the_same_output(cluster, tmp_path):
+    plan = training_plan(tmp_path, "wait-for-save", jobs=2)
+    first = submit(plan, cluster)
+    until((tmp_path / "checkpoints" / "job-0").exists, "the first run runs")
+    with pytest.raises(StoreError, match="is being written by stage 'sft' of another run"):
+        submit(plan, cluster)
+    first.cancel()
+    ended(first)
+
+
+def _after(plan: Plan, before: Submission) -> Plan:
+    return replace(plan, expname="second", run_after=(str(before.run_dir),))
+
+
+# Submission
+
+
+def test_a_refused_job_takes_back_all_before_it(cluster, tmp_path):
+    good = job("a", shell(f"touch {tmp_path}/ran"), tmp_path)
+    bad = replace(job("b", shell("true"), tmp_path, "a"), resources=Resources(partition="nowhere"))
+    with pytest.raises(PlanError, match=r"sbatch refused: .*invalid partition"):
+        submit(plan_of(good, bad), cluster)
+    assert queue() == []
+    assert not (tmp_path / "ran").exists()
+
+
+def test_secrets_reach_the_job_and_nothing_else_of_the_submitter_does(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf-value-of-the-token")
+    monkeypatch.setenv("PLANTED", "value-of-the-submitter")
+    named = replace(cluster, env=(EnvVar(name="MODE", value="a b; $HOME"),))
+    show = shell(f"env > {tmp_path}/env")
+    submission = submit(plan_of(job("a", show, tmp_path)), named)
+    assert ended(submission) == {"a": S.SUCCEEDED}
+    environment = (tmp_path / "env").read_text().splitlines()
+    assert "HF_TOKEN=hf-value-of-the-token" in environment
+    assert "MODE=a b; $HOME" in environment
+    assert not any(line.startswith("PLANTED=") for line in environment)
+    holders = [path for path in submission.run_dir.rglob("*") if path.is_file() and b"hf-value" in path.read_bytes()]
+    assert [path.name for path in holders] == ["secrets.env"]
+    assert holders[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_one_process_runs_for_each_gpu_on_each_node(cluster, tmp_path):
+    show = shell(f"echo $SLURM_PROCID $SLURM_NTASKS $SLURM_JOB_NUM_NODES > {tmp_path}/rank-$SLURM_PROCID")
+    ranks = job("a", show, tmp_path)
+    ranks = replace(
+        ranks,
+        command=replace(ranks.command, launch=Launch.PER_GPU),
+        resources=Resources(num_nodes=2, num_gpus=2, partition="batch"),
+    )
+    assert ended(submit(plan_of(ranks), cluster)) == {"a": S.SUCCEEDED}
+    assert sorted(path.read_text().split() for path in tmp_path.glob("rank-*")) == [
+        [str(r), "4", "2"] for r in range(4)
+    ]
+
+
+def test_an_installation_runs_once_on_each_node_and_its_failure_ends_the_job(cluster, tmp_path):
+    ranks = job("a", shell(f"ls {tmp_path}/installed-* > /dev/null && touch {tmp_path}/ran-$SLURM_PROCID"), tmp_path)
+    install = f"echo once >> {tmp_path}/installed-$SLURM_NODEID"
+    ranks = replace(
+        ranks,
+        command=replace(ranks.command, launch=Launch.PER_GPU, installation_command=install),
+        resources=Resources(num_nodes=2, num_gpus=2),
+    )
+    assert ended(submit(plan_of(ranks), cluster)) == {"a": S.SUCCEEDED}
+    assert [(tmp_path / f"installed-{node}").read_text() for node in range(2)] == ["once\n"] * 2
+    assert len(list(tmp_path.glob("ran-*"))) == 4
+    broken = replace(ranks, command=replace(ranks.command, installation_command="false"))
+    assert ended(submit(plan_of(broken), cluster)) == {"a": S.FAILED}
+
+
+def test_logs_are_where_the_record_says(cluster, tmp_path):
+    submission = submit(plan_of(job("a", shell("echo hello"), tmp_path)), cluster)
+    ended(submission)
+    run = Run(submission.run_dir)
+    assert Path(run.submission.logs["a"]).read_text() == "hello\n"
+    assert RunStore(Path(cluster.job_dir)).latest("exp").folder == submission.run_dir
