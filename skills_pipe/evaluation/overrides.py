@@ -19,14 +19,14 @@ def parse_overrides(tokens: Iterable[str]) -> dict[str, Any]:
         OptionError: a token is not an override, or deletes a key.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     parser = OverridesParser.create()
     values: dict[str, Any] = {}
     for token in tokens:
         try:
             override = parser.parse_override(token)
-        except OverrideParseException as error:
+        except HydraException as error:
             reason = str(error).splitlines()[0]
             raise OptionError(f"cannot read {token!r}: {reason}", fix="write ++key=value") from error
         if override.is_delete() or override.is_sweep_override():

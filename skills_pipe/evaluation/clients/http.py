@@ -159,26 +159,40 @@ def _headers(options: HttpOptions) -> dict[str, str]:
 
 
 def _body(options: HttpOptions, request: Request, inference: Inference) -> dict[str, Any]:
-    """A request; fields beyond OpenAI's own are only sent to servers that know them."""
+    """A request. Settings that change nothing are left out: servers differ in how they spell "off"."""
+    limit = "max_completion_tokens" if options.server_type == "openai" else "max_tokens"
     body: dict[str, Any] = {
         "model": options.model,
         "messages": list(request.messages),
         "temperature": inference.temperature,
-        "top_p": inference.top_p if inference.temperature > 0 else 1.0,
         "seed": inference.random_seed,
+        limit: inference.tokens_to_generate,
     }
+    if inference.temperature > 0 and inference.top_p < 1:
+        body["top_p"] = inference.top_p
     if inference.stop_phrases:
         body["stop"] = list(inference.stop_phrases)
-    if options.server_type == "openai":
-        body["max_completion_tokens"] = inference.tokens_to_generate
-    else:
-        body["max_tokens"] = inference.tokens_to_generate
-        body["top_k"] = inference.top_k
-        body["min_p"] = inference.min_p
-        body["repetition_penalty"] = inference.repetition_penalty
-        if options.chat_template_kwargs:
-            body["chat_template_kwargs"] = dict(options.chat_template_kwargs)
-    return body | dict(options.server.extra_body)
+    return body | _beyond_openai(options, inference) | dict(options.server.extra_body)
+
+
+def _beyond_openai(options: HttpOptions, inference: Inference) -> dict[str, Any]:
+    """Fields that vLLM, SGLang and TensorRT-LLM add to the protocol."""
+    fields: dict[str, Any] = {}
+    if inference.top_k > 0:
+        fields["top_k"] = inference.top_k
+    if inference.min_p > 0:
+        fields["min_p"] = inference.min_p
+    if inference.repetition_penalty != 1:
+        fields["repetition_penalty"] = inference.repetition_penalty
+    if options.chat_template_kwargs:
+        fields["chat_template_kwargs"] = dict(options.chat_template_kwargs)
+    if fields and options.server_type == "openai":
+        raise OptionError(
+            f"server type openai has no {', '.join(sorted(fields))}",
+            where="++inference.*, ++chat_template_kwargs",
+            fix="leave them at their defaults, or pass what the server does know in ++server.extra_body",
+        )
+    return fields
 
 
 def _read_answer(request: Request, response: httpx.Response, started: float) -> Answer:
