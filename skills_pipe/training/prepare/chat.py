@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from skills_pipe.errors import ConfigError, DataError, OptionError
@@ -161,6 +162,8 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         OptionError: there is no such tokenizer.
     """
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise OptionError(f"there is no folder {name}", where="tokenizer", fix="give a folder with tokenizer.json")
     from transformers import AutoTokenizer
 
     try:

@@ -80,28 +80,20 @@ class _Composed:
     def node(self, number: int) -> dict[str, Any]:
         """A processor's node with its interpolations resolved."""
         from omegaconf import OmegaConf
-        from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+        from omegaconf.errors import OmegaConfBaseException
 
         try:
             node = OmegaConf.to_container(self.tree.processors[number], resolve=True, throw_on_missing=True)
-        except (MissingMandatoryValue, InterpolationKeyError) as error:
-            message = str(error).strip().splitlines()[0]
-            missing = re.search(r"key '?([\w.]+)'? not found|Missing mandatory value: ([\w.]+)", message)
-            key = next(filter(None, missing.groups()), "") if missing else ""
-            name = self._mandatory(key)
-            raise ConfigError(f"{name} is not set", where=f"processors.{number}", fix=f"add ++{name}=VALUE") from error
         except OmegaConfBaseException as error:
-            raise ConfigError(str(error).strip().splitlines()[0], where=f"processors.{number}") from error
+            message = str(error).strip().splitlines()[0]
+            unset = re.search(r"(?:issing mandatory value:?|nterpolation key) '?([\w.]+)'?", message)
+            if unset is None:
+                raise ConfigError(message, where=f"processors.{number}") from error
+            key = unset.group(1)
+            raise ConfigError(f"{key} is not set", where=f"processors.{number}", fix=f"add ++{key}=VALUE") from error
         if not isinstance(node, dict):
             raise ConfigError("a processor is a mapping with _target_", where=f"processors.{number}")
         return {str(key): value for key, value in node.items()}
-
-    def _mandatory(self, key: str) -> str:
-        """The top-level key behind a missing value, such as ``output_path`` behind ``output_manifest_file``."""
-        from omegaconf import OmegaConf
-
-        unset = [str(name) for name in self.tree if OmegaConf.is_missing(self.tree, name)]
-        return key if not unset or key in unset else unset[0]
 
 
 def select(items: list[int], choice: str | int) -> list[int]:
@@ -163,7 +155,8 @@ def _unknown_keys(base: Any, tree: Any) -> list[ConfigError]:
     problems = []
     for path in _paths(after):
         key = ".".join(path)
-        if path[0] == "processors" or key in referenced or _is_allowed(before, path):
+        parent_is_known = len(path) == 1 or _is_allowed(before, path[:-1])
+        if path[0] == "processors" or key in referenced or _is_allowed(before, path) or not parent_is_known:
             continue
         problems.append(
             ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from skills_pipe.errors import DataError, did_you_mean
+from skills_pipe.errors import ConfigError, DataError, did_you_mean
 from skills_pipe.training.prepare.jsonl import Row
 from skills_pipe.training.prepare.processor import Editor, text_of
 
@@ -66,13 +66,23 @@ class AddCodeExecutionsCounts(Editor):
 
 @dataclass(frozen=True, kw_only=True)
 class RenameFields(Editor):
-    """Gives keys other names: ``rename_fields: {old: new}``."""
+    """Gives keys other names.
 
-    rename_fields: dict[str, str] = field(default_factory=dict)
+    Args:
+        rename_fields: ``{old: new}``, or pairs ``[[old, new]]`` where a name comes from an interpolation.
+    """
+
+    rename_fields: dict[str, str] | list[list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.rename_fields, list) and any(len(pair) != 2 for pair in self.rename_fields):
+            raise ConfigError("rename_fields holds something else than pairs", where=type(self).__name__)
 
     def edit(self, row: Row) -> bool:
         """Rename, one pair after the other; a renamed key moves to the end of the row."""
-        for old, new in self.rename_fields.items():
+        pairs = self.rename_fields.items() if isinstance(self.rename_fields, dict) else self.rename_fields
+        for old, new in pairs:
             if old not in row:
                 raise DataError(f"a row has no {old!r} to rename", where="rename_fields", fix=did_you_mean(old, row))
             row[new] = row.pop(old)

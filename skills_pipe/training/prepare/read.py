@@ -88,6 +88,7 @@ class ReadData(Processor):
                 batch.append(row)
                 if len(batch) == BATCH_ROWS:
                     tally.seconds += time.perf_counter() - start
+                    progress.report(rows=tally.read)
                     yield batch
                     batch, start = [], time.perf_counter()
         tally.seconds += time.perf_counter() - start
@@ -100,7 +101,7 @@ class ReadData(Processor):
         with open(path, "rb") as file:
             for number, line in enumerate(file):
                 tally.read += 1
-                progress.add(line, rows=tally.read)
+                progress.bytes += len(line)
                 if number < self.skip_first:
                     dropped["among skip_first"] += 1
                     continue
@@ -206,12 +207,10 @@ class _ReadingProgress:
     """Reports how much of the input has been read."""
 
     def __init__(self, files: list[Path]) -> None:
+        self.bytes = 0
         self._total = sum(path.stat().st_size for path in files)
-        self._bytes = 0
         self._reporter = ProgressReporter()
 
-    def add(self, line: bytes, *, rows: int) -> None:
-        self._bytes += len(line)
-        if rows % BATCH_ROWS == 0:
-            estimate = rows * self._total // self._bytes
-            self._reporter.report(Progress(done=rows, total=estimate, unit="rows", note="reading"))
+    def report(self, *, rows: int) -> None:
+        estimate = rows * self._total // max(1, self.bytes)
+        self._reporter.report(Progress(done=rows, total=estimate, unit="rows", note="reading"))
