@@ -6,7 +6,6 @@
 The launcher checks the same overrides with :func:`check_overrides` before it submits anything.
 """
 
-from skills_pipe.training.config.describe import Row, describe
 from skills_pipe.training.config.dump import to_tree, to_yaml
 from skills_pipe.training.config.load import ConfigErrors, ConfigWarning, check_overrides, load_config
 from skills_pipe.training.config.schema import (
@@ -34,13 +33,11 @@ __all__ = [
     "LoggerConfig",
     "ObjectConfig",
     "PolicyConfig",
-    "Row",
     "SchedulerConfig",
     "SftConfig",
     "TokenizerConfig",
     "TrainingConfig",
     "check_overrides",
-    "describe",
     "load_config",
     "to_tree",
     "to_yaml",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.origins import PACKAGED
+from skills_pipe.training.config.yaml_text import load_yaml
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, ListConfig
 
 _PARENTS = "defaults"
 _REPLACE = "_override_"
@@ -39,7 +40,7 @@ def load_layers(path: Path | None) -> Layers:
     own = load_with_parents(path)
     _make_room(packaged.tree, own.tree)
     tree = OmegaConf.merge(packaged.tree, own.tree)
-    return Layers(tree=_mapping(tree), files=(*own.files, *packaged.files))
+    return Layers(tree=_as_mapping(tree), files=(*own.files, *packaged.files))
 
 
 def load_with_parents(path: Path, *, children: Sequence[Path] = ()) -> Layers:
@@ -75,7 +76,7 @@ def merge(base: DictConfig, over: DictConfig) -> DictConfig:
                 continue
             section.pop(_REPLACE)
             base.pop(name, None)
-    return _mapping(OmegaConf.merge(base, over))
+    return _as_mapping(OmegaConf.merge(base, over))
 
 
 def _make_room(packaged: DictConfig, own: DictConfig) -> None:
@@ -102,7 +103,7 @@ def _load(path: Path) -> DictConfig:
 
     where = f"--config {path}"
     try:
-        tree = OmegaConf.load(path)
+        value = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError("the configuration file does not exist", where=where, fix="check the path") from error
     except yaml.YAMLError as error:
@@ -110,11 +111,15 @@ def _load(path: Path) -> DictConfig:
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "cannot be read"
         raise ConfigError(f"the file is no valid YAML: {problem}", where=place, fix="correct it") from error
-    except (OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"the configuration file cannot be read: {error}", where=where, fix="name a YAML file of keys"
-        ) from error
-    return _mapping(tree, path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file cannot be read: {error}", where=where, fix="check it") from error
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError("the configuration file holds no mapping of keys", where=str(path), fix="write key: value")
+    try:
+        return _as_mapping(OmegaConf.create(value or {}))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the file cannot be used: {reason}", where=where, fix="correct it") from error
 
 
 def _parents(tree: DictConfig, path: Path) -> list[str]:
@@ -129,11 +134,6 @@ def _parents(tree: DictConfig, path: Path) -> list[str]:
     return names
 
 
-def _mapping(tree: Any, path: Path | None = None) -> DictConfig:
-    from omegaconf import DictConfig
-
-    if not isinstance(tree, DictConfig):
-        raise ConfigError(
-            "the configuration file holds no mapping of keys", where=str(path) if path else None, fix="write key: value"
-        )
-    return tree
+def _as_mapping(tree: DictConfig | ListConfig) -> DictConfig:
+    """A tree that is known to be a mapping, for the type checker."""
+    return cast("DictConfig", tree)

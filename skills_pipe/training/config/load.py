@@ -9,9 +9,10 @@ from pathlib import Path
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.files import load_layers
+from skills_pipe.training.config.grammar import parse_overrides
 from skills_pipe.training.config.layouts import Canonical
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.overrides import apply_overrides, parse_overrides
+from skills_pipe.training.config.overrides import apply_overrides
 from skills_pipe.training.config.read import Reader, known_keys
 from skills_pipe.training.config.resolvers import resolve
 from skills_pipe.training.config.rules import broken_rules

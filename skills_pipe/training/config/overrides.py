@@ -1,55 +1,20 @@
-"""Overrides in Hydra's grammar: ``k=v`` changes, ``+k=v`` adds, ``++k=v`` does either, ``~k`` removes.
+"""What overrides do to a configuration: ``k=v`` changes, ``+k=v`` adds, ``++k=v`` does either, ``~k`` removes.
 
-The grammar is Hydra's own parser. How an override is applied follows Hydra with two differences in the user's favour:
-``k=v`` also works for a known key that the files leave out, and ``~k`` for a key whose value is null.
+This follows Hydra with two differences in the user's favour: ``k=v`` also works for a known key that the files leave
+out, and ``~k`` for a key whose value is null.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from skills_pipe.errors import ConfigError, did_you_mean
-from skills_pipe.training.config.origins import Setting
+from skills_pipe.training.config.grammar import Action, Override
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override as HydraOverride
     from omegaconf import DictConfig
-
-
-_PLAIN_TEXT: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
-_WORDS: Final = ("null", "true", "false", "nan", "inf")
-
-
-class Action(Enum):
-    """What an override does to its key."""
-
-    CHANGE = "k=v"
-    ADD = "+k=v"
-    FORCE_ADD = "++k=v"
-    DELETE = "~k"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Override(Setting):
-    """A parsed override; ``value`` is plain Python, None for a deletion that names none."""
-
-    action: Action
-    value: Any
-
-
-def format_override(key: str, value: Any) -> str:
-    """The override ``++key=value`` from which the parser reads exactly ``value``, quoted as little as possible.
-
-    Args:
-        key: dotted key.
-        value: None, a bool, number or text, or a list of such; for a section, write one override
-            for each key. ``${...}`` in a text is an interpolation.
-    """
-    return f"++{key}={_literal(value)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,29 +23,6 @@ class NotApplied:
 
     unknown: list[ConfigError] = field(default_factory=list)
     wrong: list[ConfigError] = field(default_factory=list)
-
-
-def parse_overrides(texts: Sequence[str]) -> tuple[list[Override], list[ConfigError]]:
-    """Read overrides; each one that cannot be read becomes a problem, the others are returned."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
-    overrides, problems = [], []
-    for text in texts:
-        try:
-            parsed = parser.parse_override(text)
-        except HydraException:
-            problems.append(_unreadable(text))
-            continue
-        problem = _unsupported(parsed, text)
-        if problem:
-            problems.append(problem)
-        else:
-            overrides.append(
-                Override(key=parsed.key_or_group, text=text, action=_action(parsed), value=_plain(parsed.value()))
-            )
-    return overrides, problems
 
 
 def apply_overrides(tree: DictConfig, overrides: Sequence[Override], known: Collection[str]) -> NotApplied:
@@ -163,64 +105,8 @@ def _exists(tree: DictConfig, key: str) -> bool:
     return isinstance(parent, ListConfig) and name.isdigit() and int(name) < len(parent)
 
 
-def _unreadable(text: str) -> ConfigError:
-    if "=" not in text:
-        return ConfigError(f"{text!r} is no override", fix="write key=value, or ~key to remove a key")
-    return ConfigError(
-        f"the override {text!r} cannot be read",
-        fix="quote its value for the configuration: key='...', inside shell quotes",
-    )
-
-
-def _unsupported(parsed: HydraOverride, text: str) -> ConfigError | None:
-    if parsed.is_sweep_override():
-        key, _, value = text.partition("=")
-        return ConfigError(
-            f"the override {text!r} names several values",
-            fix=f"write a list, {key}=[{value}], or quote the text, {key}='{value}'",
-        )
-    if parsed.package is not None:
-        return ConfigError(
-            f"the override {text!r} names a package with @", fix="there are no packages; write key=value"
-        )
-    return None
-
-
-def _action(parsed: HydraOverride) -> Action:
-    if parsed.is_delete():
-        return Action.DELETE
-    if parsed.is_force_add():
-        return Action.FORCE_ADD
-    return Action.ADD if parsed.is_add() else Action.CHANGE
-
-
-def _plain(value: Any) -> Any:
-    """Hydra's value with its quoted strings turned into plain ones, also as keys."""
-    if isinstance(value, dict):
-        return {str(name) if hasattr(name, "quote") else name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
 def _where(override: Override) -> str:
     return f"override {override.text!r}"
-
-
-def _literal(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_literal(item) for item in value) + "]"
-    if isinstance(value, str):
-        return value if _PLAIN_TEXT.fullmatch(value) and value.lower() not in _WORDS else _quoted(value)
-    return repr(value)
-
-
-def _quoted(text: str) -> str:
-    """Text in single quotes; backslashes count as escapes only before a quote, where they are doubled."""
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
-    return f"'{escaped}'"
 
 
 def _first_line(error: Exception) -> str:

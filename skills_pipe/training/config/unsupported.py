@@ -20,18 +20,35 @@ def unsupported(config: TrainingConfig, origins: Origins | None = None) -> list[
 
 def without_effect(config: TrainingConfig) -> list[str]:
     """Sentences about settings that are accepted and change nothing, for people who wonder."""
-    found = []
-    if config.logger.monitor_gpus:
-        found.append("logger.monitor_gpus: GPU use is not logged")
-    if config.logger.num_val_samples_to_print:
-        found.append("logger.num_val_samples_to_print: validation computes the loss only; no samples are shown")
-    if config.data.num_workers > 1:
-        found.append("data.num_workers: rows are tokenised by the tokenizer's own threads")
-    if config.data.force_reprocess:
-        found.append("data.force_reprocess: nothing is cached, rows are tokenised at every start")
-    if config.policy.offload_optimizer_for_logprob:
-        found.append("policy.offload_optimizer_for_logprob: fine-tuning has no log-probability phase")
-    return found
+    policy, data = config.policy, config.data
+    settings = [
+        (config.logger.monitor_gpus, "logger.monitor_gpus: the use of GPUs is not logged"),
+        (
+            config.logger.num_val_samples_to_print > 0,
+            "logger.num_val_samples_to_print: validation computes the loss only",
+        ),
+        (data.num_workers > 1, "data.num_workers: the tokenizer uses threads of its own"),
+        (data.force_reprocess, "data.force_reprocess: nothing is cached, rows are tokenised at every start"),
+        (
+            any(d.split or d.subset for d in data.train + data.validation),
+            "data: files of rows have no splits or subsets",
+        ),
+        (policy.offload_optimizer_for_logprob, "policy.offload_optimizer_for_logprob: fine-tuning has no such phase"),
+        (
+            (policy.make_sequence_length_divisible_by or 1) > 1,
+            "policy.make_sequence_length_divisible_by: rows have no padding",
+        ),
+        (
+            policy.dtensor_cfg.clear_cache_every_n_steps is not None,
+            "policy.dtensor_cfg.clear_cache_every_n_steps: it is not cleared",
+        ),
+        (
+            config.checkpointing.model_save_format is not None,
+            "checkpointing.model_save_format: checkpoints have one format",
+        ),
+        (config.cluster.segment_size is not None, "cluster.segment_size: nodes are placed by the batch system"),
+    ]
+    return [sentence for is_set, sentence in settings if is_set]
 
 
 Refusal = tuple[str, str, str]
@@ -49,7 +66,7 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
     fsdp = policy.dtensor_cfg
     if fsdp.lora_cfg.enabled:
         yield "policy.dtensor_cfg.lora_cfg.enabled", "adapters are not supported yet", "train all weights"
-    for name in ("tensor_parallel_size", "context_parallel_size", "expert_parallel_size", "dp_replicate_size"):
+    for name in ("tensor_parallel_size", "context_parallel_size", "expert_parallel_size"):
         if getattr(fsdp, name) > 1:
             yield f"policy.dtensor_cfg.{name}", "the fsdp backend only shards over all ranks as yet", "set it to 1"
     if policy.pipeline_model_parallel_size > 1:
@@ -66,6 +83,14 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         yield "policy.dtensor_cfg.cpu_offload", "parameters cannot be kept in CPU memory yet", "disable it"
     if fsdp.custom_parallel_plan is not None:
         yield "policy.dtensor_cfg.custom_parallel_plan", "there is no tensor parallelism yet", "set it to null"
+    if fsdp.env_vars:
+        yield (
+            "policy.dtensor_cfg.env_vars",
+            "ranks keep the environment of their job",
+            "set them in the cluster's env_vars",
+        )
+    if fsdp.automodel_kwargs:
+        yield "policy.dtensor_cfg.automodel_kwargs", "models are loaded by transformers alone", "leave them out"
     if policy.precision == "float16":
         yield "policy.precision", "float16 needs loss scaling, which is not there", "use bfloat16 or float32"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.files import load_layers, load_with_parents
 from skills_pipe.training.config.origins import PACKAGED, Origins
+from skills_pipe.training.config.yaml_text import load_yaml
 
 
 def write(folder, **files):
@@ -78,7 +81,9 @@ def test_a_circle_of_files_is_named(tmp_path):
         ("a: [1", "no valid YAML"),
         ("a: 1\na: 2", "duplicate key"),
         ("- a\n- b", "no mapping of keys"),
-        ("3", "cannot be read"),
+        ("3", "no mapping of keys"),
+        ("just text", "no mapping of keys"),
+        ("a: ${b", "cannot be used"),
         ("defaults: {a: b}", "defaults must be"),
         ("defaults: [1]", "defaults must be"),
         ("defaults: missing.yaml", "does not exist"),
@@ -113,3 +118,30 @@ def test_a_key_is_found_in_the_file_and_line_that_decided_it(tmp_path):
     assert origins.where("sft.val_batches").startswith("the packaged sft.yaml, line ")
     line = int(origins.where("sft.val_batches").rpartition(" ")[2])
     assert PACKAGED.read_text().splitlines()[line - 1].strip().startswith("val_batches:")
+
+
+NUMBERS = st.from_regex(r"[-+]?[0-9]{1,3}(_[0-9]{1,2})?(\.[0-9]{0,2})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
+WORDS = [
+    "null",
+    "~",
+    "",
+    "yes",
+    "on",
+    "True",
+    "2026-11-20",
+    "1:30",
+    "00:03:45:00",
+    "1:00:00:00",
+    ".inf",
+    "0x1f",
+    "010",
+    "???",
+]
+
+
+@given(st.lists(st.one_of(NUMBERS, st.sampled_from(WORDS)), min_size=1, max_size=4))
+def test_yaml_is_read_as_omegaconf_reads_it(tmp_path_factory, values):
+    text = "\n".join(f"key{index}: {value}" for index, value in enumerate(values))
+    path = tmp_path_factory.mktemp("yaml") / "file.yaml"
+    path.write_text(text)
+    assert repr(load_yaml(text)) == repr(OmegaConf.to_container(OmegaConf.load(path)))

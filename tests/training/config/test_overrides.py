@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from skills_pipe.training.config.overrides import apply_overrides, format_override, parse_overrides
+from skills_pipe.training.config.grammar import parse_overrides, read_plain, read_with_hydra
+from skills_pipe.training.config.overrides import apply_overrides
 
 TREE = """
 a: 1
@@ -178,34 +179,30 @@ def test_every_override_that_fails_is_reported():
     assert tree["a"] == 2
 
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=20).filter(
-    lambda text: "${" not in text
+PLAIN_LOOKING = st.builds(
+    "{}{}={}".format,
+    st.sampled_from(["", "+", "++", "~"]),
+    st.from_regex(r"[a-c_][a-c0-9_]?(\.[a-c0-9_]{1,2}){0,2}", fullmatch=True),
+    st.one_of(
+        st.text("abeE019_./-:+ ,[]'", max_size=8),
+        st.from_regex(r"[+-]?[0-9]{1,3}(\.[0-9]{0,2})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+        st.sampled_from(["null", "None", "NULL", "true", "False", "TRUE", "nan", "inf", "-inf", "NaN", "1_000", "???"]),
+    ),
 )
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT, st.sampled_from(["null", "TRUE", "1e-5"])
-)
-NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
 
 
-@given(NESTED)
-def test_a_formatted_value_is_read_back_exactly(value):
-    parsed, problems = parse_overrides([format_override("key.inner", value)])
-    assert not problems
-    assert parsed[0].key == "key.inner"
-    assert repr(parsed[0].value) == repr(value)
+@settings(max_examples=1000)
+@given(PLAIN_LOOKING)
+def test_the_short_way_reads_what_hydra_reads(text):
+    short = read_plain(text)
+    assert short is None or repr(short) == repr(read_with_hydra(text))
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("/models/base", "++k=/models/base"),
-        ("my run, take 2", "++k='my run, take 2'"),
-        ("it's", r"++k='it\'s'"),
-        ("12", "++k='12'"),
-        ("None", "++k=None"),
-        (1e-5, "++k=1e-05"),
-        ([1, "a b"], "++k=[1,'a b']"),
-    ],
-)
-def test_a_formatted_override_is_quoted_as_little_as_possible(value, text):
-    assert format_override("k", value) == text
+@pytest.mark.parametrize("text", ["++a.b=/models/base", "a=12", "+a=1e-5", "++a=0.1", "a=val_loss", "a=null", "a=True"])
+def test_the_short_way_is_taken_for_plain_overrides(text):
+    assert repr(read_plain(text)) == repr(read_with_hydra(text))
+
+
+@pytest.mark.parametrize("text", ["a=[1]", "a='x'", "~a", "a=x,y", "a=", "a=1_0", "a=nan", "a=${b}", "a@p=1", "a=x y"])
+def test_the_short_way_leaves_the_rest_to_hydra(text):
+    assert read_plain(text) is None
