@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.base import StepResult, TrainingDiverged
 from skills_pipe.training.backends.fsdp.clip import clip_gradients
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
+from skills_pipe.training.backends.fsdp.shard import data_mesh, reshard, shard
 from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig, SchedulerConfig
 from skills_pipe.training.data.batches import Microbatch
@@ -92,7 +91,7 @@ class FsdpBackend:
         self._loss = SupervisedLoss(model)
         self._copies: ComputeCopies | None = None
         if world.size > 1:
-            _shard(self._loss, settings, world)
+            shard(self._loss, data_mesh(world.device.type, world.size, settings.replicas), settings.dtype)
         elif settings.dtype != torch.float32:
             self._copies = ComputeCopies(model, settings.dtype)
         optimizer = build_optimizer(model.parameters(), settings.optimizer)
@@ -128,7 +127,7 @@ class FsdpBackend:
         with torch.no_grad(), self._compute_weights():
             total = sum(float(self._forward(microbatch, scale=1.0)) for microbatch in microbatches)
         self._model.train()
-        self._reshard()
+        reshard(self._loss)
         return self._world.sum(total)
 
     def _accumulate(self, microbatches: Sequence[Microbatch], *, scale: float) -> float:
@@ -152,33 +151,3 @@ class FsdpBackend:
 
     def _compute_weights(self) -> AbstractContextManager[None]:
         return self._copies.lent() if self._copies is not None else nullcontext()
-
-    def _reshard(self) -> None:
-        """Shard what a forward pass without a backward pass has left whole; a checkpoint wants shards."""
-        for module in self._loss.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
-
-
-def _shard(loss: SupervisedLoss, settings: FsdpSettings, world: World) -> None:
-    """Shard each layer, then what is left, over the ranks."""
-    if world.size % settings.replicas:
-        raise ConfigError(
-            f"{world.size} ranks cannot hold {settings.replicas} copies of the model",
-            where="policy.dtensor_cfg.dp_replicate_size",
-            fix="choose a divisor of the number of ranks",
-        )
-    shape, names = (world.size,), ("shard",)
-    if settings.replicas > 1:
-        shape, names = (settings.replicas, world.size // settings.replicas), ("replicate", "shard")
-    mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=names)
-    policy = MixedPrecisionPolicy(param_dtype=settings.dtype, reduce_dtype=torch.float32)
-    for layer in loss.model.base_model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(loss, mesh=mesh, mp_policy=policy)
-    for module in loss.modules():
-        if isinstance(module, FSDPModule):
-            # The loss is divided by the tokens of all ranks already: gradients are summed, not averaged. Plain sums
-            # because gloo has no other reduction with a factor.
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -26,7 +27,7 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float | N
     norm = float(torch.linalg.vector_norm(torch.stack(norms)))
     # The small term is torch's, so that clipped gradients equal those of clip_grad_norm_.
     factor = max_norm / (norm + 1e-6) if max_norm else 1.0
-    if factor < 1.0:
+    if factor < 1.0 and math.isfinite(norm):
         for group in groups.values():
             torch._foreach_mul_(group, factor)
     return norm

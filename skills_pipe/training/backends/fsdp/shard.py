@@ -1,0 +1,51 @@
+"""How a model is spread over ranks by FSDP2."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.models.loss import SupervisedLoss
+
+
+def shard(loss: SupervisedLoss, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+    """Shard each layer of the model, then what is left, over ``mesh``.
+
+    The forward and backward pass compute in ``dtype``, gradients are summed over ranks in fp32. They are not averaged:
+    the loss is divided by the tokens of all ranks already.
+    """
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for layer in loss.model.base_model.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(loss, mesh=mesh, mp_policy=policy)
+    for module in loss.modules():
+        if isinstance(module, FSDPModule):
+            # A plain sum and a factor of its own, because gloo has no reduction with a factor.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def reshard(loss: SupervisedLoss) -> None:
+    """Shard what a forward pass without a backward pass has left whole."""
+    for module in loss.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def data_mesh(device_type: str, size: int, replicas: int) -> DeviceMesh:
+    """The mesh of ``size`` ranks: one dimension, or two with several copies of the sharded model.
+
+    Raises:
+        ConfigError: the copies do not divide the ranks.
+    """
+    if size % replicas:
+        raise ConfigError(
+            f"{size} ranks cannot hold {replicas} copies of the model",
+            where="policy.dtensor_cfg.dp_replicate_size",
+            fix="choose a divisor of the number of ranks",
+        )
+    if replicas == 1:
+        return init_device_mesh(device_type, (size,), mesh_dim_names=("shard",))
+    return init_device_mesh(device_type, (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))

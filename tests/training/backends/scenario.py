@@ -1,0 +1,86 @@
+"""The same short training in any number of processes; run by torchrun, it leaves what it found in a file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.distributed.tensor import DTensor
+
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.config import ObjectConfig
+from skills_pipe.training.data.batches import BatchSettings, split_batch
+from skills_pipe.training.data.dataset import Example, SftDataset
+from skills_pipe.training.distributed import World, join
+from skills_pipe.training.models.attention import IMPLEMENTATION
+from tests.training.tiny import tiny_model
+
+BATCH = 8
+STEPS = 3
+ADAMW = ObjectConfig(name="torch.optim.AdamW", kwargs={"lr": 1e-3})
+
+SCENARIOS = {
+    "float32": FsdpSettings(optimizer=ADAMW),
+    "bfloat16": FsdpSettings(optimizer=ADAMW, dtype=torch.bfloat16),
+    "recomputed": FsdpSettings(optimizer=ADAMW, activation_checkpointing=True),
+    "synced each microbatch": FsdpSettings(optimizer=ADAMW, defer_grad_sync=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Losses and gradient norms of the steps, the loss of an evaluation after them, and the final weights."""
+
+    losses: list[float]
+    norms: list[float]
+    evaluated: float
+    weights: dict[str, torch.Tensor]
+
+
+def dataset(documents: int = BATCH * STEPS, seed: int = 5) -> SftDataset:
+    """Documents of 4 to 60 tokens, of which a few to most are trained."""
+    random = np.random.RandomState(seed)
+    examples = []
+    for _ in range(documents):
+        length = random.randint(4, 61)
+        mask = (random.rand(length) < random.rand()).astype(np.uint8)
+        mask[0], mask[-1] = 0, 1
+        examples.append(Example(input_ids=random.randint(5, 260, length).astype(np.int32), loss_mask=mask))
+    return SftDataset.from_examples(examples)
+
+
+def make_backend(settings: FsdpSettings, world: World, architecture: str = "llama", **changes) -> FsdpBackend:
+    model = tiny_model(architecture, **changes)
+    model.set_attn_implementation(IMPLEMENTATION)
+    return FsdpBackend(model, settings, world)
+
+
+def train(settings: FsdpSettings, world: World, batches: BatchSettings, architecture: str = "llama") -> Found:
+    backend, data = make_backend(settings, world, architecture), dataset()
+    losses, norms = [], []
+    for step in range(STEPS):
+        batch = split_batch(data, range(step * BATCH, (step + 1) * BATCH), batches, world.rank, world.size)
+        result = backend.train_step(batch.microbatches, targets=batch.global_targets)
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+    batch = split_batch(data, range(BATCH), batches, world.rank, world.size)
+    evaluated = backend.evaluate(batch.microbatches) / batch.global_targets
+    weights = {name: whole(value) for name, value in backend.trainee.model.state_dict().items()}
+    return Found(losses=losses, norms=norms, evaluated=evaluated, weights=weights)
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value.clone()
+
+
+PACKED = BatchSettings(capacity=128)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with join() as here:
+        found = {name: train(settings, here, PACKED) for name, settings in SCENARIOS.items()}
+        found |= {name: train(SCENARIOS["float32"], here, PACKED, name) for name in ("qwen2", "qwen3", "mistral")}
+        if here.first:
+            torch.save({name: vars(result) for name, result in found.items()}, sys.argv[1])

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+
+import pytest
+
+from skills_pipe.training.distributed import join
+from tests.training.launch import environment, python, run, torchrun
+
+REPORT = "tests.training.report_world"
+
+
+def test_by_hand_the_world_is_this_process(monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    with join() as world:
+        assert (world.rank, world.size, world.first) == (0, 1, True)
+        assert (world.sum(3.5), world.max(-2.0)) == (3.5, -2.0)
+        world.barrier()
+
+
+@pytest.mark.slow
+def test_under_torchrun_ranks_add_up_and_agree():
+    ended = run(torchrun(2, REPORT))
+
+    assert ended.returncode == 0, ended.stdout
+    assert sorted(line for line in ended.stdout.splitlines() if line.startswith("rank")) == [
+        "rank 0 of 2: sum 3.0, max 2.0",
+        "rank 1 of 2: sum 3.0, max 2.0",
+    ]
+
+
+@pytest.mark.slow
+def test_under_slurm_the_tasks_of_a_step_find_each_other():
+    step = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_JOB_NODELIST": socket.gethostname(),
+        "SLURM_NTASKS": "2",
+        "SLURM_NODEID": "0",
+    }
+    tasks = [
+        subprocess.Popen(
+            python(REPORT),
+            env=environment(**step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [task.communicate(timeout=300)[0] for task in tasks]
+
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert [text.splitlines()[-1] for text in said] == [f"rank {rank} of 2: sum 3.0, max 2.0" for rank in range(2)]
