@@ -33,8 +33,8 @@ SECRETS = "secrets.env"
 """File in the run folder, readable by its owner only, with variables that must not stand in scripts."""
 JOBS = "jobs.tsv"
 """File in the run folder: one line for each job, name and id of Slurm."""
-CHAIN_STOPPED = "chain.stopped"
-"""File in the run folder that keeps the segments of a chain from starting."""
+ALL_STOPPED = "chain/all.stopped"
+"""File in the run folder that keeps the segments of all its chains from starting."""
 
 SAVE_SECONDS = 300
 """Seconds before the time limit at which a training job is told to save."""
@@ -162,7 +162,10 @@ def _chain_prologue(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> l
     return [
         f"job={quote(job.name)}",
         f"checkpoints={quote(folder)}",
-        f'if [ -e "$run/{CHAIN_STOPPED}" ]; then cat "$run/{CHAIN_STOPPED}"; exit 1; fi',
+        f"chain={quote(f'{run.folder}/chain/{job.stage}')}",
+        f'for note in "$run/{ALL_STOPPED}" "$chain.stopped"; do',
+        '  if [ -e "$note" ]; then cat "$note"; exit 1; fi',
+        "done",
         'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
         'if limit=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null); then',
         f'  export {ENV_DEADLINE}="$limit"',
@@ -222,7 +225,7 @@ def _chain_epilogue(job: Job, plan: Plan) -> list[str]:
         '  if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi',
         "}",
         "stop_chain() {",
-        f'  echo "$1" | tee "$run/{CHAIN_STOPPED}"',
+        '  echo "$1" | tee "$chain.stopped"',
         f"  {join(['cancel', *dependents])}",
         "  exit 1",
         "}",
@@ -234,11 +237,11 @@ def _chain_epilogue(job: Job, plan: Plan) -> list[str]:
         'if [ "$verdict" = failed ]; then stop_chain "$job cannot go on"; fi',
         f'stalled="$run/"{quote(job.stage + ".stalled")}',
         'if [ "$(latest_step | sort -n | tail -n 1)" -gt "$before" ]; then',
-        '  rm -f "$stalled"',
-        'elif [ -e "$stalled" ]; then',
+        '  rm -f "$chain.stalled"',
+        'elif [ -e "$chain.stalled" ]; then',
         '  stop_chain "two jobs in a row made no new step"',
         "else",
-        '  touch "$stalled"',
+        '  touch "$chain.stalled"',
         "fi",
         'if [ "$verdict" = continue ]; then exit 75; fi',
         'if [ "$code" -eq 0 ]; then exit 1; fi',
@@ -259,6 +262,7 @@ def _container_flags(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> 
         image=cluster.containers.get(command.container, command.container),
         mounts=(*plan.mounts, *own),
         working_dir=command.working_dir or _CODE_INSIDE,
+        pass_env=tuple({**public_environment(cluster), **dict(command.env)}),
     )
     return srun_flags(cluster.container_runtime, spec)
 

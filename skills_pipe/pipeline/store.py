@@ -8,6 +8,7 @@
     events/              what happened, one file per writer
     verdicts/ progress/  written by the jobs
     save-now/            a file here asks a job to save and end
+    chain/               why a chain of training jobs was stopped
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Run:
 
     def make_folders(self) -> None:
         """Make the folders that jobs write to."""
-        for name in ("events", "identities", "scripts", "verdicts", "progress", "save-now"):
+        for name in ("events", "identities", "scripts", "verdicts", "progress", "save-now", "chain"):
             (self.folder / name).mkdir(exist_ok=True)
 
     def event_log(self) -> EventLog:

@@ -1,4 +1,4 @@
-"""A real Slurm on this machine: munge, one controller, several nodes, no accounting, nothing written outside a folder."""
+"""A real Slurm on this machine: munge, a controller, several nodes; all that it writes is in one folder."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ _NODE = (
     " State=UNKNOWN\n"
 )
 _PARTITIONS = """\
-PartitionName=batch Nodes=node[1-{nodes}] Default=YES DefaultTime=00:10:00 MaxTime=UNLIMITED OverSubscribe=YES:4 State=UP
-PartitionName=cpu Nodes=node[1-{nodes}] DefaultTime=00:10:00 MaxTime=UNLIMITED OverSubscribe=YES:8 State=UP
+PartitionName=batch Nodes=node[1-{nodes}] Default=YES DefaultTime=00:10:00 OverSubscribe=YES:4 State=UP
+PartitionName=cpu Nodes=node[1-{nodes}] DefaultTime=00:10:00 OverSubscribe=YES:8 State=UP
 """
 
 
@@ -82,9 +82,9 @@ class SlurmCluster:
     def __enter__(self) -> SlurmCluster:
         try:
             self._write()
-            self._start("munged", "--foreground", f"--key-file={self.base}/munge.key", f"--socket={self.base}/munge.sock",
-                        f"--pid-file={self.base}/munged.pid", f"--log-file={self.base}/log/munged.log",
-                        f"--seed-file={self.base}/munge.seed")  # fmt: skip
+            files = {"key": "munge.key", "socket": "munge.sock", "pid": "munged.pid", "seed": "munge.seed"}
+            options = {"--socket" if name == "socket" else f"--{name}-file": file for name, file in files.items()}
+            self._start("munged", "--foreground", *(f"{flag}={self.base}/{file}" for flag, file in options.items()))
             self._until(["munge", "-S", f"{self.base}/munge.sock", "-n"], lambda out: bool(out))
             self._start("slurmctld", "-D", "-f", str(self.conf))
             for number in range(1, self.nodes + 1):
@@ -136,8 +136,7 @@ class SlurmCluster:
 
     def _start(self, program: str, *words: str) -> None:
         path = _which(program) or program
-        log = open(self.base / "log" / "daemons.log", "ab")
-        with log:
+        with open(self.base / "log" / "daemons.log", "ab") as log:
             daemon = subprocess.Popen([path, *words], env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._daemons.append(daemon)
 

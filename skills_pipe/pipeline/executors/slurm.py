@@ -17,7 +17,7 @@ from skills_pipe.pipeline.cluster import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.process import ProcessId
 from skills_pipe.pipeline.render import export_lines
-from skills_pipe.pipeline.sbatch import CHAIN_STOPPED, JOBS, SECRETS, dependency, log_paths
+from skills_pipe.pipeline.sbatch import ALL_STOPPED, JOBS, SECRETS, dependency, log_paths
 from skills_pipe.pipeline.states import JobState, JobStatus, record_end, record_start, recorded_statuses
 from skills_pipe.pipeline.store import Run, SubmissionRecord
 
@@ -102,7 +102,7 @@ class SlurmExecutor:
         """Cancel everything that is not over in one call: a single segment would let the next one start."""
         active = [status for status in self.statuses(run).values() if not status.state.ended]
         if active:
-            write_text(run.folder / CHAIN_STOPPED, "stopped by `ns cancel`\n")
+            write_text(run.folder / ALL_STOPPED, "stopped by `ns cancel`\n")
             _call(["scancel", *(status.job_id for status in active if status.job_id)])
         return [status.job for status in active]
 

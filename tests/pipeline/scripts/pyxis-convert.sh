@@ -1,0 +1,43 @@
+#!/bin/bash
+#SBATCH --job-name=llm-my-exp-convert-final-ckpt
+#SBATCH --account=llm
+#SBATCH --partition=cpu
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --output=/lustre/work/out/convert-final-ckpt/my-exp-convert-final-ckpt_%j_sbatch.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --export=NIL
+#SBATCH --mail-type=FAIL
+#SBATCH --mail-user=me@example.org
+#SBATCH --reservation=spring
+#SBATCH --comment='a b'
+
+# Job my-exp-convert-final-ckpt of run my-exp/run-3.
+set -uo pipefail
+unset SLURM_EXPORT_ENV
+export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
+export USER="${USER:-$(id -un)}"
+export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"
+run=/lustre/jobs/experiments/my-exp/run-3
+if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
+
+export PYTHONUNBUFFERED=1
+export HF_HOME='/workspace/hf home'
+export SKILLS_PIPE_IDENTITY_FILE=/nemo_run/identities/convert.json
+export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-convert-final-ckpt.json
+export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
+
+export SUBMITIT_EXECUTOR=slurm
+interrupted=
+trap 'interrupted=1' USR1
+trap 'interrupted=1' TERM
+srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/work/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf &
+while :; do
+  interrupted=
+  wait $!
+  code=$?
+  if [ -z "$interrupted" ]; then break; fi
+done
+
+exit "$code"
