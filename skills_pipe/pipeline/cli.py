@@ -126,7 +126,9 @@ def _outside_commands(words: list[str]) -> int:
     prefix = f"{group[0]} " if group else ""
     known = [entry.name.removeprefix(prefix) for entry in ENTRIES if entry.name.startswith(prefix)]
     if rest[0].startswith("-"):
-        raise OptionError(f"there is no option {rest[0]} before the command", fix="write options behind it")
+        raise OptionError(
+            f"there is no option {rest[0].partition('=')[0]} before the command", fix="write options behind it"
+        )
     advice = did_you_mean(rest[0], [*known, *(() if group else GROUPS)])
     raise OptionError(f"there is no command {prefix + rest[0]!r}", fix=advice or "`ns --help` lists all of them")
 

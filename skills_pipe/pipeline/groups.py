@@ -12,6 +12,7 @@ from skills_pipe.pipeline.cluster_file import parse_mount
 from skills_pipe.pipeline.decide import OnChange
 from skills_pipe.pipeline.options import option, switch
 from skills_pipe.pipeline.plan import Mount, Resources
+from skills_pipe.pipeline.slurm_time import format_time, parse_time
 
 EXPNAME_HELP = "name of the experiment: prefix of its jobs, and what --run_after of a later command refers to"
 
@@ -29,6 +30,11 @@ def read_mounts(value: Any) -> tuple[Mount, ...]:
         return tuple(parse_mount(f"{source}:{target}") for source, target in value.items())
     items = [value] if isinstance(value, str) else list(value)
     return tuple(parse_mount(part) for item in items for part in item.split(",") if part)
+
+
+def read_time(value: Any) -> str:
+    """A time limit in any form of Slurm, as ``D-HH:MM:SS``."""
+    return format_time(parse_time(value))
 
 
 def read_run_after(value: Any) -> tuple[str, ...]:
@@ -90,7 +96,10 @@ class SlurmOptions:
     partition: str | None = option(None, metavar="NAME", help="partition, in place of that of the configuration")
     qos: str | None = option(None, metavar="NAME", help="quality of service")
     time_min: str | None = option(
-        None, metavar="TIME", help="least time limit that Slurm may grant in order to start the jobs sooner"
+        None,
+        parse=read_time,
+        metavar="TIME",
+        help="least time limit that Slurm may grant in order to start the jobs sooner",
     )
     exclusive: bool = switch(help="take whole nodes")
 

@@ -26,7 +26,7 @@ class RunCmdOptions(JobOptions):
     command: str | None = option(None, metavar="SHELL", help="shell text to run, in place of COMMAND")
     container: str = option("nemo-skills", metavar="NAME", help="name of a container of the configuration, or an image")
     num_gpus: int = option(0, help="GPUs on each node")
-    num_nodes: int = option(1, help="nodes")
+    num_nodes: int = option(1, help="nodes of the job")
     expname: str = option("script", help=EXPNAME_HELP)
 
 

@@ -46,7 +46,7 @@ class SftOptions(JobOptions):
         help="GPUs on each node; required on Slurm. On this machine 0, the default, trains in one CPU process, "
         "and where there is no GPU, N means N CPU processes",
     )
-    num_nodes: int = option(1, help="nodes")
+    num_nodes: int = option(1, help="nodes of each training job")
     num_training_jobs: int = option(
         1, help="jobs in a row, each of which goes on where the one before had to stop; 0 only converts"
     )
