@@ -68,7 +68,7 @@ class OutputOwner:
                     raise StoreError(
                         f"{output} is being written by stage {other.stage!r} of another run",
                         where=other.run,
-                        fix="wait for it, or stop it with `ns cancel`",
+                        fix=f"wait for it, or stop it with `ns cancel {'/'.join(Path(other.run).parts[-2:])}`",
                     )
                 _take_away(path, found)
         finally:
