@@ -1,0 +1,342 @@
+"""Training from the command line, end to end: what it leaves behind, how it resumes, and how each job ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+
+from skills_pipe.artifacts import manifest
+from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT
+from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.training.metrics import read_metrics
+from skills_pipe.training.sft import main
+from tests.training.launch import environment, python, run, torchrun
+from tests.training.sft_arguments import STEPS, arguments
+from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+SFT = "skills_pipe.training.sft"
+SCHEDULE = [
+    "policy.scheduler={name: torch.optim.lr_scheduler.LinearLR, kwargs: {start_factor: 0.1, total_iters: 8}}",
+]
+
+
+@pytest.fixture(scope="session")
+def dropout_model(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("dropout") / "model", attention_dropout=0.2)
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("held-out") / "chats.jsonl", chat_rows(13, seed=1))
+
+
+@pytest.fixture(autouse=True)
+def started_by_hand(monkeypatch):
+    for name in (ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT):
+        monkeypatch.delenv(name, raising=False)
+
+
+def verdict(output: Path) -> Verdict | None:
+    return Verdict.read(output / "checkpoints" / "verdict.json")
+
+
+def saved_steps(output: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step_")) for path in (output / "checkpoints").glob("step_*"))
+
+
+def state(output: Path, step: int) -> dict[str, torch.Tensor]:
+    """Weights and optimizer moments of a checkpoint, by name."""
+    found = {}
+    for part in ("weights", "optimizer"):
+        reader = FileSystemReader(output / "checkpoints" / f"step_{step}" / "policy" / part)
+        entries = reader.read_metadata().state_dict_metadata
+        tensors = {
+            name: torch.empty(entry.size, dtype=entry.properties.dtype)
+            for name, entry in entries.items()
+            if isinstance(entry, TensorStorageMetadata)
+        }
+        dcp_load(tensors, storage_reader=reader, no_dist=True)
+        found |= {f"{part}:{name}": value for name, value in tensors.items()}
+    return found
+
+
+def logged(output: Path, name: str) -> dict[int, float]:
+    lines = read_metrics(output / "training-logs" / "metrics.jsonl")
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+def assert_equal_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.fixture(scope="session")
+def whole(dropout_model, chat_data, held_out, tmp_path_factory) -> Path:
+    """Output of an uninterrupted run with dropout, packing, a schedule and validation."""
+    output = tmp_path_factory.mktemp("whole")
+    extra = [*SCHEDULE, "sft.val_period=5", "sft.val_at_start=true"]
+    assert main(arguments(dropout_model, chat_data, output, *extra, validation=held_out)) == 0
+    return output
+
+
+def test_a_finished_run_is_sealed_and_says_so(whole):
+    assert verdict(whole) == Verdict(outcome=Outcome.COMPLETE, step=STEPS, reason="all 10 steps are done")
+    sealed = manifest.read(whole / "checkpoints")
+    assert (sealed.kind, sealed.facts["steps"]) == ("training", STEPS)
+    assert manifest.damage(whole / "checkpoints", sealed) == []
+    assert saved_steps(whole) == [5, 10]
+
+
+def test_every_step_is_logged_and_the_loss_falls(whole):
+    losses = logged(whole, "train/loss")
+    assert list(losses) == list(range(1, STEPS + 1))
+    assert losses[STEPS] < losses[1]
+    assert {"train/lr", "train/grad_norm", "train/tokens_per_second"} <= read_metrics(
+        whole / "training-logs" / "metrics.jsonl"
+    )[1].keys()
+    assert (whole / "training-logs" / "loss.png").stat().st_size > 0
+
+
+def test_the_logged_rate_is_the_one_that_the_step_used(whole):
+    rates = logged(whole, "train/lr")
+    assert rates[1] == pytest.approx(1e-4)
+    assert rates[9] == pytest.approx(1e-3)
+
+
+def test_validation_runs_at_the_start_and_at_its_period(whole):
+    assert list(logged(whole, "validation/val_loss")) == [0, 5, 10]
+    info = json.loads((whole / "checkpoints" / "step_5" / "training_info.json").read_text())
+    assert info["val:val_loss"] == logged(whole, "validation/val_loss")[5]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [["sft.val_global_batch_size=4"], ["policy.sequence_packing.enabled=false", "sft.val_micro_batch_size=5"]],
+)
+def test_the_validation_loss_does_not_depend_on_how_it_is_batched(dropout_model, chat_data, held_out, cut, tmp_path):
+    extra = ["sft.val_at_start=true", "sft.max_num_steps=1", "policy.precision=float32", "checkpointing.enabled=false"]
+    losses = []
+    for index, settings in enumerate(([], cut)):
+        output = tmp_path / str(index)
+        assert main(arguments(dropout_model, chat_data, output, *extra, *settings, validation=held_out)) == 0
+        losses.append(logged(output, "validation/val_loss")[0])
+
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_counters_of_a_checkpoint(whole):
+    info = json.loads((whole / "checkpoints" / "step_10" / "training_info.json").read_text())
+    assert (info["total_steps"], info["epoch"], info["step"], info["consumed_samples"]) == (10, 1, 2, 80)
+    assert info["total_valid_tokens"] == sum(logged(whole, "train/global_valid_toks").values())
+
+
+def test_four_steps_and_six_more_give_the_bits_of_ten(whole, dropout_model, chat_data, held_out, tmp_path):
+    extra = [*SCHEDULE, "sft.val_period=5", "sft.val_at_start=true"]
+    first = arguments(dropout_model, chat_data, tmp_path, *extra, validation=held_out)
+
+    assert main([*first, "checkpointing.stop_after_steps=4"]) == 75
+    assert verdict(tmp_path).outcome is Outcome.CONTINUE
+    assert main(first) == 0
+
+    assert_equal_bits(state(tmp_path, STEPS), state(whole, STEPS))
+    assert logged(tmp_path, "train/loss") == logged(whole, "train/loss")
+    assert logged(tmp_path, "validation/val_loss") == logged(whole, "validation/val_loss")
+
+
+def test_the_comparison_of_bits_sees_another_dropout(whole, dropout_model, chat_data, held_out, tmp_path):
+    first = arguments(dropout_model, chat_data, tmp_path, *SCHEDULE, validation=held_out)
+    assert main([*first, "checkpointing.stop_after_steps=4"]) == 75
+    path = tmp_path / "checkpoints" / "step_4" / "manifest.json"
+    facts = json.loads(path.read_text())
+    facts["facts"]["world_size"] = 3  # so that the random numbers are not restored
+    path.write_text(json.dumps(facts))
+    assert main(first) == 0
+
+    with pytest.raises(AssertionError):
+        assert_equal_bits(state(tmp_path, STEPS), state(whole, STEPS))
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole, dropout_model, chat_data, held_out):
+    before = state(whole, STEPS)
+    extra = [*SCHEDULE, "sft.val_period=5", "sft.val_at_start=true"]
+
+    assert main(arguments(dropout_model, chat_data, whole, *extra, validation=held_out)) == 0
+
+    assert_equal_bits(state(whole, STEPS), before)
+    assert manifest.damage(whole / "checkpoints", manifest.read(whole / "checkpoints")) == []
+
+
+def test_a_deadline_that_is_too_near_saves_and_continues(tiny_model_folder, chat_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(ENV_DEADLINE, str(time.time() + 0.1))
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path)) == 75
+    assert (verdict(tmp_path).outcome, verdict(tmp_path).step) == (Outcome.CONTINUE, 1)
+    assert "time of this job" in verdict(tmp_path).reason
+    assert saved_steps(tmp_path) == [1]
+
+
+def test_a_deadline_counted_from_the_start_of_the_process(tiny_model_folder, chat_data, tmp_path):
+    limit = 'checkpointing.checkpoint_must_save_by="00:00:00:01"'
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, limit)) == 75
+    assert verdict(tmp_path).outcome is Outcome.CONTINUE
+
+
+def test_a_deadline_that_is_far_off_changes_nothing(tiny_model_folder, chat_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(ENV_DEADLINE, str(time.time() + 10_000))
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path)) == 0
+
+
+def test_the_save_now_file_saves_and_continues(tiny_model_folder, chat_data, tmp_path, monkeypatch):
+    (tmp_path / "now").touch()
+    monkeypatch.setenv(ENV_SAVE_NOW, str(tmp_path / "now"))
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path)) == 75
+    assert "save-now file" in verdict(tmp_path).reason
+
+
+def test_the_verdict_goes_where_the_launcher_wants_it(tiny_model_folder, chat_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(ENV_VERDICT, str(tmp_path / "wanted.json"))
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=1")) == 0
+    assert Verdict.read(tmp_path / "wanted.json").outcome is Outcome.COMPLETE
+    assert verdict(tmp_path) is None
+
+
+def test_a_loss_that_is_no_number_fails_and_names_the_step(tiny_model_folder, chat_data, tmp_path):
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, "policy.lr=1e30", "policy.max_grad_norm=null")) == 1
+    found = verdict(tmp_path)
+    assert found.outcome is Outcome.FAILED
+    assert found.reason.startswith(f"step {found.step + 1}: the loss is")
+    assert math.isfinite(logged(tmp_path, "train/loss")[found.step])
+
+
+def test_stopping_without_checkpoints_is_a_failure(tiny_model_folder, chat_data, tmp_path):
+    extra = ["checkpointing.enabled=false", "checkpointing.stop_after_steps=2"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *extra)) == 1
+    assert "nothing was saved" in verdict(tmp_path).reason
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sft.max_num_step=3", "did you mean"),
+        ("policy.model_name=/nowhere/model", "no tokenizer in '/nowhere/model'"),
+        ("data.train_data_path=/nowhere.jsonl", "/nowhere.jsonl"),
+        ("policy.train_global_batch_size=65", "policy.train_global_batch_size"),
+        ("policy.optimizer.name=torch.optim.AdamX", "did you mean"),
+    ],
+)
+def test_a_mistake_of_the_users_is_one_line_and_a_failed_verdict(
+    tiny_model_folder, chat_data, tmp_path, monkeypatch, capsys, override, message
+):
+    monkeypatch.setenv(ENV_VERDICT, str(tmp_path / "verdict.json"))
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, override)) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert Verdict.read(tmp_path / "verdict.json").outcome is Outcome.FAILED
+
+
+def test_unknown_keys_are_let_through_when_asked(tiny_model_folder, chat_data, tmp_path):
+    extra = ["++sft.no_such_key=1", "--strict=false", "sft.max_num_steps=1"]
+    with pytest.warns(UserWarning, match="no_such_key"):
+        assert main(arguments(tiny_model_folder, chat_data, tmp_path, *extra)) == 0
+
+
+def test_another_batch_size_cannot_go_on_from_a_checkpoint(tiny_model_folder, chat_data, tmp_path, capsys):
+    settings = arguments(tiny_model_folder, chat_data, tmp_path)
+    assert main([*settings, "checkpointing.stop_after_steps=2"]) == 75
+    assert main([*settings, "policy.train_global_batch_size=4"]) == 2
+    assert "step_2 was trained with global batches of 8" in capsys.readouterr().err
+
+
+def wait_for_step(process: subprocess.Popen, output: Path, step: int) -> None:
+    """Until the process has logged ``step``; fails when it ends before."""
+    path = output / "training-logs" / "metrics.jsonl"
+    while not (path.exists() and logged(output, "train/loss").get(step) is not None):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+
+
+def start(command: list[str], **env: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command, env=environment(**env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+LONG = ["sft.max_num_steps=100000", "checkpointing.save_period=1000"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sigterm_saves_and_continues(tiny_model_folder, chat_data, tmp_path, ranks):
+    settings = arguments(tiny_model_folder, chat_data, tmp_path, *LONG)
+    process = start(torchrun(2, SFT, *settings) if ranks == 2 else python(SFT, *settings))
+    wait_for_step(process, tmp_path, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+
+    found = verdict(tmp_path)
+    assert (found.outcome, found.reason.startswith("SIGTERM")) == (Outcome.CONTINUE, True)
+    assert saved_steps(tmp_path) == [found.step]
+    assert found.step >= 3
+    if ranks == 1:
+        assert process.returncode == 75
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_on_the_save_now_file_and_one_goes_on(tiny_model_folder, chat_data, tmp_path):
+    now = tmp_path / "now"
+    settings = arguments(tiny_model_folder, chat_data, tmp_path, *LONG)
+    process = start(torchrun(2, SFT, *settings), **{ENV_SAVE_NOW: str(now)})
+    wait_for_step(process, tmp_path, 2)
+    now.touch()
+    process.communicate(timeout=300)
+    stopped = verdict(tmp_path)
+    assert stopped.outcome is Outcome.CONTINUE
+
+    # Saved by two ranks, continued by one: sharding is no part of a checkpoint.
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, f"sft.max_num_steps={stopped.step + 3}")) == 0
+    assert verdict(tmp_path).step == stopped.step + 3
+
+
+@pytest.mark.slow
+def test_two_ranks_write_one_verdict_and_the_losses_of_one_rank(tiny_model_folder, chat_data, held_out, tmp_path):
+    extra = ["policy.precision=float32", "sft.val_period=5"]
+    one, two = (
+        arguments(tiny_model_folder, chat_data, tmp_path / name, *extra, validation=held_out) for name in ("one", "two")
+    )
+    ended = run(torchrun(2, SFT, *two))
+    assert ended.returncode == 0, ended.stdout
+    assert main(one) == 0
+
+    assert verdict(tmp_path / "two") == verdict(tmp_path / "one")
+    for name in ("train/loss", "validation/val_loss"):
+        ours, theirs = logged(tmp_path / "two", name), logged(tmp_path / "one", name)
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_job_goes_on_from_its_last_checkpoint_to_the_same_bits(dropout_model, chat_data, tmp_path):
+    killed, whole = (arguments(dropout_model, chat_data, tmp_path / name, *SCHEDULE) for name in ("killed", "whole"))
+    process = start(python(SFT, *killed, *LONG, "checkpointing.save_period=1"))
+    wait_for_step(process, tmp_path / "killed", 6)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert verdict(tmp_path / "killed") is None
+
+    for settings in (killed, whole):
+        assert main([*settings, "sft.max_num_steps=200", "checkpointing.save_period=1000"]) == 0
+
+    assert_equal_bits(state(tmp_path / "killed", 200), state(tmp_path / "whole", 200))
+    assert logged(tmp_path / "killed", "train/loss") == logged(tmp_path / "whole", "train/loss")
