@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jinja2
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.generation.logits_process import (
@@ -99,21 +100,31 @@ class HfClient:
         """Tokens of the chat template with the header of the answer; a model without a template reads bos + text."""
         tokenizer = self._tokenizer
         if tokenizer.chat_template is not None:
-            text = tokenizer.apply_chat_template(
+            text = self._render(request)
+        elif len(request.messages) == 1 and not self._options.chat_template_kwargs:
+            text = (tokenizer.bos_token or "") + request.messages[0]["content"]
+        else:
+            raise DataError(
+                "the tokenizer has no chat template, so it takes no system message and no chat_template_kwargs",
+                where=f"--model={self._options.model}",
+                fix="leave them out, or add a chat template to the tokenizer",
+            )
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def _render(self, request: Request) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
                 list(request.messages),
                 tokenize=False,
                 add_generation_prompt=True,
                 **self._options.chat_template_kwargs,
             )
-        elif len(request.messages) == 1:
-            text = (tokenizer.bos_token or "") + request.messages[0]["content"]
-        else:
+        except jinja2.TemplateError as error:
             raise DataError(
-                "the tokenizer has no chat template, so it cannot take a system message",
+                f"the chat template refuses a prompt: {error}",
                 where=f"--model={self._options.model}",
-                fix="leave system_message out, or add a chat template to the tokenizer",
-            )
-        return tokenizer.encode(text, add_special_tokens=False)
+                fix="change system_message or chat_template_kwargs",
+            ) from error
 
     def _generate_batch(self, batch: Sequence[_Prompt], inference: Inference) -> Iterator[Answer]:
         started = time.time()

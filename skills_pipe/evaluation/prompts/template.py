@@ -13,6 +13,7 @@ import yaml
 from skills_pipe.errors import DataError, OptionError, did_you_mean
 
 _ROOT = Path(__file__).parent
+_KEYS = ("user", "system", "few_shot_examples")
 
 Message = dict[str, str]
 """``role`` and ``content``, as chat templates and servers take them."""
@@ -80,12 +81,28 @@ def _parse(name: str, path: Path) -> Prompt:
         raise OptionError(f"the prompt is no YAML: {' '.join(str(error).split())}", where=str(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("user"), str):
         raise OptionError("a prompt needs the key 'user' with a text", where=str(path))
-    unknown = sorted(content.keys() - {"user", "system"})
+    unknown = sorted(content.keys() - _KEYS)
     if unknown:
-        advice = did_you_mean(unknown[0], ["user", "system"]) or "the keys are user and system"
+        advice = did_you_mean(unknown[0], _KEYS) or f"the keys are {', '.join(_KEYS)}"
         raise OptionError(f"unknown key {unknown[0]!r}", where=str(path), fix=advice)
+    # Texts around examples do nothing by themselves; only a choice of examples does.
+    active = sorted((content.get("few_shot_examples") or {}).keys() - {"prefix", "template", "suffix"})
+    if active:
+        raise OptionError(
+            f"few-shot examples are not supported ({', '.join(active)})",
+            where=f"few_shot_examples of {path}",
+            fix="remove them from the prompt",
+        )
+    _check_fields(content["user"], path)
+    return Prompt(name=name, user=content["user"], system=content.get("system"))
+
+
+def _check_fields(text: str, path: Path) -> None:
+    """Refuse broken braces and anything in them that is not the plain name of a field."""
     try:
-        list(string.Formatter().parse(content["user"]))
+        names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
         raise OptionError(f"{error}", where=str(path), fix="write {{ and }} for braces in the text") from error
-    return Prompt(name=name, user=content["user"], system=content.get("system"))
+    for name in names:
+        if not name.isidentifier():
+            raise OptionError(f"{{{name}}} names no field", where=str(path), fix="write {{ and }} for braces")

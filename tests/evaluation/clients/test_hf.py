@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from skills_pipe.errors import CheckpointError, OptionError
+from skills_pipe.errors import CheckpointError, DataError, OptionError
 from skills_pipe.evaluation.clients.base import CONTEXT_WINDOW_EXCEEDED, Request
 from skills_pipe.evaluation.clients.hf import HfClient, HfOptions
 from skills_pipe.evaluation.settings import Inference
@@ -162,6 +162,15 @@ def test_a_model_without_a_chat_template_reads_bos_and_the_text(folder, tmp_path
     base = HfClient(HfOptions(model=str(tmp_path)))
     assert base._encode(REQUESTS[0]) == [tokenizer.bos_token_id, *tokenizer.encode("1+1?", add_special_tokens=False)]
     assert base._encode(REQUESTS[0]) != client._encode(REQUESTS[0])
+
+
+def test_a_template_that_refuses_a_prompt_is_told(folder, tmp_path):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ raise_exception('no system message, please') }}"
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="refuses a prompt: no system message, please"):
+        list(HfClient(HfOptions(model=str(tmp_path))).generate(REQUESTS, GREEDY))
 
 
 def test_a_missing_model_and_a_missing_device_are_one_line(tmp_path, folder):
