@@ -60,17 +60,6 @@ class ProcessId:
         return f"process {self.pid} on {self.host}"
 
 
-def descendants(pid: int) -> list[ProcessId]:
-    """All processes below ``pid``, whatever process groups and sessions they have made for themselves."""
-    parents = _parents()
-    found: list[int] = []
-    frontier = {pid}
-    while frontier:
-        frontier = {child for child, parent in parents.items() if parent in frontier and child not in found}
-        found.extend(sorted(frontier))
-    return [ProcessId.of(child) for child in found]
-
-
 def marked(mark: str) -> list[ProcessId]:
     """All processes of this machine that began with ``mark`` (``NAME=value``) in their environment.
 
@@ -107,17 +96,3 @@ def _started_by_ps(pid: int) -> str | None:
     answer = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, started = answer.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()
-
-
-def _parents() -> dict[int, int]:
-    """Process id -> id of its parent, for the whole machine."""
-    proc = Path("/proc")
-    if not (proc / "self" / "stat").exists():
-        lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        return {int(pid): int(parent) for pid, parent in (line.split() for line in lines.splitlines())}
-    parents = {}
-    for entry in proc.iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    return parents
