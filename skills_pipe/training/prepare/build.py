@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from skills_pipe.errors import ConfigError, UserError, did_you_mean
 from skills_pipe.training.prepare import arithmetic, edits, filters, group, merge, read, write
 from skills_pipe.training.prepare.external import ExternalProcessor
 from skills_pipe.training.prepare.processor import Processor
+
+_LOG = logging.getLogger(__name__)
 
 OURS: dict[str, type[Processor]] = {
     cls.__name__: cls
@@ -72,7 +75,9 @@ def build(node: Mapping[str, Any], *, where: str, problems: list[UserError]) -> 
         if not issubclass(cls, Processor):
             files = {key: arguments.pop(key, None) for key in ("input_manifest_file", "output_manifest_file")}
             return ExternalProcessor(target=cls, arguments=arguments, **files)
-        arguments = {key: value for key, value in arguments.items() if key not in _SCHEDULING_KEYS}
+        for key in sorted(_SCHEDULING_KEYS & arguments.keys()):
+            _LOG.warning("%s of %s has no effect: rows stream through one process", key, where)
+            del arguments[key]
         found = _check_arguments(cls, arguments, where=where)
         if cls is merge.MergeProcessor and not found:
             arguments["processor_configs"] = _build_all(arguments.get("processor_configs", []), where, found)

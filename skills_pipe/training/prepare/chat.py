@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from skills_pipe.errors import ConfigError, DataError, OptionError
 
 Message = dict[str, str]
+
+_LOG = logging.getLogger(__name__)
 
 _PROBE = "a probe that no template changes"
 
@@ -49,7 +52,9 @@ class ChatFormat:
             raise ConfigError(
                 f"{tokenizer} has no chat template that could use chat_template_kwargs", where="chat_template_kwargs"
             )
-        if self.has_template:
+        if not self.has_template:
+            _LOG.warning("%s has no chat template: prompts get its start token, answers its end token", tokenizer)
+        else:
             self._opening = self._render([[_user("")]], add_generation_prompt=True)[0]
             self._header, self._closing = self._frame()
 

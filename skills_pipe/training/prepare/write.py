@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ from skills_pipe.training.prepare.processor import Batch, Processor, Workspace, 
 from skills_pipe.training.prepare.prompt import Prompt, load_prompt
 from skills_pipe.training.prepare.spool import Spool
 from skills_pipe.training.prepare.tally import Tally
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +58,14 @@ class _Formatted(Processor):
         if self.tokenizer is not None:
             object.__setattr__(self, "_prompt", prompt)
             object.__setattr__(self, "_chat", ChatFormat(self.tokenizer, self.chat_template_kwargs))
+            if self.prompt_config is None:
+                _LOG.warning("no prompt_config: the user's turn is the text at %r alone", self.input_key)
         elif self.chat_template_kwargs:
             raise ConfigError(
                 "chat_template_kwargs needs a tokenizer", where="chat_template_kwargs", fix="set ++tokenizer=PATH"
             )
+        else:
+            _LOG.warning("no tokenizer: input and output are written as they are, without prompt and chat template")
 
     def _inputs(self, rows: list[Row]) -> list[str]:
         """The text before the answer, of each row."""

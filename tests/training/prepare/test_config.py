@@ -181,9 +181,10 @@ class Reverse:
         Path(self.output_manifest_file).write_text("".join(reversed(lines)))
 
 
-def test_processors_of_other_packages_run_between_ours(data):
+def test_processors_of_other_packages_run_between_ours(data, caplog):
     (data.parent / "own.yaml").write_text(CUSTOM)
     pipeline = load(data, name="own", folder=data.parent)
+    assert "max_workers of processors.0 (ReadData) has no effect" in caplog.text
     run(pipeline)
     rows = read_rows(Path(pipeline.output))
     assert [row["input"] for row in rows] == [solution(2)["problem"], solution(1)["problem"]]

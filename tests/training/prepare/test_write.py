@@ -85,3 +85,14 @@ def test_problems_are_shuffled_cut_and_named(tmp_path):
     assert len(problems) == 5
     assert set(problems[0]) == {"expected_answer", "problem", "input", "task_name"}
     assert problems != run_through(WriteFinalRLManifest(input_key="problem", do_shuffle=False), rows, tmp_path)[:5]
+
+
+def test_it_says_when_texts_are_not_formatted(caplog):
+    WriteFinalSftManifest(prompt_config="generic/math")
+    assert "no tokenizer" in caplog.text
+    caplog.clear()
+    WriteFinalSftManifest(tokenizer=CHATML)
+    assert "no prompt_config" in caplog.text
+    caplog.clear()
+    WriteFinalSftManifest(tokenizer=CHATML, prompt_config="generic/math")
+    assert caplog.text == ""
