@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster import ClusterConfig, load_cluster
 from skills_pipe.pipeline.groups import CompatibilityOptions, JobOptions
 from skills_pipe.pipeline.paths import is_below
-from skills_pipe.pipeline.plan import Launch, Plan
+from skills_pipe.pipeline.plan import Job, Launch, Plan
 from skills_pipe.pipeline.preflight import (
     Finding,
     Severity,
@@ -23,7 +25,7 @@ from skills_pipe.pipeline.preflight import (
 )
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.preview import Preview
+    from skills_pipe.pipeline.preview import Preview, SubmitFlags
     from skills_pipe.pipeline.submit import Submission
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
@@ -53,13 +55,14 @@ Check = Callable[[Request[OptionsT]], Sequence[Finding]]
 
 
 def launch(
-    plan: Planner[OptionsT], *, check: Check[OptionsT] | None = None
+    plan: Planner[OptionsT], *, check: Check[OptionsT] | None = None, shows: Callable[[Job], bool] | None = None
 ) -> Callable[[OptionsT, tuple[str, ...]], Preview | Submission]:
     """The ``run`` of a command that submits jobs.
 
     Args:
         plan: makes the plan, without looking at anything but its arguments.
         check: findings of this command, beside those that hold for every plan.
+        shows: tells jobs whose logs are what the user waits for: after a run on this machine they are printed.
 
     Returns:
         A function from options and words for the inner program to a ``Submission``, or a ``Preview`` for a dry run.
@@ -70,39 +73,80 @@ def launch(
         cluster = replace(loaded, mounts=loaded.mounts + options.mount_paths)
         if options.skip_hf_home_check:
             cluster = replace(cluster, skip_hf_home_check=True)
-        return _launch(options, extras, cluster, plan(options, extras, cluster), check)
+        made = plan(options, extras, cluster)
+        seen = _look(options, extras, cluster, made, check)
+        if options.dry_run:
+            return seen
+        submission = _submit(made, cluster, options)
+        if not cluster.is_local:
+            _announce(submission, cluster)
+        elif shows:
+            _print_logs(submission, [job.name for job in made.jobs if shows(job)])
+        return submission
 
     return run
 
 
-def _launch(
+def _look(
     options: OptionsT, extras: tuple[str, ...], cluster: ClusterConfig, plan: Plan, check: Check[OptionsT] | None
-) -> Preview | Submission:
+) -> Preview:
+    """What the submission would do; the plan of a dry run and all findings are shown.
+
+    Raises:
+        PlanError: something stops the submission; all of it is told.
+    """
     # Imported here: these are heavier than planning, and --help does not need them.
     from skills_pipe.pipeline import display
-    from skills_pipe.pipeline.preview import SubmitFlags, preview
-    from skills_pipe.pipeline.submit import submit
+    from skills_pipe.pipeline.preview import preview
 
-    flags = SubmitFlags(rerun=options.rerun, on_change=options.on_change, explain=options.explain)
-    assumed = _assume_planned(plan) if options.dry_run else plan
     on_paths = check_paths(plan, cluster)
+    assumed = _assume_planned(plan) if options.dry_run else plan
     # Where paths lead nowhere, nothing can be said about what lies there.
-    seen = None if errors_in(on_paths) else preview(assumed, cluster, flags)
+    seen = None if errors_in(on_paths) else preview(assumed, cluster, _flags(options))
     request = Request(options=options, extras=extras, cluster=cluster, plan=plan, missing=_missing(seen))
     own = [*_check_everywhere(options, plan, cluster), *on_paths, *(check(request) if check else ())]
     findings = _merge(own, seen.findings if seen else ())
     if options.dry_run and seen:
         display.show_plan(seen)
-        if options.explain:
-            display.show_decisions(seen.decisions, explain=True)
         if options.show_scripts:
             display.show_scripts(seen)
         _planned[plan.expname] = plan
     display.show_findings([finding for finding in findings if finding.severity is Severity.WARNING])
     _stop_on_errors(findings)
-    if options.dry_run and seen:
-        return seen
-    return submit(plan, cluster, flags=flags)
+    if seen is None:
+        raise RuntimeError("paths that lead nowhere were not reported")
+    return seen
+
+
+def _submit(plan: Plan, cluster: ClusterConfig, options: JobOptions) -> Submission:
+    from skills_pipe.pipeline.submit import submit
+
+    return submit(plan, cluster, flags=_flags(options))
+
+
+def _flags(options: JobOptions) -> SubmitFlags:
+    from skills_pipe.pipeline.preview import SubmitFlags
+
+    return SubmitFlags(rerun=options.rerun, on_change=options.on_change, explain=options.explain)
+
+
+def _announce(submission: Submission, cluster: ClusterConfig) -> None:
+    ids = ", ".join(submission.job_ids.values())
+    queued = f"queued as {ids}" if ids else "nothing to do"
+    print(
+        f"{submission.expname}: {queued}; `ns status {submission.expname} --cluster={cluster.name}` shows how far it is"
+    )
+
+
+def _print_logs(submission: Submission, jobs: Sequence[str]) -> None:
+    """What the jobs of a run on this machine have written; those that were skipped have written nothing."""
+    from skills_pipe.pipeline.store import Run
+
+    record = Run(submission.run_dir).submission
+    logs = [record.logs[job] for job in jobs if record and job in record.logs]
+    for log in logs:
+        sys.stdout.write(Path(log).read_text(errors="replace"))
+    sys.stdout.flush()
 
 
 def _check_everywhere(options: JobOptions, plan: Plan, cluster: ClusterConfig) -> list[Finding]:

@@ -54,6 +54,14 @@ def value_of(words: Iterable[str], key: str) -> str | None:
     return found
 
 
-def of_result(words: Iterable[str]) -> list[str]:
-    """Those words that decide what a program makes: its identity; how it logs or starts is not among them."""
-    return [word for word in words if not key_of(word).startswith(_NOT_OF_RESULT)]
+def of_result(words: Iterable[str]) -> dict[str, str]:
+    """Key -> value of those words that decide what a program makes; how it logs or starts is not among them.
+
+    The order of words does not matter, and of several for one key the last one counts.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not key_of(word).startswith(_NOT_OF_RESULT):
+            found[f"~{key_of(word)}" if name.startswith("~") else f"++{key_of(word)}"] = value
+    return found

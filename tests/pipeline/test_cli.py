@@ -98,6 +98,11 @@ def test_a_command_runs_word_for_word(folder):
     assert json.loads((folder / "seen.json").read_text()) == words
 
 
+def test_what_the_command_writes_is_shown(capsys):
+    assert main(["run_cmd", "echo", "from the job"]) == 0
+    assert capsys.readouterr().out.endswith("\nfrom the job\n")
+
+
 def test_a_failed_job_exits_with_1_and_names_its_log(capsys):
     assert main(["run_cmd", "--command=echo the reason; exit 3"]) == 1
     error = capsys.readouterr().err

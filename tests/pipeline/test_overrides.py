@@ -55,4 +55,9 @@ def test_the_last_value_of_a_key_counts():
 
 def test_keys_that_do_not_change_the_result_are_left_out_of_identities():
     words = ["++logger.wandb_enabled=true", "++sft.max_num_steps=3", "++checkpointing.stop_after_steps=2"]
-    assert of_result(words) == ["++sft.max_num_steps=3"]
+    assert of_result(words) == {"++sft.max_num_steps": "3"}
+
+
+def test_order_and_repetition_of_keys_do_not_change_identities():
+    assert of_result(["++a=1", "+b=2", "a=3"]) == of_result(["++b=2", "++a=3"]) == {"++a": "3", "++b": "2"}
+    assert of_result(["~a"]) == {"~a": ""}

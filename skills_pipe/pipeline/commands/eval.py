@@ -122,7 +122,9 @@ def check(request: Request[EvalOptions]) -> list[Finding]:
     return findings
 
 
-COMMAND = LauncherCommand(options=EvalOptions, run=launch(plan, check=check), takes_extras=True)
+COMMAND = LauncherCommand(
+    options=EvalOptions, run=launch(plan, check=check, shows=lambda job: job.stage == SUMMARY), takes_extras=True
+)
 
 
 def _read_benchmark(word: str) -> Sampling:
@@ -148,7 +150,7 @@ def _evaluation(
             "benchmark": name,
             "seeds": [sampling.seeds, options.starting_seed],
             "server_type": options.server_type.value,
-            "keys": of_result(extras),
+            **of_result(extras),
             **({} if in_process else {"model": model}),
         },
         inputs=(*((model,) if in_process else ()), _data_path(options, name, cluster)),

@@ -56,7 +56,7 @@ def plan(options: PrepareDataOptions, extras: tuple[str, ...], cluster: ClusterC
     )
 
 
-COMMAND = LauncherCommand(options=PrepareDataOptions, run=launch(plan), takes_extras=True)
+COMMAND = LauncherCommand(options=PrepareDataOptions, run=launch(plan, shows=lambda job: True), takes_extras=True)
 
 
 def _benchmark(
@@ -71,7 +71,7 @@ def _benchmark(
     stray = [word for word in extras if not word.lstrip("+").startswith(tuple(known))]
     if stray:
         raise OptionError(f"{stray[0]!r} is for no benchmark here", fix=f"write ++{name}.KEY=VALUE")
-    stage = Stage(name=name, output=f"{data_dir}/{name}/{DEFAULT_SPLIT}.jsonl", options={"keys": list(own)})
+    stage = Stage(name=name, output=f"{data_dir}/{name}/{DEFAULT_SPLIT}.jsonl", options=of_result(own))
     argv = ("python", "-m", BENCHMARKS, name, f"--data_dir={data_dir}", *own)
     return stage, _job(options, stage, argv, f"{data_dir}/logs", cluster)
 
@@ -87,7 +87,7 @@ def _training_data(
     stage = Stage(
         name=SFT_STAGE,
         output=output,
-        options={"config": options.config_name, "keys": of_result(extras)},
+        options={"config": options.config_name, **of_result(extras)},
         inputs=(
             *map(cluster.absolute, patterns),
             *(cluster.absolute_or_id(other) for other in others if other and other != "null"),

@@ -62,7 +62,7 @@ def plan(options: RunCmdOptions, extras: tuple[str, ...], cluster: ClusterConfig
     )
 
 
-COMMAND = LauncherCommand(options=RunCmdOptions, run=launch(plan))
+COMMAND = LauncherCommand(options=RunCmdOptions, run=launch(plan, shows=lambda job: True))
 
 
 def _log_dir(options: RunCmdOptions, cluster: ClusterConfig) -> str:

@@ -144,7 +144,7 @@ def _training_stage(options: SftOptions, extras: tuple[str, ...], cluster: Clust
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
-        options={"backend": options.backend.value, "keys": of_result(extras)},
+        options={"backend": options.backend.value, **of_result(extras)},
         inputs=(cluster.absolute_or_id(options.hf_model), *data),
     )
 

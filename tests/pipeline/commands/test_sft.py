@@ -197,7 +197,7 @@ def test_here_more_gpus_mean_more_processes():
 def test_what_decides_the_result_is_in_the_identity():
     stage = planned(validation_data="/workspace/v.jsonl", extras=("++sft.max_num_steps=10",)).stage("sft")
     assert stage.inputs == ("meta-llama/Llama-3.1-8B", "/workspace/d.jsonl", "/workspace/v.jsonl")
-    assert stage.options == {"backend": "fsdp", "keys": ["++sft.max_num_steps=10"]}
+    assert stage.options == {"backend": "fsdp", "++sft.max_num_steps": "10"}
 
 
 def test_layout_and_logging_are_not():
