@@ -108,11 +108,12 @@ class Run:
 
     def write_identity(self, stage: str, identity: Identity) -> None:
         """Record the identity of a stage; its jobs seal it into the manifest."""
-        write_json(self.identity_path(stage), identity.to_json())
+        self.identity_path(stage).write_text(json.dumps(identity.to_json(), indent=2, sort_keys=True) + "\n")
 
     def write_script(self, job: str, text: str) -> None:
         """Put the script of a job where the scheduler finds it."""
-        write_text(self.script_path(job), text, mode=0o755)
+        # Not flushed to disk one by one: all of this counts only once submission.json is there.
+        self.script_path(job).write_text(text)
 
     def identity(self, stage: str) -> Identity | None:
         """Identity of a stage of this run, None when there is none on record."""
