@@ -19,8 +19,8 @@ def parse_known(
     """
     parser.error = _refuse  # type: ignore[method-assign]
     options, rest = parser.parse_known_args(list(argv))
-    words = []
-    overrides = []
+    words: list[str] = []
+    overrides: list[str] = []
     for token in rest:
         if token.startswith("--"):
             flag = token.partition("=")[0]

@@ -26,7 +26,7 @@ def read_problems(settings: EvalSettings) -> list[dict[str, Any]]:
     """
     path = settings.data_path
     limit = settings.keys.max_samples
-    rows = []
+    rows: list[dict[str, Any]] = []
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):

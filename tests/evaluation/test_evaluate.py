@@ -182,6 +182,26 @@ def test_a_server_s_answers_are_graded(place, tmp_path, server):
     assert metrics["arithmetic"]["pass@1"]["symbolic_correct"] == pytest.approx(100 * 2 / 3)
 
 
+def test_answers_that_need_algebra_are_graded_in_the_program_itself(place, tmp_path, server):
+    """Grading starts processes; that must work where the program is started by ``python -m``."""
+    folder = tmp_path / "data" / "arithmetic"
+    folder.mkdir(parents=True)
+    problems = [{"problem": f"p{n}", "expected_answer": "\\frac{1}{2}"} for n in range(3)]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems))
+    (tmp_path / "prompt.yaml").write_text("user: '{problem}'")
+    for number, answer in enumerate(("0.5", "\\frac{2}{4}", "0.51")):
+        server.replies[f"p{number}"] = [(200, completion(f"\\boxed{{{answer}}}"), {})]
+    process = start(
+        place,
+        tmp_path / "out",
+        *(f"--server_address={server.address}", "--server_type=vllm", f"--data_dir={tmp_path / 'data'}"),
+        f"++prompt_config={tmp_path / 'prompt.yaml'}",
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert [row["symbolic_correct"] for row in rows(tmp_path / "out" / "output.jsonl")] == [True, True, False]
+
+
 def test_too_many_failures_stop_it_and_the_next_run_asks_again(place, tmp_path, server, capsys):
     extra = (f"--server_address={server.address}", "++server.max_retries=0", "++server.max_concurrent_requests=1")
     data = rows(place / "data" / "arithmetic" / "test.jsonl")

@@ -38,6 +38,16 @@ class HttpOptions:
     server: Server = field(default_factory=Server)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stumble:
+    """An attempt without an answer; ``passing`` when another one may have more luck."""
+
+    name: str
+    detail: str
+    passing: bool
+    retry_after: str = ""
+
+
 class HttpClient:
     """Many requests at once to one server; what cannot be answered becomes an answer with an error.
 
@@ -114,26 +124,35 @@ class HttpClient:
             time.sleep(min(1.0, self._options.server.startup_timeout / 10))
 
     def _ask(self, request: Request, inference: Inference, stop: threading.Event) -> Answer:
+        """The answer to a request after as many attempts as it needs and may have."""
         started = time.time()
         body = _body(self._options, request, inference)
-        attempt = 0
-        while True:
-            try:
-                response = self._http.post("chat/completions", json=body, timeout=inference.timeout)
-            except httpx.TransportError as error:
-                response, name, detail = None, type(error).__name__, str(error) or type(error).__name__
-            else:
-                if response.is_success:
-                    return _read_answer(request, response, started)
-                self._refuse_bad_key(response)
-                name, detail = f"http_{response.status_code}", response.text[:2000]
-                if response.status_code == 400 and any(words in detail.lower() for words in _CONTEXT_WORDS):
-                    name = CONTEXT_WINDOW_EXCEEDED
-            passing = response is None or response.status_code in _PASSING
-            attempt += 1
-            pause = _pause(attempt, response)
-            if not passing or attempt > self._options.server.max_retries or stop.wait(pause):
-                return failed(request, error=name, detail=detail, started=started, ended=time.time())
+        for attempt in range(self._options.server.max_retries + 1):
+            result = self._attempt(request, body, (started, inference.timeout))
+            if isinstance(result, Answer):
+                return result
+            last_one = attempt == self._options.server.max_retries
+            if not result.passing or last_one or stop.wait(_pause(attempt, result.retry_after)):
+                break
+        return failed(request, error=result.name, detail=result.detail, started=started, ended=time.time())
+
+    def _attempt(self, request: Request, body: dict[str, Any], times: tuple[float, float]) -> Answer | _Stumble:
+        started, timeout = times
+        try:
+            response = self._http.post("chat/completions", json=body, timeout=timeout)
+        except httpx.TransportError as error:
+            return _Stumble(name=type(error).__name__, detail=str(error) or type(error).__name__, passing=True)
+        if response.is_success:
+            return _read_answer(request, response, started)
+        self._refuse_bad_key(response)
+        detail = response.text[:2000]
+        too_long = response.status_code == 400 and any(words in detail.lower() for words in _CONTEXT_WORDS)
+        return _Stumble(
+            name=CONTEXT_WINDOW_EXCEEDED if too_long else f"http_{response.status_code}",
+            detail=detail,
+            passing=response.status_code in _PASSING,
+            retry_after=response.headers.get("Retry-After", ""),
+        )
 
     def _refuse_bad_key(self, response: httpx.Response) -> None:
         if response.status_code in (401, 403):
@@ -216,10 +235,8 @@ def _read_answer(request: Request, response: httpx.Response, started: float) -> 
     )
 
 
-def _pause(attempt: int, response: httpx.Response | None) -> float:
+def _pause(attempt: int, retry_after: str) -> float:
     """Seconds until the next attempt: what the server asks for, else doubling from half a second, with jitter."""
-    if response is not None:
-        wanted = response.headers.get("Retry-After", "")
-        if wanted.isdigit():
-            return min(float(wanted), _LONGEST_PAUSE)
-    return min(0.5 * 2.0 ** (attempt - 1), _LONGEST_PAUSE) * (0.75 + random.random() / 2)
+    if retry_after.isdigit():
+        return min(float(retry_after), _LONGEST_PAUSE)
+    return min(0.5 * 2.0**attempt, _LONGEST_PAUSE) * (0.75 + random.random() / 2)

@@ -17,7 +17,7 @@ class RowLimits(StoppingCriteria):
         self._width = width
         self._limits = torch.tensor(limits)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.BoolTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: object) -> torch.Tensor:
         """Whether each row is at its end."""
         return (input_ids.shape[1] - self._width >= self._limits).to(input_ids.device)
 
@@ -33,16 +33,19 @@ class RowNoise(LogitsProcessor):
     """
 
     def __init__(self, seed: int, positions: Sequence[int]) -> None:
-        self._generators = [_generator(seed, position) for position in positions]
+        self._seeds = [_row_seed(seed, position) for position in positions]
+        self._generators: list[torch.Generator] = []
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
         """Logits ``[rows, vocabulary]`` with noise; what sampling excluded stays at minus infinity."""
-        noise = torch.empty(scores.shape, dtype=torch.float32)
+        if not self._generators:
+            self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
+        noise = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
         for row, generator in zip(noise, self._generators, strict=True):
             row.exponential_(generator=generator)
-        return scores.float() - noise.log().to(scores.device)
+        return scores.float() - noise.log()
 
 
-def _generator(seed: int, position: int) -> torch.Generator:
+def _row_seed(seed: int, position: int) -> int:
     digest = hashlib.sha256(f"{seed}/{position}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return int.from_bytes(digest[:8], "big") >> 1
