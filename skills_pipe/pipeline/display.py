@@ -48,6 +48,8 @@ _EDGE_WORD = {
     EdgeKind.ANY_SUCCEEDED: "after any of",
 }
 
+_PIPE_WIDTH = 1000
+
 _LINES_EVERY = 30.0
 """Seconds between two reports of progress where the output is no terminal."""
 
@@ -104,18 +106,21 @@ def show_runs(
 
 
 def show_status(run: Run, statuses: Mapping[str, JobStatus], *, console: Console | None = None) -> None:
-    """All jobs of a run in a table."""
-    _out(console).print(status_table(run, statuses, now=time.time()))
+    """All jobs of a run in a table, then where their logs are."""
+    out = _out(console)
+    out.print(status_table(run, statuses, now=time.time()))
+    for status in statuses.values():
+        if status.log and status.started_at is not None:
+            out.print(Text(f"{status.job}: {status.log}", style="dim"), soft_wrap=True)
 
 
-def status_table(run: Run, statuses: Mapping[str, JobStatus], *, now: float) -> RenderableType:
-    """Stage, job, state, time, GPU-hours, progress and log of every job of a run."""
+def status_table(run: Run, statuses: Mapping[str, JobStatus], *, now: float) -> Table:
+    """Stage, job, state, time, GPU-hours and progress of every job of a run."""
     with_gpus = any(status.gpus for status in statuses.values())
     columns = ["stage", "job", "state", "elapsed", *(["GPU-h"] if with_gpus else []), "progress"]
     table = Table(*columns, box=None, pad_edge=False, title=str(run), title_justify="left")
     record = run.submission
     actions = record.actions if record else {}
-    details: list[Text] = []
     for stage in run.plan.stages:
         own = [statuses[job.name] for job in run.plan.jobs_of(stage.name) if job.name in statuses]
         if not own:
@@ -125,9 +130,7 @@ def status_table(run: Run, statuses: Mapping[str, JobStatus], *, now: float) -> 
             hours = [f"{status.gpus * (elapsed or 0) / 3600:.2f}"] if with_gpus else []
             note = _progress_text(run.progress(status.job)) if status.state is JobState.RUNNING else status.reason
             table.add_row(stage.name, status.job, _state_text(status.state), _duration(elapsed), *hours, note)
-            if status.log and status.started_at is not None:
-                details.append(Text(f"{status.job}: {status.log}", style="dim", no_wrap=True, overflow="ignore"))
-    return Group(table, *([Text("logs", style="bold"), *details] if details else []))
+    return table
 
 
 class LiveBoard:
@@ -190,7 +193,10 @@ def _live_table(run: Run, statuses: Mapping[str, JobStatus]) -> RenderableType:
 
 
 def _out(console: Console | None) -> Console:
-    return console or Console(highlight=False)
+    if console is not None:
+        return console
+    # A file or a pipe has no width: nothing is cut or wrapped there.
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def _decision_text(decision: Decision, *, changes: bool = True) -> Text:

@@ -136,8 +136,8 @@ class _LocalRun:
                         break
                     self._settle()
                     self._start_ready()
-                    self._collect()
                     self._show()
+                    self._collect()
                     time.sleep(_PAUSE)
             finally:
                 self._kill_all()
