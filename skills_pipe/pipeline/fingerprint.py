@@ -29,7 +29,7 @@ def fingerprint(path: Path) -> str | None:
     """
     if not path.exists():
         # Path.glob takes relative patterns only.
-        matches = sorted(glob.glob(str(path), recursive=True))
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         return f"files:{digest({match: fingerprint(Path(match)) for match in matches})}" if matches else None
     own = _sealed(path)
     if own is not None and own.identity is None:
