@@ -49,7 +49,7 @@ _REPLACED_PACKAGES = ("nemo_skills.training.data_preparation_utils.", "sdp.proce
 
 _HYDRA_KEYS = {"_target_", "_recursive_", "_convert_", "should_run"}
 _SCHEDULING_KEYS = {"max_workers", "chunksize", "in_memory_chunksize", "use_dask"}
-"""How other programs spread the work; it has no bearing on the result, and rows stream through one process here."""
+"""How other programs spread the work of a processor; it has no bearing on the result."""
 
 
 def build(node: Mapping[str, Any], *, where: str, problems: list[UserError]) -> Processor | None:
@@ -75,7 +75,7 @@ def build(node: Mapping[str, Any], *, where: str, problems: list[UserError]) -> 
         if not issubclass(cls, Processor):
             files = {key: arguments.pop(key, None) for key in ("input_manifest_file", "output_manifest_file")}
             return ExternalProcessor(target=cls, arguments=arguments, **files)
-        for key in sorted(_SCHEDULING_KEYS & arguments.keys()):
+        for key in sorted(_SCHEDULING_KEYS & arguments.keys() - {option.name for option in fields(cls)}):
             _LOG.warning("%s of %s has no effect: rows stream through one process", key, where)
             del arguments[key]
         found = _check_arguments(cls, arguments, where=where)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -38,6 +41,29 @@ class Tally:
             "dropped": dict(self.dropped),
             "seconds": round(self.seconds, 3),
         }
+
+
+class Clocked(Generic[T]):
+    """An iterable that knows how long its reader waited for it."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+        self._waited = 0.0
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        start = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self._waited += time.perf_counter() - start
+
+    def take_seconds(self) -> float:
+        """Seconds waited since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
 
 def table(tallies: Iterable[Tally]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,11 @@ from skills_pipe.artifacts.progress import Progress, ProgressReporter
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.prepare.chat import ChatFormat, Turn
 from skills_pipe.training.prepare.jsonl import Row, fingerprint
+from skills_pipe.training.prepare.parallel import map_in_order
 from skills_pipe.training.prepare.processor import Batch, Processor, Workspace, text_of
 from skills_pipe.training.prepare.prompt import Prompt, load_prompt
 from skills_pipe.training.prepare.spool import Spool
-from skills_pipe.training.prepare.tally import Tally
+from skills_pipe.training.prepare.tally import Clocked, Tally
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class _Formatted(Processor):
         input_key: key of the problem.
         metadata: keys to add to every example.
         exclude_optional_keys: leave out the row's other keys.
+        max_workers: processes that format examples; all cores when null.
     """
 
     prompt_config: str | dict[str, Any] | None = None
@@ -43,11 +46,14 @@ class _Formatted(Processor):
     input_key: str = "input"
     metadata: dict[str, Any] | None = None
     exclude_optional_keys: bool = True
+    max_workers: int | None = None
     _prompt: Prompt | None = field(init=False, repr=False, default=None)
     _chat: ChatFormat | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_workers is not None and self.max_workers < 1:
+            raise ConfigError(f"cannot work with {self.max_workers} processes", where="max_workers")
         if self.system_message is not None and (self.prompt_config is None or self.tokenizer is None):
             raise ConfigError(
                 "system_message needs prompt_config and tokenizer", where="system_message", fix="set both as well"
@@ -66,6 +72,20 @@ class _Formatted(Processor):
             )
         else:
             _LOG.warning("no tokenizer: input and output are written as they are, without prompt and chat template")
+
+    @abstractmethod
+    def _examples(self, rows: list[Row]) -> list[Row]:
+        """The examples that rows become."""
+
+    def _format(self, batches: Iterable[list[Row]], tally: Tally) -> Iterator[list[Row]]:
+        """Examples of all batches, in order, by several processes where there is a template to apply."""
+        workers = self.max_workers if self._chat is not None else 1
+        source = Clocked(batches)
+        start = time.perf_counter()
+        for examples in map_in_order(self._examples, source, workers=workers):
+            tally.seconds += time.perf_counter() - start - source.take_seconds()
+            yield examples
+            start = time.perf_counter()
 
     def _inputs(self, rows: list[Row]) -> list[str]:
         """The text before the answer, of each row."""
@@ -96,17 +116,20 @@ class WriteFinalSftManifest(_Formatted):
 
     def _write(self, batches: Iterable[Batch], tally: Tally, before: Tally | None) -> Iterator[Batch]:
         reporter = ProgressReporter()
+        for examples in self._format(self._usable(batches, tally), tally):
+            tally.kept += len(examples)
+            total = max(tally.read, before.kept if before is not None else 0)
+            reporter.report(Progress(done=tally.kept, total=total, unit="rows", note="writing"))
+            yield examples
+
+    def _usable(self, batches: Iterable[Batch], tally: Tally) -> Iterator[list[Row]]:
         seen: set[bytes] = set()
         for batch in batches:
             start = time.perf_counter()
-            rows = [row for row in batch if self._is_usable(row, seen, tally)]
-            examples = self._examples(rows)
             tally.read += len(batch)
-            tally.kept += len(examples)
+            rows = [row for row in batch if self._is_usable(row, seen, tally)]
             tally.seconds += time.perf_counter() - start
-            total = max(tally.read, before.kept if before is not None else 0)
-            reporter.report(Progress(done=tally.read, total=total, unit="rows", note="writing"))
-            yield examples
+            yield rows
 
     def _is_usable(self, row: Row, seen: set[bytes], tally: Tally) -> bool:
         before = len(seen)
@@ -183,11 +206,9 @@ class WriteFinalRLManifest(_Formatted):
         return self._write(batches, workspace.tally(type(self).__name__), Spool(workspace.scratch))
 
     def _write(self, batches: Iterable[Batch], tally: Tally, spool: Spool) -> Iterator[Batch]:
-        for batch in batches:
-            start = time.perf_counter()
-            spool.append(self._examples(batch))
-            tally.read += len(batch)
-            tally.seconds += time.perf_counter() - start
+        for examples in self._format(batches, tally):
+            spool.append(examples)
+            tally.read += len(examples)
         order = list(range(len(spool)))
         if self.do_shuffle:
             random.Random(self.random_seed).shuffle(order)
