@@ -1,19 +1,19 @@
 """The layouts that users bring become the one that programs read.
 
-NeMo-RL 0.5 has flat dataset keys (``data.train_data_path``), later releases one section per dataset (``data.train``);
-some keys have had two names, some values two spellings. After this, there is one of each.
+Datasets are written in two ways, some keys have had two names, some values two spellings. After this, there is one of
+each.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.datasets import Datasets
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.schema.data import DataConfig, DataSection, DatasetConfig, DatasetSection
+from skills_pipe.training.config.schema.data import DataConfig
 from skills_pipe.training.config.schema.policy import (
     MilestonesConfig,
     ObjectConfig,
@@ -22,10 +22,6 @@ from skills_pipe.training.config.schema.policy import (
     TokenizerConfig,
 )
 from skills_pipe.training.config.schema.training import TrainingConfig
-
-FROM_FILES: Final = ("ResponseDataset", "openai_format")
-"""Datasets that are files of rows; any other name is a dataset that knows where its rows are."""
-_OTHER_NAMES: Final = {"prompt_response_dataset": "ResponseDataset"}
 
 
 class Canonical:
@@ -103,78 +99,17 @@ class Canonical:
         return SchedulerConfig(parts=parts, milestones=milestones)
 
     def _data(self, written: Any, config: TrainingConfig) -> DataConfig:
-        section: DataSection = written
-        shared = _shared(section, config.sft.seed)
-        train = self._datasets(section, shared, "train", section.train_data_path, section.train_split or section.split)
-        validation = self._datasets(section, shared, "validation", section.val_data_path, section.val_split)
-        by_name = shared["dataset_name"] not in FROM_FILES
-        if not train and by_name:
-            train = (_dataset(shared, split=section.train_split or section.split),)
-            validation = validation or (_dataset(shared, split=section.val_split),)
-        if not train:
-            self.missing.append(
-                ConfigError("there is no training data", where="data.train_data_path", fix="name a file of rows")
-            )
-        same = {field.name for field in dataclasses.fields(DataConfig)} - {"train", "validation"}
-        values = {name: getattr(section, name) for name in same}
-        values["max_input_seq_length"] = section.max_input_seq_length or config.policy.max_total_sequence_length
-        return DataConfig(train=train, validation=validation, **values)
-
-    def _datasets(
-        self, section: DataSection, shared: dict[str, Any], use: str, path: str | None, split: str | None
-    ) -> tuple[DatasetConfig, ...]:
-        """Datasets for one use, from the flat path or from the section, whichever was set later."""
-        nested = getattr(section, use)
-        own = [_set_keys(item) for item in (nested if isinstance(nested, tuple) else (nested,)) if item is not None]
-        own = [item for item in own if item]
-        flat_key = "data.train_data_path" if use == "train" else "data.val_data_path"
-        names_rows = any("data_path" in item or "dataset_name" in item for item in own)
-        if path is not None:
-            if names_rows:
-                ranks = self._origins.rank(flat_key), self._origins.rank(f"data.{use}")
-                if ranks[0] == ranks[1]:
-                    self._contradiction(flat_key, f"data.{use}")
-                own = [{}] if ranks[0] >= ranks[1] else own
-                path = path if ranks[0] >= ranks[1] else None
-            if path is not None:
-                changes = {"data_path": path} | ({"split": split} if split else {})
-                return (_dataset(shared, **(own[0] if own else {}) | changes),)
-        found = tuple(_dataset(shared, **item) for item in own)
-        for index, dataset in enumerate(found):
-            if dataset.data_path is None and dataset.dataset_name in FROM_FILES:
-                place = f"data.{use}.{index}" if isinstance(nested, tuple) else f"data.{use}"
-                self.missing.append(
-                    ConfigError(f"{place} names no data", where=self._origins.where(place), fix="set its data_path")
-                )
-        return found
+        datasets = Datasets(written, self._origins)
+        data = datasets.config(seed=config.sft.seed, longest=config.policy.max_total_sequence_length)
+        self.problems.extend(datasets.problems)
+        self.missing.extend(datasets.missing)
+        return data
 
     def _contradiction(self, one: str, other: str) -> None:
         places = f"{self._origins.where(one)} and {self._origins.where(other)}"
         self.problems.append(
             ConfigError(f"{one} and {other} say different things", where=places, fix="set one of them")
         )
-
-
-def _shared(section: DataSection, seed: int) -> dict[str, Any]:
-    """What a dataset is unless it says otherwise: from ``data.default``, else from the flat keys, else built in."""
-    values: dict[str, Any] = {field.name: None for field in dataclasses.fields(DatasetConfig)}
-    values |= {"input_key": "input", "output_key": "output", "chat_key": "messages", "tool_key": "tools"}
-    values |= {"processor": "sft_processor", "seed": seed}
-    flat = values.keys() - {"data_path", "split"}
-    values |= {n: v for n in flat if (v := getattr(section, n, None)) is not None}
-    values |= _set_keys(section.default)
-    values["dataset_name"] = _OTHER_NAMES.get(values["dataset_name"], values["dataset_name"])
-    return values
-
-
-def _dataset(shared: dict[str, Any], **changes: Any) -> DatasetConfig:
-    values = shared | changes
-    return DatasetConfig(**values | {"dataset_name": _OTHER_NAMES.get(values["dataset_name"], values["dataset_name"])})
-
-
-def _set_keys(section: DatasetSection | None) -> dict[str, Any]:
-    """What a dataset section says, without what it leaves out."""
-    return {} if section is None else {name: value for name, value in vars(section).items() if value is not None}
 
 
 def _metric_name(name: str | None) -> str | None:
@@ -184,11 +119,7 @@ def _metric_name(name: str | None) -> str | None:
 
 def _needed_divisor(policy: PolicyConfig) -> int:
     """What sequence lengths must be divisible by: context parallelism cuts a sequence in 2 x its size chunks."""
-    backend = policy.megatron_cfg if policy.megatron_cfg.enabled else policy.dtensor_cfg
-    tensor = (
-        policy.megatron_cfg.tensor_model_parallel_size
-        if policy.megatron_cfg.enabled
-        else policy.dtensor_cfg.tensor_parallel_size
-    )
-    context = backend.context_parallel_size
+    fsdp, megatron = policy.dtensor_cfg, policy.megatron_cfg
+    tensor = megatron.tensor_model_parallel_size if megatron.enabled else fsdp.tensor_parallel_size
+    context = megatron.context_parallel_size if megatron.enabled else fsdp.context_parallel_size
     return math.lcm(tensor, 2 * context if context > 1 else 1)

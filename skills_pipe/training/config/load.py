@@ -96,7 +96,7 @@ def _assemble(path: Path | None, texts: Sequence[str]) -> tuple[TrainingConfig |
     found.unknown.extend(reader.unknown)
     found.missing.extend(unresolved.missing)
     found.wrong.extend(unresolved.failed + reader.problems)
-    if not (found.wrong or found.missing or found.unknown):
+    if not (found.wrong or found.missing):
         found.wrong.extend(unresolved.followed + reader.followed)
     if written is None or reader.incomplete:
         return None, found

@@ -50,11 +50,19 @@ def resolve(tree: Any, origins: Origins) -> tuple[dict[str, Any], Unresolved]:
         try:
             OmegaConf.select(tree, key)
         except (OmegaConfBaseException, RecursionError) as error:
-            reason = str(error).splitlines()[0]
             kind = problems.failed if origins.rank(key) > 0 else problems.followed
-            kind.append(ConfigError(f"{key} cannot be resolved: {reason}", where=origins.where(key)))
+            kind.append(_cannot_be_resolved(key, error, origins.where(key)))
             _set(tree, key, UNKNOWN)
-    return _container(tree), problems
+    try:
+        return _container(tree), problems
+    except (OmegaConfBaseException, RecursionError) as error:
+        # The value of a key that has a dot in its name, which no dotted path reaches.
+        raise _cannot_be_resolved("a value", error, None) from error
+
+
+def _cannot_be_resolved(key: str, error: Exception, where: str | None) -> ConfigError:
+    reason = str(error).splitlines()[0]
+    return ConfigError(f"{key} cannot be resolved: {reason}", where=where, fix="check what stands in ${...}")
 
 
 def _register() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config.layouts import FROM_FILES
+from skills_pipe.training.config.datasets import FROM_FILES
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
 

@@ -78,6 +78,12 @@ def test_a_section_without_a_path_refines_the_flat_one():
     assert dataset.input_key == "question"
 
 
+def test_a_flat_path_beside_a_list_of_sections_is_a_contradiction_too(tmp_path):
+    text = "data: {train_data_path: a.jsonl, train: [{input_key: q}, {input_key: p}]}"
+    with pytest.raises(ConfigError, match="say different things"):
+        load(text=text, tmp_path=tmp_path)
+
+
 def test_two_paths_in_one_file_contradict_each_other(tmp_path):
     text = "data:\n  train_data_path: a.jsonl\n  train:\n    data_path: b.jsonl"
     with pytest.raises(ConfigError, match=r"own\.yaml:2 and .*own\.yaml:3.*set one of them"):

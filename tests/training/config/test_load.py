@@ -162,6 +162,18 @@ def test_an_unknown_key_can_be_let_pass_with_a_warning():
     assert config == load()
 
 
+def test_an_interpolation_below_a_key_with_a_dot_is_an_error_not_a_crash(tmp_path):
+    (problem,) = problems_of(text='policy: {hf_config_overrides: {"a.b": "${nowhere}"}}', tmp_path=tmp_path)
+    assert "cannot be resolved" in problem
+
+
+def test_a_followed_mistake_is_named_when_it_is_the_only_one():
+    (problem,) = problems_of("sft.val_batches=x", "sft.val_period=${sft.val_batches}")
+    assert problem.startswith("sft.val_batches must be a whole number")
+    (problem,) = problems_of("sft.val_period=${policy.precision}")
+    assert problem.startswith("sft.val_period must be a whole number, not 'bfloat16'")
+
+
 def test_a_wrong_value_is_an_error_even_when_unknown_keys_pass():
     with pytest.warns(ConfigWarning), pytest.raises(ConfigError, match=r"sft\.seed"):
         load("++sft.speed=9", "sft.seed=x", strict=False)
