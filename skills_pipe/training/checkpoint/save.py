@@ -21,6 +21,7 @@ from skills_pipe.artifacts.names import MANIFEST, step_directory
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint import rng, tensors
+from skills_pipe.training.checkpoint.failures import disk_failures
 from skills_pipe.training.checkpoint.layout import StepFolder
 from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_all, on_first, rank, world_size
@@ -86,9 +87,15 @@ def _begin(temporary: Path, folder: Path, owner: Owner) -> None:
 def _write_rest(
     step: StepFolder, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
 ) -> None:
-    rng.save(step.rng(rank()))
-    if rank() > 0:
-        return
+    with disk_failures():
+        rng.save(step.rng(rank()))
+        if rank() == 0:
+            _write_settings(step, run, trainee, info, position)
+
+
+def _write_settings(
+    step: StepFolder, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
+) -> None:
     step.config.write_text(run.config_yaml, encoding="utf-8")
     step.info.write_text(json.dumps(info.to_json(), indent=2), encoding="utf-8")
     step.position.write_text(json.dumps(asdict(position), indent=2), encoding="utf-8")

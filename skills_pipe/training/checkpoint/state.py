@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # seconds that the programs which only read checkpoints save
+    import torch
+    from torch.optim.lr_scheduler import LRScheduler
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -24,8 +25,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.failures import disk_failures
 from skills_pipe.training.checkpoint.state import Trainee
 
 _OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -38,7 +42,7 @@ def write(state: Mapping[str, Any], folder: Path) -> None:
     Raises:
         CheckpointError: a rank could not write, as when the disk is full.
     """
-    writer = dcp.FileSystemWriter(folder)
+    writer = _Writer(folder)
     try:
         with _alone_is_meant():
             dcp.save(dict(state), storage_writer=writer, no_dist=not dist.is_initialized())
@@ -103,6 +107,13 @@ def _alone_is_meant() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
         yield
+
+
+class _Writer(dcp.FileSystemWriter):
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        # Here, on the rank that failed: an exception loses its cause on its way to the other ranks.
+        with disk_failures():
+            return super().write_data(plan, planner)
 
 
 def _compare(state: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> None:

@@ -1,0 +1,38 @@
+"""The failure of the disk behind what libraries make of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+_RUST = re.compile(r"\(os error (\d+)\)")
+
+
+@contextlib.contextmanager
+def disk_failures() -> Iterator[None]:
+    """Raise the OSError behind a failure, where there is one.
+
+    On a full disk ``torch.save`` raises a RuntimeError about its position in the file, and the tokenizers library an
+    Exception with the number of the error in its text.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _behind(error)
+        if cause is None or cause is error:
+            raise
+        raise OSError(cause.errno, cause.strerror) from error
+
+
+def _behind(error: BaseException) -> OSError | None:
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, OSError):
+            return current
+        found = _RUST.search(str(current))
+        if found:
+            return OSError(int(found[1]), os.strerror(int(found[1])))
+        current = current.__cause__ or current.__context__
+    return None

@@ -1,0 +1,93 @@
+"""Saves a checkpoint again and again, killed with SIGKILL at one file system operation later each time.
+
+``python -m tests.training.checkpoint.killed_save FOLDER [replace]``: prints the number of operations after which a
+save was no longer reached by the kill. Exits with an error as soon as an older checkpoint suffered.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.training.checkpoint.resume import latest_whole
+from tests.training.checkpoint.runs import (
+    equal_models,
+    info_at,
+    new_manager,
+    new_trainee,
+    position_at,
+    save_steps,
+    train,
+)
+
+OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
+
+
+def kill_at(number: int, folder: Path) -> None:
+    """Kill this process just before its ``number``-th operation on a path below ``folder``, or on an open folder."""
+    left = number
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if event not in OPERATIONS or not str(arguments[0]).startswith(str(folder)):
+            return
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    replace = "replace" in sys.argv[2:]
+    torch.set_num_threads(1)
+    old = save_steps(folder, 1, 2) if replace else save_steps(folder, 1)
+    before = {path.name: manifests.read(path).digest for path in sorted(folder.glob("step_*"))}
+    new = new_trainee()
+    train(new, 5)
+    for number in range(10_000):
+        child = os.fork()
+        if child == 0:
+            manager = new_manager(folder)
+            kill_at(number, folder)
+            manager.save(new, info_at(2), position_at(2))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            print(number)
+            return
+        if not os.WIFSIGNALED(status):
+            sys.exit(f"the save ended with status {status} at operation {number}")
+        check(folder, number, before, old.model, new.model)
+
+
+def check(folder: Path, number: int, before: dict[str, str], old: torch.nn.Module, new: torch.nn.Module) -> None:
+    """The next process finds every older step as it was, or the new one whole, and nothing else after it started."""
+    resumed = new_trainee(seed=9)
+    manager = new_manager(folder)
+    manager.resume(resumed)
+    found = latest_whole(folder)
+    manager.close()
+    names = sorted(path.name for path in folder.iterdir())
+    if names not in (["step_1"], ["step_1", "step_2"]):
+        sys.exit(f"operation {number} left {names}")
+    if not equal_models(resumed.model, old) and not equal_models(resumed.model, new):
+        sys.exit(f"operation {number}: {found.path.name} holds neither the old nor the new weights")
+    for name, digest in before.items():
+        manifest = manifests.read(folder / name)
+        replaced = name == "step_2" and equal_models(resumed.model, new)
+        if manifest is None or (manifest.digest != digest and not replaced):
+            sys.exit(f"operation {number} changed {name}")
+    if "step_2" not in before and (folder / "step_2").exists():
+        shutil.rmtree(folder / "step_2")
+
+
+if __name__ == "__main__":
+    main()
