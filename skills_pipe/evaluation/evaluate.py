@@ -33,6 +33,15 @@ METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Work:
+    """The problems and what to ask of the model for each of them, in the same order."""
+
+    settings: EvalSettings
+    rows: Sequence[dict[str, Any]]
+    requests: Sequence[Request]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """One pass over the problems: greedy, or with one seed."""
 
@@ -64,13 +73,13 @@ def evaluate(settings: EvalSettings) -> dict[str, Metrics]:
     """
     prompt = load_prompt(settings.prompt_config, system_message=settings.keys.system_message)
     rows = read_problems(settings)
-    requests = _requests(rows, prompt, settings.data_path)
+    work = _Work(settings=settings, rows=rows, requests=_requests(rows, prompt, settings.data_path))
     _refuse_other_kind(settings)
     runs = _runs(settings, prompt)
     unfinished = [run for run in runs if not run.answers.finished]
     if unfinished:
         manifest_path(settings.output_dir).unlink(missing_ok=True)
-        _generate_all(settings, unfinished, requests, rows)
+        _finish(work, unfinished)
     metrics = folder_metrics(settings.benchmark.name, settings.output_dir, settings.benchmark.metric)
     atomic.write_json(settings.output_dir / METRICS_FILE, metrics)
     manifest.seal(settings.output_dir, kind="eval", facts={"metrics": metrics})
@@ -121,39 +130,36 @@ def _runs(settings: EvalSettings, prompt: Prompt) -> list[_Run]:
     return runs
 
 
-def _generate_all(
-    settings: EvalSettings, runs: Sequence[_Run], requests: Sequence[Request], rows: Sequence[dict[str, Any]]
-) -> None:
+def _finish(work: _Work, runs: Sequence[_Run]) -> None:
     """Answer and grade all runs; the model is loaded only when an answer is missing."""
     client: Client | None = None
     try:
         for run in runs:
-            missing = [request for request in requests if request.position not in run.answers.done]
-            if missing:
-                client = client or open_client(settings)
-                _generate(settings, run, client, (missing, rows))
-            run.answers.publish(_graded(run.answers.in_order(), settings.keys.eval_config))
+            if len(run.answers.done) < len(work.rows):
+                client = client or open_client(work.settings)
+                _generate(work, run, client)
+            run.answers.publish(_graded(run.answers.in_order(), work.settings.keys.eval_config))
     finally:
         if client is not None:
             client.close()
 
 
-def _generate(
-    settings: EvalSettings, run: _Run, client: Client, work: tuple[Sequence[Request], Sequence[dict[str, Any]]]
-) -> None:
-    missing, rows = work
-    allowed = int(settings.keys.server.max_errors * len(rows))
+def _generate(work: _Work, run: _Run, client: Client) -> None:
+    """Ask for the missing answers and put each on disk as it comes."""
+    missing = [request for request in work.requests if request.position not in run.answers.done]
+    total = len(work.rows)
+    share = work.settings.keys.server.max_errors
     errors = 0
-    title = f"{settings.benchmark.name}/{run.output.stem}"
-    with run.answers, Watch(title, total=len(rows), done=len(rows) - len(missing)) as watch:
+    title = f"{work.settings.benchmark.name}/{run.output.stem}"
+    with run.answers, Watch(title, total=total, done=total - len(missing)) as watch:
         for answer in client.generate(missing, run.inference):
-            run.answers.append(answer.position, rows[answer.position] | _fields(answer))
+            run.answers.append(answer.position, work.rows[answer.position] | _fields(answer))
             watch.advance(answer.num_generated_tokens)
             errors += answer.error is not None
-            if errors > allowed:
+            if errors > share * total:
                 raise JobFailed(
-                    f"{errors} of {len(rows)} problems stayed without an answer "
-                    f"(++server.max_errors={settings.keys.server.max_errors}); the last one: {answer.detail}"
+                    f"{errors} of {total} problems stayed without an answer (++server.max_errors={share}); "
+                    f"the last one: {answer.detail}"
                 )
 
 
