@@ -39,7 +39,7 @@ class Origins:
             line = _line_of(file, key)
             if line is not None:
                 return f"the packaged sft.yaml, line {line}" if file == PACKAGED else f"{file}:{line}"
-        return f"after {self.files[0]}" if self.files[0] != PACKAGED else "the packaged sft.yaml"
+        return str(self.files[0]) if self.files[0] != PACKAGED else "the packaged sft.yaml"
 
     def rank(self, key: str) -> int:
         """How late ``key`` was set: 0 in the packaged defaults, 1 in a file, more by an override."""

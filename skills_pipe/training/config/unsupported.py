@@ -13,9 +13,15 @@ from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
 def unsupported(config: TrainingConfig, origins: Origins | None = None) -> list[ConfigError]:
     """Everything that ``config`` asks for and that would change the result if it were ignored."""
     return [
-        ConfigError(f"{key}: {reason}", where=origins.where(key) if origins else None, fix=fix)
+        ConfigError(f"{key}: {reason}", where=_where(key, origins) if origins else None, fix=fix)
         for key, reason, fix in (*_backends(config), *_checkpoints(config), *_batches(config), *_data(config))
     ]
+
+
+def _where(key: str, origins: Origins) -> str:
+    """Where a key was set; one of a dataset may come from the key of the same name that all datasets share."""
+    shared = f"data.{key.rpartition('.')[2]}"
+    return origins.where(shared if key.startswith("data.") and origins.rank(key) == 0 else key)
 
 
 def without_effect(config: TrainingConfig) -> list[str]:

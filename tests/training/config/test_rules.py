@@ -96,3 +96,15 @@ def test_what_is_accepted_without_effect_is_named():
     assert without_effect(load_config(None, NEEDED)) == []
     (sentence,) = without_effect(load_config(None, [*NEEDED, "data.num_workers=10"]))
     assert sentence.startswith("data.num_workers:")
+
+
+def test_a_refusal_names_the_key_that_was_set(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("data:\n  dataset_name: squad")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [NEEDED[0]])
+    assert {problem.where for problem in caught.value.problems} == {f"{path}:2"}
+    path.write_text("data:\n  train:\n    dataset_name: squad")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [NEEDED[0]])
+    assert caught.value.where == f"{path}:3"
