@@ -32,7 +32,8 @@ class ReadData(Processor):
         add_incorrect: take solutions that are marked as incorrect.
         add_unlabeled: take all solutions, marked or not.
         use_judgement: go by the text of ``judgement`` instead of the flag ``symbolic_correct``.
-        keys_to_keep: keys that stay in a row; all of them, and the name of the file, when absent.
+        keys_to_keep: keys that stay in a row; all of them, and the name of a file of
+            generations as ``filename``, when absent.
         deduplicate: keep only the first of rows with the same problem and solution.
         on_bad_row: ``error`` stops at a line that is not a row with these texts; ``skip`` counts and passes over it.
     """
@@ -121,7 +122,7 @@ class ReadData(Processor):
                 if reason is not None:
                     dropped[reason] += 1
                 elif kept_keys is None:
-                    yield row | {"filename": str(path)}
+                    yield row | {"filename": str(path)} if labelled else row
                 else:
                     yield {key: value for key, value in row.items() if key in kept_keys}
 

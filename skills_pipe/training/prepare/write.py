@@ -121,6 +121,7 @@ class WriteFinalSftManifest(_Formatted):
             total = max(tally.read, before.kept if before is not None else 0)
             reporter.report(Progress(done=tally.kept, total=total, unit="rows", note="writing"))
             yield examples
+        reporter.report(Progress(done=tally.kept, total=tally.kept, unit="rows", note="written"), now=True)
 
     def _usable(self, batches: Iterable[Batch], tally: Tally) -> Iterator[list[Row]]:
         seen: set[bytes] = set()

@@ -63,7 +63,8 @@ def test_progress_is_reported_where_the_launcher_says(tmp_path, monkeypatch):
     write_rows(tmp_path / "in.jsonl", [solution(number) for number in range(1500)])
     monkeypatch.setenv(ENV_PROGRESS, str(tmp_path / "progress.json"))
     assert main(arguments(tmp_path)) == 0
-    assert Progress.read(tmp_path / "progress.json").unit == "rows"
+    progress = Progress.read(tmp_path / "progress.json")
+    assert (progress.done, progress.total, progress.unit, progress.note) == (1500, 1500, "rows", "written")
 
 
 def test_no_row_left_is_an_error_that_says_why_and_keeps_what_was_there(tmp_path, capsys):

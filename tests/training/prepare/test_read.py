@@ -124,6 +124,8 @@ def test_only_the_named_keys_and_those_that_formatting_needs_stay(tmp_path):
     (row,) = read(tmp_path)
     assert row["subject"] == "sums"
     assert row["filename"] == str(tmp_path / "a.jsonl")
+    (row,) = read(tmp_path, input_files=None, preprocessed_dataset_files=str(tmp_path / "a.jsonl"))
+    assert "filename" not in row
 
 
 @pytest.mark.parametrize(
