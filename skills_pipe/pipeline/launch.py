@@ -79,7 +79,7 @@ def launch(
             return seen
         submission = _submit(made, cluster, options)
         if not cluster.is_local:
-            _announce(submission, cluster)
+            _announce(submission, made, options)
         elif shows:
             _print_logs(submission, [job.name for job in made.jobs if shows(job)])
         return submission
@@ -130,12 +130,11 @@ def _flags(options: JobOptions) -> SubmitFlags:
     return SubmitFlags(rerun=options.rerun, on_change=options.on_change, explain=options.explain)
 
 
-def _announce(submission: Submission, cluster: ClusterConfig) -> None:
-    ids = ", ".join(submission.job_ids.values())
+def _announce(submission: Submission, plan: Plan, options: JobOptions) -> None:
+    ids = ", ".join(submission.job_ids[job.name] for job in plan.jobs if job.name in submission.job_ids)
     queued = f"queued as {ids}" if ids else "nothing to do"
-    print(
-        f"{submission.expname}: {queued}; `ns status {submission.expname} --cluster={cluster.name}` shows how far it is"
-    )
+    cluster = f" --cluster={options.cluster}" if isinstance(options.cluster, str) else ""
+    print(f"{submission.expname}: {queued}; `ns status {submission.expname}{cluster}` shows how far it is")
 
 
 def _print_logs(submission: Submission, jobs: Sequence[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ClusterConfigError, ConfigError
+from skills_pipe.pipeline.cluster import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.launch import Request
 from skills_pipe.pipeline.overrides import key_of
 from skills_pipe.pipeline.preflight import Finding, error, warning
@@ -42,7 +43,24 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
         return [_finding(problem, request.extras) for problem in problems.problems]
     except ConfigError as problem:
         return [_finding(problem, request.extras)]
-    return _check_steps(request.options, config)
+    return _check_steps(request.options, config) + _check_wandb(config, request.cluster)
+
+
+def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding]:
+    """A trainer that cannot log in to Weights & Biases stops at once, after its wait in the queue."""
+    if not config.logger.wandb_enabled or cluster.is_local:
+        return []
+    try:
+        environment = cluster.environment()
+    except ClusterConfigError:
+        return []  # told by the checks of the cluster
+    if environment.keys() & {"WANDB_API_KEY", "WANDB_MODE"}:
+        return []
+    what = "jobs log to Weights & Biases, and WANDB_API_KEY is not set"
+    fix = "export it, or add --disable_wandb"
+    # Without containers a key in the home folder may do.
+    in_containers = cluster.container_runtime is not ContainerRuntime.NONE
+    return [error(what, fix=fix) if in_containers else warning(what, fix=fix)]
 
 
 def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:

@@ -46,6 +46,7 @@ BASE = {
 def _no_tokens(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "w")
 
 
 def planned(cluster: ClusterConfig = SLURM, **changes: Any) -> Plan:
@@ -207,6 +208,14 @@ def test_steps_that_will_not_be_there_are_told(extras, changes, told):
 def test_multiples_of_the_period_and_the_last_step_are_there(steps):
     last = steps.split(",")[-1]
     assert training_findings(f"++sft.max_num_steps={last}", average_steps=steps) == []
+
+
+def test_a_missing_key_of_weights_and_biases_is_told(monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    assert "error: jobs log to Weights & Biases, and WANDB_API_KEY is not set" in texts(training_findings())
+    assert training_findings(disable_wandb=True) == []
+    monkeypatch.setenv("WANDB_API_KEY", "w")
+    assert training_findings() == []
 
 
 def test_without_training_nothing_is_known_of_steps():
