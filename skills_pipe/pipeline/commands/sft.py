@@ -40,7 +40,7 @@ class SftOptions(JobOptions):
     training_data: str | None = option(
         None, metavar="PATH", help="JSON lines with input and output, or messages; required to train"
     )
-    validation_data: str | None = option(None, metavar="PATH|ID", help="data for validation, in the same form")
+    validation_data: str | None = option(None, metavar="PATH", help="data for validation, in the same form")
     num_gpus: int | None = option(
         None,
         help="GPUs on each node; required on Slurm. On this machine 0, the default, trains in one CPU process, "
@@ -127,6 +127,10 @@ def _check(options: SftOptions, cluster: ClusterConfig) -> None:
         )
     if options.num_gpus is None and options.num_training_jobs and not cluster.is_local:
         raise OptionError("--num_gpus is missing", fix="say how many GPUs of each node to train on")
+    for name in ("training_data", "validation_data"):
+        path = getattr(options, name)
+        if path and not cluster.is_local and not path.startswith("/"):
+            raise OptionError(f"{path} is not an absolute path", where=f"--{name}", fix="write it as jobs see it")
     for name, least in (("num_gpus", 0), ("num_nodes", 1), ("num_training_jobs", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -140,7 +144,7 @@ def _check(options: SftOptions, cluster: ClusterConfig) -> None:
 
 
 def _training_stage(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Stage:
-    data = [cluster.absolute_or_id(path) for path in (options.training_data, options.validation_data) if path]
+    data = [cluster.absolute(path) for path in (options.training_data, options.validation_data) if path]
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
@@ -177,9 +181,9 @@ def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[st
         "policy.megatron_cfg.enabled": megatron,
     }
     if options.training_data:
-        keys["data.train_data_path"] = cluster.absolute_or_id(options.training_data)
+        keys["data.train_data_path"] = cluster.absolute(options.training_data)
     if options.validation_data:
-        keys["data.val_data_path"] = cluster.absolute_or_id(options.validation_data)
+        keys["data.val_data_path"] = cluster.absolute(options.validation_data)
     return tuple(override(key, value) for key, value in {**keys, **_wandb_keys(options, cluster)}.items())
 
 

@@ -146,9 +146,10 @@ def test_keys_of_the_user_come_last_and_so_win():
     assert key(made, "policy.model_name") == "other"
 
 
-def test_validation_data_may_be_an_id_on_the_hub():
-    made = planned(HERE, hf_model="/m", validation_data="org/data")
-    assert key(made, "data.val_data_path") == "org/data"
+def test_data_is_a_path_even_where_it_looks_like_an_id_on_the_hub():
+    made = planned(HERE, hf_model="org/model", training_data="data/d.jsonl")
+    assert key(made, "data.train_data_path") == "/home/me/data/d.jsonl"
+    assert key(made, "policy.model_name") == "org/model"
 
 
 def test_every_job_of_a_chain_writes_to_one_run_of_weights_and_biases():
@@ -215,6 +216,7 @@ def test_layout_and_logging_are_not():
     [
         ({"training_data": None}, "--training_data is missing"),
         ({"num_gpus": None}, "--num_gpus is missing"),
+        ({"training_data": "data/d.jsonl"}, "data/d.jsonl is not an absolute path (--training_data)"),
         ({"num_gpus": -1}, "--num_gpus is -1"),
         ({"num_nodes": 0}, "--num_nodes is 0"),
         ({"num_training_jobs": -1}, "--num_training_jobs is -1"),
