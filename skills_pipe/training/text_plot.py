@@ -7,7 +7,7 @@ from collections.abc import Sequence
 _BRAILLE = 0x2800
 # Bit of the dot at (column, row) inside one character: Unicode 15, section 21.1, Braille Patterns.
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-_LABEL = 9
+_LABEL = 10
 
 
 def line_plot(
@@ -36,11 +36,11 @@ def line_plot(
     for x, y in points:
         column, row = frame.dot(x, y)
         text[row // 4][column // 2] = "x"
-    labels = {0: f"{frame.top:.4g}", height // 2: f"{frame.middle(height):.4g}", height - 1: f"{frame.bottom:.4g}"}
+    labels = frame.labels()
     lines = [f"{labels.get(row, ''):>{_LABEL}}┤{''.join(text[row])}".rstrip() for row in range(height)]
     lines.append(" " * _LABEL + "└" + "─" * columns)
-    first, last = f"{frame.left:g}", f"{frame.right:g}"
-    lines.append(" " * (_LABEL + 1) + first + last.rjust(columns - len(first)))
+    first, last = f"{frame.left:g}", f"{frame.right:g}" if frame.left < frame.right else ""
+    lines.append((" " * (_LABEL + 1) + first + last.rjust(columns - len(first))).rstrip())
     return "\n".join(lines)
 
 
@@ -50,15 +50,20 @@ class _Frame:
     def __init__(self, pairs: Sequence[tuple[float, float]], *, columns: int, rows: int) -> None:
         self.left, self.right = min(x for x, _ in pairs), max(x for x, _ in pairs)
         self.bottom, self.top = min(y for _, y in pairs), max(y for _, y in pairs)
-        self._across = (columns * 2 - 1) / ((self.right - self.left) or 1.0)
-        self._down = (rows * 4 - 1) / ((self.top - self.bottom) or 1.0)
+        self._columns, self._rows = columns, rows
 
     def dot(self, x: float, y: float) -> tuple[int, int]:
-        return round((x - self.left) * self._across), round((self.top - y) * self._down)
+        across = (x - self.left) / ((self.right - self.left) or 1.0)
+        down = (self.top - y) / ((self.top - self.bottom) or 1.0)
+        return round(across * (self._columns * 2 - 1)), round(down * (self._rows * 4 - 1))
 
-    def middle(self, rows: int) -> float:
-        """Value in the middle of row ``rows // 2``."""
-        return self.top - (rows // 2 * 4 + 1.5) / self._down
+    def labels(self) -> dict[int, str]:
+        """Values of the first, the middle and the last row."""
+        if self.bottom == self.top:
+            return {0: f"{self.top:.4g}"}
+        row = self._rows // 2
+        middle = self.top - (row * 4 + 1.5) / (self._rows * 4 - 1) * (self.top - self.bottom)
+        return {row: f"{middle:.4g}", self._rows - 1: f"{self.bottom:.4g}", 0: f"{self.top:.4g}"}
 
 
 def _between(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
