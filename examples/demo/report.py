@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skills_pipe.artifacts.atomic import write_json
-from skills_pipe.training.curves import draw_terminal
+from skills_pipe.training.curves import Curves, draw_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Figures:
 def show_report(figures: Figures, folder: Path) -> None:
     """Print the curve, the table and the places, and write ``result.json``."""
     console = Console()
-    draw_terminal(folder / "training-logs" / "metrics.jsonl")
+    print(draw_text(Curves.read(folder / "training-logs" / "metrics.jsonl")))
     table = Table(title="arithmetic word problems with operand pairs that training never saw")
     table.add_column("model")
     table.add_column("accuracy", justify="right")

@@ -36,7 +36,8 @@ TRAINING_ARGUMENTS = f"""
     ++checkpointing.keep_top_k=null
     ++checkpointing.stop_after_steps=400
 """
-EVALUATION_ARGUMENTS = "++prompt_config=generic/default ++inference.tokens_to_generate=64"
+PROMPT = Path(__file__).with_name("prompt.yaml").resolve()
+EVALUATION_ARGUMENTS = f"++prompt_config={PROMPT} ++inference.tokens_to_generate=64"
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def run_pipeline(folder: Path) -> None:
         prepare_data(
             ctx=wrap_arguments(
                 f"++input_files={folder}/generations/{name}/output-rs*.jsonl ++output_path={folder}/{name}.jsonl "
-                f"++prompt_config=generic/default ++tokenizer={base}"
+                f"++prompt_config={PROMPT} ++tokenizer={base}"
             ),
             expname=f"demo-data-{name}",
         )
