@@ -273,7 +273,7 @@ def _installed(job: Job) -> tuple[str, ...]:
     if not text:
         return job.command.argv
     script = (
-        'mark="/tmp/.installed-$SLURM_JOB_ID-$SLURM_STEP_ID-${SLURM_RESTART_COUNT:-0}"; '
+        'mark="/tmp/.installed-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_NODEID-${SLURM_RESTART_COUNT:-0}"; '
         'if [ "$SLURM_LOCALID" = 0 ]; then '
         '( eval "$0" ) && echo ok > "$mark" || echo failed > "$mark"; fi; '
         'until [ -s "$mark" ]; do sleep 0.2; done; '

@@ -49,13 +49,19 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 """
 _NODE = (
-    "NodeName=node{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=4000 Gres=gpu:2"
+    "NodeName=node{number} NodeHostname=node{number} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=4000 Gres=gpu:2"
     " State=UNKNOWN\n"
 )
 _PARTITIONS = """\
 PartitionName=batch Nodes=node[1-{nodes}] Default=YES DefaultTime=00:10:00 OverSubscribe=YES:4 State=UP
 PartitionName=cpu Nodes=node[1-{nodes}] DefaultTime=00:10:00 OverSubscribe=YES:8 State=UP
 """
+
+# Each node has a name of its own that resolves, as ranks expect which look for the first of them.
+_AS_NODE = (
+    *("--uts", "--mount", "--propagation", "slave", "bash", "-c"),
+    'hostname "$0" && mount --bind "$1" /etc/hosts && PATH="$PATH:/usr/sbin:/sbin" exec slurmd -D -N "$0" -f "$2"',
+)
 
 
 def why_not() -> str | None:
@@ -88,7 +94,7 @@ class SlurmCluster:
             self._until(["munge", "-S", f"{self.base}/munge.sock", "-n"], lambda out: bool(out))
             self._start("slurmctld", "-D", "-f", str(self.conf))
             for number in range(1, self.nodes + 1):
-                self._start("slurmd", "-D", "-N", f"node{number}", "-f", str(self.conf))
+                self._start("unshare", *_AS_NODE, f"node{number}", str(self.base / "hosts"), str(self.conf))
             self._until(
                 ["sinfo", "-h", "-N", "-p", "batch", "-o", "%t"], lambda out: out.split() == ["idle"] * self.nodes
             )
@@ -127,11 +133,13 @@ class SlurmCluster:
         host = socket.gethostname().partition(".")[0]
         text = _SLURM_CONF.format(base=self.base, host=host, port=ports[0])
         for number in range(1, self.nodes + 1):
-            text += _NODE.format(number=number, host=host, port=ports[number])
+            text += _NODE.format(number=number, port=ports[number])
         self.conf.write_text(text + _PARTITIONS.format(nodes=self.nodes))
         (self.base / "gres.conf").write_text(
             f"NodeName=node[1-{self.nodes}] Name=gpu AutoDetect=off File={self.base}/gpu[0-1]\n"
         )
+        names = "".join(f" node{number}" for number in range(1, self.nodes + 1))
+        (self.base / "hosts").write_text(f"127.0.0.1 localhost {host}{names}\n")
         (self.base / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
     def _start(self, program: str, *words: str) -> None:
