@@ -123,7 +123,12 @@ def _checkpoint_manager(config: TrainingConfig, parts: Parts) -> CheckpointManag
         keep_latest_k=settings.ft_keep_latest_k,
         save_period=settings.save_period or None,
     )
-    return CheckpointManager(Path(settings.checkpoint_dir), run=description, retention=retention)
+    return CheckpointManager(
+        Path(settings.checkpoint_dir),
+        run=description,
+        retention=retention,
+        accept_changes=settings.on_change == "continue",
+    )
 
 
 def _stop_tokens(parts: Parts) -> tuple[int, ...]:

@@ -180,7 +180,7 @@ def test_a_finished_run_has_nothing_left_to_do(whole, dropout_model, chat_data, 
 
 
 def test_a_deadline_that_is_too_near_saves_and_continues(tiny_model_folder, chat_data, tmp_path, monkeypatch):
-    monkeypatch.setenv(ENV_DEADLINE, str(time.time() + 0.1))
+    monkeypatch.setenv(ENV_DEADLINE, str(time.time()))
     assert main(arguments(tiny_model_folder, chat_data, tmp_path)) == 75
     assert (verdict(tmp_path).outcome, verdict(tmp_path).step) == (Outcome.CONTINUE, 1)
     assert "time of this job" in verdict(tmp_path).reason
@@ -258,6 +258,16 @@ def test_another_batch_size_cannot_go_on_from_a_checkpoint(tiny_model_folder, ch
     assert main([*settings, "checkpointing.stop_after_steps=2"]) == 75
     assert main([*settings, "policy.train_global_batch_size=4"]) == 2
     assert "step_2 was trained with global batches of 8" in capsys.readouterr().err
+
+
+def test_other_data_are_refused_until_the_user_says_to_go_on(tiny_model_folder, chat_data, tmp_path, capsys):
+    assert main([*arguments(tiny_model_folder, chat_data, tmp_path), "checkpointing.stop_after_steps=2"]) == 75
+    others = arguments(tiny_model_folder, write_jsonl(tmp_path / "other.jsonl", chat_rows(64, seed=7)), tmp_path)
+
+    assert main(others) == 2
+    assert "the training data changed since step_2" in capsys.readouterr().err
+    assert main([*others, "checkpointing.on_change=continue"]) == 0
+    assert (verdict(tmp_path).step, saved_steps(tmp_path)) == (10, [5, 10])
 
 
 def wait_for_step(process: subprocess.Popen, output: Path, step: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
 
 IGNORED = -100
 """Label of a position that is not supervised."""
@@ -21,11 +21,13 @@ class SupervisedLoss(nn.Module):
     """A causal language model whose forward gives the loss of one packed row.
 
     The wrapper is what gets sharded, so that the output layer's weight is whole when the loss needs it. It also holds
-    the three conditions under which packed documents stay apart: position ids that restart, no cache, no mask.
+    the conditions under which packed documents stay apart: our attention, position ids that restart, no cache and no
+    mask.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
+        model.set_attn_implementation(IMPLEMENTATION)
         self.model = model
 
     def forward(

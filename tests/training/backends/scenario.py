@@ -14,7 +14,6 @@ from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.dataset import Example, SftDataset
 from skills_pipe.training.distributed import World, join
-from skills_pipe.training.models.attention import IMPLEMENTATION
 from tests.training.tiny import tiny_model
 
 BATCH = 8
@@ -52,9 +51,7 @@ def dataset(documents: int = BATCH * STEPS, seed: int = 5) -> SftDataset:
 
 
 def make_backend(settings: FsdpSettings, world: World, architecture: str = "llama", **changes) -> FsdpBackend:
-    model = tiny_model(architecture, **changes)
-    model.set_attn_implementation(IMPLEMENTATION)
-    return FsdpBackend(model, settings, world)
+    return FsdpBackend(tiny_model(architecture, **changes), settings, world)
 
 
 def train(settings: FsdpSettings, world: World, batches: BatchSettings, architecture: str = "llama") -> Found:

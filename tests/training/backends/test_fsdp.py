@@ -17,7 +17,7 @@ from skills_pipe.training.backends.fsdp.shard import data_mesh, shard
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
+from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.loss import SupervisedLoss
 from tests.training.backends.scenario import ADAMW, BATCH, PACKED, SCENARIOS, Found, dataset, make_backend, train
 from tests.training.launch import run, torchrun
@@ -160,8 +160,6 @@ def one_rank_group():
 @pytest.mark.parametrize("tied", [False, True])
 def test_lent_copies_give_the_bits_of_fsdp_over_one_rank(one_rank_group, tied):
     plain, sharded = (tiny_model("llama", tie_word_embeddings=tied) for _ in range(2))
-    for model in (plain, sharded):
-        model.set_attn_implementation(IMPLEMENTATION)
     losses = SupervisedLoss(plain), SupervisedLoss(sharded)
     shard(losses[1], data_mesh("cpu", 1, 1), torch.bfloat16)
 

@@ -71,7 +71,6 @@ def test_loss_and_gradients_of_a_packed_row_equal_the_sum_over_documents(archite
         labels[0, start : start + length - 1] = ids[0, start + 1 : start + length]
         start += length
     packed, alone = tiny_model(architecture), tiny_model(architecture)
-    packed.set_attn_implementation(IMPLEMENTATION)
 
     loss = SupervisedLoss(packed)(ids, positions, labels, documents, scale=1 / 75)
     loss.backward()

@@ -60,3 +60,7 @@ class CheckpointingConfig:
         int | None,
         Key("Save and end this job, as if its time were over, after so many steps of its own; null: never.", minimum=1),
     ]
+    on_change: Annotated[
+        Literal["refuse", "continue"],
+        Key("A latest checkpoint of another base model, data set or seed: refuse it, or go on from its weights."),
+    ]
