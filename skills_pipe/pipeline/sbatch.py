@@ -135,6 +135,10 @@ def _prologue(job: Job, run: Run) -> list[str]:
         'export USER="${USER:-$(id -un)}"',
         'export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"',
         f"run={quote(str(run.folder))}",
+        f"job={quote(job.name)}",
+        # Slurm forgets how a job ended; the run does not.
+        'rm -f "$run/exits/$job"',
+        """trap 'echo "$?" > "$run/exits/$job"' EXIT""",
         f'if [ -r "$run/{SECRETS}" ]; then . "$run/{SECRETS}"; fi',
     ]
 
@@ -160,7 +164,6 @@ def _chain_prologue(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> l
     output = plan.stage(job.stage).output
     folder = seen_by_cluster(output, plan, cluster, run) if output else str(run.folder)
     return [
-        f"job={quote(job.name)}",
         f"checkpoints={quote(folder)}",
         f"chain={quote(f'{run.folder}/chain/{job.stage}')}",
         f'for note in "$run/{ALL_STOPPED}" "$chain.stopped"; do',
@@ -192,7 +195,9 @@ def _step(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
         f"--nodes={nodes}",
         f"--ntasks={nodes * tasks}",
         f"--ntasks-per-node={tasks}",
-        "--kill-on-bad-exit=1",
+        # Ranks of a training job end one by one with 75: the first must not take the others along, the verdict's
+        # writer among them. After a crash the rest is given a minute.
+        f"--kill-on-bad-exit={0 if job.segment else 1}",
         "--wait=60",
         f"--output={step_log}",
         "--open-mode=append",

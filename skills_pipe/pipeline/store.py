@@ -9,6 +9,7 @@
     verdicts/ progress/  written by the jobs
     save-now/            a file here asks a job to save and end
     chain/               why a chain of training jobs was stopped
+    exits/               exit codes, written by batch scripts
 """
 
 from __future__ import annotations
@@ -130,6 +131,13 @@ class Run:
         """How far a job says it is."""
         return Progress.read(self.progress_path(job))
 
+    def exit_code(self, job: str) -> int | None:
+        """The exit code that a batch script has left, None when it has not ended (or was killed)."""
+        try:
+            return int((self.folder / "exits" / job).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
     def identity_path(self, stage: str) -> Path:
         """File with the identity of a stage."""
         return self.folder / "identities" / f"{stage}.json"
@@ -148,7 +156,7 @@ class Run:
 
     def make_folders(self) -> None:
         """Make the folders that jobs write to."""
-        for name in ("events", "identities", "scripts", "verdicts", "progress", "save-now", "chain"):
+        for name in ("events", "identities", "scripts", "verdicts", "progress", "save-now", "chain", "exits"):
             (self.folder / name).mkdir(exist_ok=True)
 
     def event_log(self) -> EventLog:

@@ -97,6 +97,7 @@ def test_two_crashes_in_a_row_without_a_new_step_stop_the_chain(cluster, tmp_pat
     assert len(list((tmp_path / "checkpoints").glob("job-*"))) == 2
 
 
+@pytest.mark.slow
 def test_negative_control_crashes_that_each_made_a_step_do_not(cluster, tmp_path):
     submission = submit(training_plan(tmp_path, *["step-and-crash"] * 3, "finish", jobs=4, total=9), cluster)
     assert list(ended(submission).values()) == [S.FAILED] * 3 + [S.SUCCEEDED] * 2
@@ -226,3 +227,32 @@ def test_logs_are_where_the_record_says(cluster, tmp_path):
     run = Run(submission.run_dir)
     assert Path(run.submission.logs["a"]).read_text() == "hello\n"
     assert RunStore(Path(cluster.job_dir)).latest("exp").folder == submission.run_dir
+
+
+def test_the_first_rank_that_ends_does_not_take_the_writer_of_the_verdict_along(cluster, tmp_path):
+    """Rank 0 is still at it when rank 1 has ended with 75."""
+    verdict = '{"outcome": "continue", "step": 1, "reason": "slow"}'
+    late = f"[ $SLURM_PROCID = 1 ] || {{ sleep 1; echo '{verdict}' > $SKILLS_PIPE_VERDICT_FILE; }}; exit 75"
+    plan = training_plan(tmp_path, "finish", jobs=1)
+    ranks = replace(
+        plan.jobs[0],
+        command=replace(plan.jobs[0].command, argv=shell(late), launch=Launch.PER_GPU),
+        resources=Resources(num_gpus=2),
+    )
+    submission = submit(replace(plan, jobs=(ranks, plan.jobs[1])), cluster)
+    assert ended(submission) == {"sft-0": S.CONTINUED, "convert": S.CANCELLED}
+
+
+@pytest.mark.parametrize(("text", "state"), [("0\n", S.SUCCEEDED), ("3\n", S.FAILED), (None, S.LOST)])
+def test_what_slurm_has_forgotten_is_told_by_what_the_job_has_left(cluster, tmp_path, text, state):
+    submission = submit(plan_of(job("a", shell("true"), tmp_path)), cluster)
+    until(lambda: not queue(), "the job has ended")
+    run = Run(submission.run_dir)
+    assert run.exit_code("a") == 0
+    unknown = replace(run.submission, job_ids={"a": "999999"})
+    run.write_submission(unknown)
+    if text is None:
+        (run.folder / "exits" / "a").unlink()
+    else:
+        (run.folder / "exits" / "a").write_text(text)
+    assert submission.states() == {"a": state}

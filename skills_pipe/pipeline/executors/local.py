@@ -36,7 +36,7 @@ _PAUSE = 0.05
 """Seconds between two looks at the running jobs."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LocalExecutor:
     """Jobs as processes here.
 
@@ -103,7 +103,7 @@ def log_path(job: Job, run: Run) -> Path:
     return Path(job.log_dir).absolute() / f"main_{job.name}_local-{run.number}.log"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Running:
     process: subprocess.Popen[bytes]
     gpus: tuple[str, ...]

@@ -86,15 +86,12 @@ class SlurmExecutor:
         told |= _sacct(missing) if missing else {}
         log = run.event_log()
         for job_id, status in open_jobs.items():
-            if job_id not in told:
-                lost = replace(status, state=JobState.LOST, reason="Slurm does not know it any more")
-                known[status.job] = _by_verdict(run, lost)
-                continue
-            new = _by_verdict(run, replace(status, **told[job_id]))
+            fields = told.get(job_id) or _left_behind(run, status.job)
+            new = _by_verdict(run, replace(status, **fields))
             known[status.job] = new
             if new.state is JobState.RUNNING and status.state is JobState.PENDING:
                 record_start(log, new)
-            if new.state.ended:
+            if new.state.ended and new.state is not JobState.LOST:
                 record_end(log, new)
         return known
 
@@ -127,6 +124,14 @@ class SlurmExecutor:
             job_ids=dict(ids),
             logs={job.name: log_paths(job, plan, cluster, run)[1].replace("%j", ids[job.name]) for job in plan.jobs},
         )
+
+
+def _left_behind(run: Run, job: str) -> dict[str, Any]:
+    """What is known of a job that Slurm has forgotten: the exit code that its script has left."""
+    code = run.exit_code(job)
+    if code is None:
+        return {"state": JobState.LOST, "reason": "Slurm does not know it any more"}
+    return {"state": JobState.SUCCEEDED if code == 0 else JobState.FAILED, "exit_code": code}
 
 
 def _by_verdict(run: Run, status: JobStatus) -> JobStatus:

@@ -22,6 +22,9 @@ export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 export USER="${USER:-$(id -un)}"
 export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"
 run=/lustre/jobs/experiments/my-exp/run-3
+job=my-exp-sft-0
+rm -f "$run/exits/$job"
+trap 'echo "$?" > "$run/exits/$job"' EXIT
 if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
 
 export PYTHONUNBUFFERED=1
@@ -32,7 +35,6 @@ export SKILLS_PIPE_VERDICT_FILE=/lustre/jobs/experiments/my-exp/run-3/verdicts/m
 export SKILLS_PIPE_SAVE_NOW_FILE=/lustre/jobs/experiments/my-exp/run-3/save-now/my-exp-sft-0
 export PATH=PYTHON_BIN:"$PATH"
 
-job=my-exp-sft-0
 checkpoints=/workspace/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
 for note in "$run/chain/all.stopped" "$chain.stopped"; do
@@ -55,7 +57,7 @@ export SUBMITIT_EXECUTOR=slurm
 interrupted=
 trap 'touch "$run/save-now/$job"; interrupted=1' USR1
 trap 'interrupted=1' TERM
-srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=1 --wait=60 --output=/workspace/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --chdir=CODE python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
+srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/workspace/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --chdir=CODE python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
 while :; do
   interrupted=
   wait $!

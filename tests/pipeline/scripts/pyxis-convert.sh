@@ -20,6 +20,9 @@ export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 export USER="${USER:-$(id -un)}"
 export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"
 run=/lustre/jobs/experiments/my-exp/run-3
+job=my-exp-convert-final-ckpt
+rm -f "$run/exits/$job"
+trap 'echo "$?" > "$run/exits/$job"' EXIT
 if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
 
 export PYTHONUNBUFFERED=1

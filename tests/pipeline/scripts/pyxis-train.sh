@@ -25,6 +25,9 @@ export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 export USER="${USER:-$(id -un)}"
 export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"
 run=/lustre/jobs/experiments/my-exp/run-3
+job=my-exp-sft-0
+rm -f "$run/exits/$job"
+trap 'echo "$?" > "$run/exits/$job"' EXIT
 if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
 
 export PYTHONUNBUFFERED=1
@@ -35,7 +38,6 @@ export SKILLS_PIPE_VERDICT_FILE=/nemo_run/verdicts/my-exp-sft-0.json
 export SKILLS_PIPE_SAVE_NOW_FILE=/nemo_run/save-now/my-exp-sft-0
 export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
 
-job=my-exp-sft-0
 checkpoints=/lustre/work/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
 for note in "$run/chain/all.stopped" "$chain.stopped"; do
@@ -58,7 +60,7 @@ export SUBMITIT_EXECUTOR=slurm
 interrupted=
 trap 'touch "$run/save-now/$job"; interrupted=1' USR1
 trap 'interrupted=1' TERM
-srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=1 --wait=60 --output=/lustre/work/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
+srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/work/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
 while :; do
   interrupted=
   wait $!
