@@ -27,6 +27,7 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.hf_folder import KIND, LINEAGE, publish_model, run_main, size_in_bytes
 from skills_pipe.training.checkpoint.safetensors_file import (
     INDEX,
+    PIECE,
     Tensor,
     read_pieces,
     read_tensors,
@@ -68,8 +69,10 @@ def average(wanted: Average) -> Path:
     models = [read_tensors(folder) for folder in folders]
     _check_tensors(folders, models)
 
+    mean = _Mean(len(models))
+
     def produce(tensor: Tensor) -> Iterator[torch.Tensor]:
-        return _mean([model[tensor.name] for model in models])
+        return mean.of([model[tensor.name] for model in models])
 
     label = ",".join(str(step) for step in steps)
     with publish_model(wanted.output) as temporary:
@@ -167,18 +170,31 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return all(torch.equal(a, b) for a, b in zip(read_pieces(one), read_pieces(other), strict=True))
 
 
-def _mean(copies: Sequence[Tensor]) -> Iterator[torch.Tensor]:
-    """The mean of one tensor over the models; integers, which are equal, as they are."""
-    dtype = copies[0].dtype
-    if not dtype.is_floating_point:
-        yield from read_pieces(copies[0])
-        return
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    for pieces in zip(*(read_pieces(copy) for copy in copies), strict=True):
-        total = pieces[0].to(wide, copy=True)
-        for piece in pieces[1:]:
-            total.add_(piece)
-        yield total.div_(len(copies)).to(dtype)
+class _Mean:
+    """Averages tensors one after the other in the same few buffers: new ones for each would fragment the heap."""
+
+    def __init__(self, models: int) -> None:
+        self._read = [bytearray(PIECE) for _ in range(models)]
+        # A piece of a 16-bit type takes twice its bytes while it is summed.
+        self._sum = torch.empty(2 * PIECE, dtype=torch.uint8)
+        self._next = torch.empty(2 * PIECE, dtype=torch.uint8)
+        self._rounded = torch.empty(PIECE, dtype=torch.uint8)
+
+    def of(self, copies: Sequence[Tensor]) -> Iterator[torch.Tensor]:
+        """The mean of one tensor over the models; integers, which are equal, as they are."""
+        dtype = copies[0].dtype
+        if not dtype.is_floating_point:
+            yield from read_pieces(copies[0], self._read[0])
+            return
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        readers = (read_pieces(copy, buffer) for copy, buffer in zip(copies, self._read, strict=True))
+        for pieces in zip(*readers, strict=True):
+            total = self._sum.view(wide)[: len(pieces[0])].copy_(pieces[0])
+            for piece in pieces[1:]:
+                # Widened into a buffer first: an addition of two dtypes would make a copy by itself.
+                total.add_(self._next.view(wide)[: len(piece)].copy_(piece))
+            total.div_(len(copies))
+            yield total if wide == dtype else self._rounded.view(dtype)[: len(total)].copy_(total)
 
 
 def _copy_side_files(source: Path, target: Path) -> None:

@@ -31,7 +31,7 @@ from skills_pipe.training.checkpoint.hf_folder import KIND, LINEAGE, publish_mod
 from skills_pipe.training.checkpoint.layout import StepFolder, find_checkpoints, step_folders, whole_steps
 from skills_pipe.training.checkpoint.resume import check_files
 from skills_pipe.training.checkpoint.retention import Retention, names
-from skills_pipe.training.checkpoint.safetensors_file import Tensor, with_dtype, write_model
+from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, with_dtype, write_model
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,9 +70,12 @@ def export(wanted: Export) -> Path:
     weights = StoredWeights(step.weights)
     tensors = [with_dtype(tensor, DTYPES[name]) for tensor in weights.tensors.values()]
 
+    # One buffer for all pieces: a new one for each would fragment the heap.
+    buffer = torch.empty(PIECE // DTYPES[name].itemsize, dtype=DTYPES[name])
+
     def produce(tensor: Tensor) -> Iterator[torch.Tensor]:
         for piece in weights.pieces(tensor.name):
-            yield piece.to(tensor.dtype)
+            yield from (piece,) if piece.dtype == tensor.dtype else _into(buffer, piece)
 
     with publish_model(wanted.output) as folder:
         records = write_model(folder, tensors, produce, max_shard_size=wanted.max_shard_size)
@@ -128,6 +131,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_shard_size=given.max_shard_size,
     )
     return run_main(lambda: print(f"exported to {export(wanted)}"))
+
+
+def _into(buffer: torch.Tensor, piece: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The piece in the buffer's dtype, in parts that the buffer can hold."""
+    for part in piece.split(len(buffer)):
+        yield buffer[: len(part)].copy_(part)
 
 
 def _only_for_training(name: str) -> bool:

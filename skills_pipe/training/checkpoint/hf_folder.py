@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import publish_directory
 from skills_pipe.errors import CheckpointError, UserError
@@ -33,7 +35,9 @@ def publish_model(output: Path) -> Iterator[Path]:
 
 
 def run_main(program: Callable[[], None]) -> int:
-    """Exit code of a command line program: 0, or that of a user error after its line."""
+    """Exit code of a program that streams weights: 0, or that of a user error after its line."""
+    # Between a read and a write there is little to compute; more threads would only wait for each other.
+    torch.set_num_threads(1)
     try:
         program()
     except UserError as error:

@@ -85,11 +85,15 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return {tensor.name: tensor for name in names for tensor in _read_header(folder / name)}
 
 
-def read_pieces(tensor: Tensor) -> Iterator[torch.Tensor]:
-    """The values of a tensor on disk, piece by piece; each piece overwrites the one before it."""
+def read_pieces(tensor: Tensor, buffer: bytearray | None = None) -> Iterator[torch.Tensor]:
+    """The values of a tensor on disk, piece by piece; each piece overwrites the one before it.
+
+    ``buffer``, of :data:`PIECE` bytes, can serve many tensors: one for each would fragment the heap.
+    """
     if tensor.path is None:
         raise ValueError(f"{tensor.name} lies in no file")
-    buffer = bytearray(min(PIECE, tensor.size))
+    if buffer is None:
+        buffer = bytearray(min(PIECE, tensor.size))
     with open(tensor.path, "rb", buffering=0) as file:
         for start in range(0, tensor.size, PIECE):
             count = min(PIECE, tensor.size - start)

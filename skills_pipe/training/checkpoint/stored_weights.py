@@ -42,6 +42,7 @@ class StoredWeights:
         metadata = dcp.FileSystemReader(folder).read_metadata()
         self._blocks: dict[str, list[_Block]] = {}
         self._tensors: dict[str, Tensor] = {}
+        self._buffer = bytearray(PIECE)
         for name, stored in metadata.state_dict_metadata.items():
             if not isinstance(stored, TensorStorageMetadata):
                 continue
@@ -66,11 +67,11 @@ class StoredWeights:
         return dict(self._tensors)
 
     def pieces(self, name: str) -> Iterator[torch.Tensor]:
-        """The values of a tensor in row-major order, flat, in its stored dtype."""
+        """The values of a tensor in row-major order, flat, in its stored dtype; a piece overwrites the one before."""
         tensor, blocks = self._tensors[name], self._blocks[name]
         if all(block.shape[1:] == tensor.shape[1:] for block in blocks):
             for block in blocks:
-                yield from _stream(block, tensor.dtype)
+                yield from _stream(block, tensor.dtype, self._buffer)
             return
         # Split along another dimension than the first: the rows of several blocks interleave.
         whole = torch.empty(tensor.shape, dtype=tensor.dtype)
@@ -84,7 +85,7 @@ def _place(storage: Any, name: str, offsets: torch.Size) -> Any:
     return storage[MetadataIndex(name, offsets)]
 
 
-def _stream(block: _Block, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+def _stream(block: _Block, dtype: torch.dtype, buffer: bytearray) -> Iterator[torch.Tensor]:
     with open(block.path, "rb") as file:
         region = _Region(file, block.start, block.length)
         # A fake tensor has the shape and strides of the stored one and knows where its bytes lie, but reads none.
@@ -95,7 +96,6 @@ def _stream(block: _Block, dtype: torch.dtype) -> Iterator[torch.Tensor]:
             return
         first = stored.untyped_storage()._checkpoint_offset + stored.storage_offset() * dtype.itemsize
         size = stored.numel() * dtype.itemsize
-        buffer = bytearray(min(PIECE, size))
         for start in range(0, size, PIECE):
             count = min(PIECE, size - start)
             view = memoryview(buffer)[:count]
