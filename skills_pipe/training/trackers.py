@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -22,19 +23,29 @@ class Tracker(Protocol):
         """Flush and end the run."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """What a service is started with: its package, the settings, and the run that goes on."""
+
+    module: ModuleType
+    config: LoggerConfig
+    resumed_step: int
+    run_config: Mapping[str, Any]
+
+
 def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mapping[str, Any]) -> list[Tracker]:
     """The services that ``config`` enables, started.
 
     Raises:
         ConfigError: packages are missing; all of them are named.
     """
-    chosen = [
-        (config.tensorboard_enabled, "tensorboard", "torch.utils.tensorboard"),
-        (config.wandb_enabled, "wandb", "wandb"),
-        (config.mlflow_enabled, "mlflow", "mlflow"),
-        (config.swanlab_enabled, "swanlab", "swanlab"),
+    services: list[tuple[bool, str, str, Callable[[_Start], Tracker]]] = [
+        (config.tensorboard_enabled, "tensorboard", "torch.utils.tensorboard", _TensorBoard),
+        (config.wandb_enabled, "wandb", "wandb", _Wandb),
+        (config.mlflow_enabled, "mlflow", "mlflow", _Mlflow),
+        (config.swanlab_enabled, "swanlab", "swanlab", _Swanlab),
     ]
-    modules = {name: _import(module) for enabled, name, module in chosen if enabled}
+    modules = {name: _import(module) for enabled, name, module, _ in services if enabled}
     missing = [name for name, module in modules.items() if module is None]
     if missing:
         raise ConfigError(
@@ -42,13 +53,11 @@ def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mappin
             where=", ".join(f"logger.{name}_enabled=true" for name in missing),
             fix=f"pip install {' '.join(missing)}, or set the key to false",
         )
-    openers = {
-        "tensorboard": lambda module: _TensorBoard(module, config, resumed_step),
-        "wandb": lambda module: _Wandb(module, config, run_config),
-        "mlflow": lambda module: _Mlflow(module, config),
-        "swanlab": lambda module: _Swanlab(module, config, run_config),
-    }
-    return [openers[name](module) for name, module in modules.items() if module is not None]
+    return [
+        tracker(_Start(module=module, config=config, resumed_step=resumed_step, run_config=run_config))
+        for _, name, _, tracker in services
+        if (module := modules.get(name)) is not None
+    ]
 
 
 def _import(name: str) -> ModuleType | None:
@@ -59,10 +68,10 @@ def _import(name: str) -> ModuleType | None:
 
 
 class _TensorBoard:
-    def __init__(self, module: ModuleType, config: LoggerConfig, resumed_step: int) -> None:
-        folder = config.tensorboard.log_dir
+    def __init__(self, start: _Start) -> None:
         # TensorBoard hides what an earlier process logged from purge_step on.
-        self._writer = module.SummaryWriter(folder, purge_step=resumed_step + 1 if resumed_step else None)
+        purge = start.resumed_step + 1 if start.resumed_step else None
+        self._writer = start.module.SummaryWriter(start.config.tensorboard.log_dir, purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -73,11 +82,11 @@ class _TensorBoard:
 
 
 class _Wandb:
-    def __init__(self, module: ModuleType, config: LoggerConfig, run_config: Mapping[str, Any]) -> None:
-        settings = config.wandb
-        folder = Path(config.log_dir) / "wandb"
+    def __init__(self, start: _Start) -> None:
+        settings = start.config.wandb
+        folder = Path(start.config.log_dir) / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = module.init(
+        self._run = start.module.init(
             project=settings.project,
             name=settings.name,
             id=settings.id,
@@ -87,7 +96,7 @@ class _Wandb:
             notes=settings.notes,
             mode=settings.mode,
             dir=str(folder),
-            config=dict(run_config),
+            config=dict(start.run_config),
             resume="allow" if settings.id else None,
         )
         # Against a step of our own: the service's step only grows, and a resumed run repeats some.
@@ -102,8 +111,8 @@ class _Wandb:
 
 
 class _Mlflow:
-    def __init__(self, module: ModuleType, config: LoggerConfig) -> None:
-        settings = config.mlflow
+    def __init__(self, start: _Start) -> None:
+        settings, module = start.config.mlflow, start.module
         self._mlflow = module
         if settings.tracking_uri:
             module.set_tracking_uri(settings.tracking_uri)
@@ -120,11 +129,15 @@ class _Mlflow:
 
 
 class _Swanlab:
-    def __init__(self, module: ModuleType, config: LoggerConfig, run_config: Mapping[str, Any]) -> None:
-        settings = config.swanlab
-        self._swanlab = module
-        folder = str(Path(config.log_dir) / "swanlab")
-        module.init(project=settings.project, experiment_name=settings.name, logdir=folder, config=dict(run_config))
+    def __init__(self, start: _Start) -> None:
+        settings = start.config.swanlab
+        self._swanlab = start.module
+        self._swanlab.init(
+            project=settings.project,
+            experiment_name=settings.name,
+            logdir=str(Path(start.config.log_dir) / "swanlab"),
+            config=dict(start.run_config),
+        )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._swanlab.log(dict(values), step=step)

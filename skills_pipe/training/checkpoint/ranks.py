@@ -38,9 +38,9 @@ def on_all(action: Callable[[], T]) -> list[T]:
     outcomes = _gather((result, told))
     if failure is not None:
         raise failure
-    for _, error in outcomes:
-        if error is not None:
-            raise error
+    for _, reported in outcomes:
+        if reported is not None:
+            raise reported
     return [value for value, _ in outcomes]  # type: ignore[misc]
 
 

@@ -64,8 +64,8 @@ def read(state: dict[str, Any], folder: Path) -> None:
 
 def model_state(model: torch.nn.Module) -> dict[str, Any]:
     """Parameters and persistent buffers, each tensor once: of tied ones the name that the model defines first."""
-    state = get_model_state_dict(model, options=_OPTIONS)
-    return {name: value for name, value in state.items() if name not in tied_names(model)}
+    state, tied = get_model_state_dict(model, options=_OPTIONS), tied_names(model)
+    return {name: value for name, value in state.items() if name not in tied}
 
 
 def load_model_state(model: torch.nn.Module, folder: Path) -> None:
@@ -132,7 +132,7 @@ def _compare(state: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) 
         )
 
 
-def _cause(error: CheckpointException, folder: Path) -> Exception:
+def _cause(error: CheckpointException, folder: Path) -> BaseException:
     """The first rank's own failure: an OSError as a clear line, anything else as it was."""
     number, (failure, _) = min(error.failures.items())
     if isinstance(failure, OSError):
@@ -141,4 +141,4 @@ def _cause(error: CheckpointException, folder: Path) -> Exception:
             where=str(folder),
             fix="make room or check the quota of the file system; earlier checkpoints are untouched",
         )
-    return failure if isinstance(failure, Exception) else error
+    return failure
