@@ -66,6 +66,8 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
     if world.first:
         verdict.write(path)
         rich.get_console().print(f"{verdict.outcome.value}: {verdict.reason}", highlight=False, soft_wrap=True)
+    # A rank that ends with 75 makes torchrun stop the others: none may end before the verdict is on disk.
+    world.barrier()
     return _EXIT_CODES[verdict.outcome]
 
 
