@@ -1,0 +1,81 @@
+"""Tables of the documents name what the code knows, no more and no less."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline import cluster_file
+from skills_pipe.pipeline.cluster import ALWAYS_FORWARDED, ContainerRuntime, EnvVar, load_cluster
+from skills_pipe.pipeline.store import RunStore
+from tests.docs.documents import ROOT
+
+
+def first_column(document, heading):
+    """The code words in the first column of the table behind a line that begins with ``heading``."""
+    text = (ROOT / document).read_text()
+    table = re.search(rf"^{re.escape(heading)}.*\n\| ---.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert table, f"{document} has no table that begins with {heading!r}"
+    return [word for row in table.group(1).splitlines() for word in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_every_key_of_a_cluster_configuration_is_described():
+    described = first_column("docs/slurm.md", "| key | meaning")
+    assert sorted(described) == sorted(cluster_file._KEYS)
+
+
+def test_every_key_of_a_tunnel_is_described():
+    row = re.search(r"^\| `ssh_tunnel` \|.*", (ROOT / "docs/slurm.md").read_text(), re.MULTILINE)
+    assert row
+    assert set(cluster_file._TUNNEL_KEYS) == set(re.findall(r"`(\w+)`", row.group())) - {"ssh_tunnel"}
+
+
+def test_a_key_that_is_described_and_unknown_would_be_found():
+    with pytest.raises(ClusterConfigError, match="acount is not a key"):
+        load_cluster({"executor": "slurm", "job_dir": "/jobs", "acount": "a"})
+
+
+def test_the_runtimes_of_containers_are_those_that_exist():
+    described = first_column("docs/slurm.md", "| `container_runtime` | how")
+    assert described == [runtime.value for runtime in ContainerRuntime]
+
+
+def test_the_variables_that_jobs_always_get_are_named():
+    described = first_column("docs/slurm.md", "| variable | reaches jobs")
+    assert set(ALWAYS_FORWARDED) <= set(described)
+    secret_endings = {word for word in described if EnvVar(name=f"MY_{word}").secret and "_" not in word}
+    assert secret_endings == {"TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"}
+
+
+def test_the_folders_of_a_run_are_described(tmp_path):
+    described = {word.partition("/")[0] for word in first_column("docs/architecture.md", "| | written by | holds")}
+    run = RunStore(tmp_path).create("x")
+    assert {entry.name for entry in run.folder.iterdir()} <= described
+
+
+def test_every_metric_is_described():
+    described = first_column("docs/training.md", "| name | unit")
+    loop = (ROOT / "skills_pipe/training/loop.py").read_text()
+    written = set(re.findall(r'"((?:train|timing|validation)/[\w/]+)"', loop))
+    assert set(described) == written
+
+
+def test_every_extra_for_users_is_described():
+    described = first_column("README.md", "| extra | for")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(described) <= set(extras)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cluster_configs").glob("example-*.yaml")), ids=lambda path: path.stem)
+def test_example_configurations_are_accepted(path):
+    assert load_cluster(str(path)).name == path.stem
+
+
+def test_the_example_names_every_key_that_has_an_effect():
+    text = (ROOT / "cluster_configs" / "example-slurm.yaml").read_text()
+    without_effect = {"dependency_type", "num_workers"}
+    named = set(re.findall(r"^(?:# )?(\w+):", text, re.MULTILINE))
+    assert set(cluster_file._KEYS) - without_effect <= named
+    assert set(yaml.safe_load(text)) <= named
