@@ -1,4 +1,4 @@
-"""Sorting the words of a command line: options of the launcher, and what goes on to the inner program.
+"""The words of a command line that are not Typer's to judge: keys of the inner program, and mistakes told all at once.
 
 Words that start with ``++``, ``+`` or ``~``, and all words behind a bare ``--``, belong to the inner program and reach
 it as they are, whatever quotes and spaces they hold.
@@ -7,14 +7,12 @@ it as they are, whatever quotes and spaces they hold.
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from skills_pipe.errors import OptionError, did_you_mean
-from skills_pipe.pipeline.options import Kind, Option, join_problems
-
-_HELP = ("--help", "-h")
+from skills_pipe.pipeline.options import Kind, Option
 
 
 @dataclass(frozen=True)
@@ -30,123 +28,75 @@ def wrap_arguments(text: str) -> Arguments:
 
 
 @dataclass(kw_only=True)
-class Sorted:
-    """What the words of a command line mean.
+class Division:
+    """Whom the words of a command line are for.
 
     Attributes:
-        values: option -> text, texts (where it repeats) or truth (switches).
+        own: words for Typer: options of the launcher and their values, arguments.
         extras: words for the inner program.
-        wants_help: ``--help`` was given.
+        verbatim: the command that ``ns run_cmd`` runs.
+        problems: mistakes at which Typer would stop, or that it would not see.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    extras: tuple[str, ...] = ()
-    wants_help: bool = False
+    own: list[str] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
+    verbatim: list[str] = field(default_factory=list)
+    problems: list[OptionError] = field(default_factory=list)
 
 
-def sort_words(words: Sequence[str], options: Sequence[Option], *, takes_extras: bool) -> Sorted:
-    """Tell which word means what.
-
-    Args:
-        words: the command line behind the name of the command.
-        options: all options of the command.
-        takes_extras: whether the command has an inner program that takes ``++key=value``.
-
-    Raises:
-        OptionError: unknown options, missing values, words too many; all of them are told.
-    """
-    sorter = _Sorter(words, options, takes_extras)
-    sorter.run()
-    if sorter.problems and not sorter.result.wants_help:
-        raise join_problems(sorter.problems)
-    return sorter.result
-
-
-class _Sorter:
-    def __init__(self, words: Sequence[str], options: Sequence[Option], takes_extras: bool) -> None:
-        self.result = Sorted()
-        self.problems: list[OptionError] = []
-        self._words = list(words)
-        self._takes_extras = takes_extras
-        self._arguments = [option for option in options if option.kind is Kind.ARGUMENT]
-        self._on = {flag: option for option in options if option.kind is not Kind.ARGUMENT for flag in option.on}
-        self._off = {flag: option for option in options for flag in option.off}
-
-    def run(self) -> None:
-        while self._words:
-            word = self._words.pop(0)
-            if word == "--":
-                self._rest()
-            elif word in _HELP:
-                self.result.wants_help = True
-            elif word.startswith(("+", "~")):
-                self._extra(word)
-            elif word.startswith("-") and len(word) > 1:
-                self._flag(word)
-            else:
-                self._argument(word)
-
-    def _rest(self) -> None:
-        rest, self._words = self._words, []
-        verbatim = self._verbatim()
-        if verbatim is not None:
-            self.result.values[verbatim.name] = tuple(rest)
-        else:
-            for word in rest:
-                self._extra(word)
-
-    def _extra(self, word: str) -> None:
-        if not self._takes_extras:
-            self.problems.append(OptionError(f"this command passes nothing on, so {word!r} has no meaning"))
-        self.result.extras += (word,)
-
-    def _flag(self, word: str) -> None:
+def divide(words: Sequence[str], options: Sequence[Option], *, takes_extras: bool) -> Division:
+    """Tell the words of the launcher from those of the inner program; a flag is never taken for a value."""
+    valued = {flag: option for option in options if option.kind is Kind.VALUE for flag in option.on}
+    switches = {flag for option in options if option.kind is Kind.SWITCH for flag in option.on + option.off}
+    takes_verbatim = any(option.declaration.verbatim for option in options)
+    found = Division()
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         name, equals, text = word.partition("=")
-        if name in self._off:
-            self._switch(self._off[name], value=False, given=text if equals else None)
-        elif name not in self._on:
-            self._unknown(name)
-        elif self._on[name].kind is Kind.SWITCH:
-            self._switch(self._on[name], value=True, given=text if equals else None)
-        elif equals:
-            self._store(self._on[name], text)
-        elif self._words and not self._words[0].startswith("--"):
-            self._store(self._on[name], self._words.pop(0))
+        if word == "--" or (takes_verbatim and not word.startswith(("+", "~")) and not _is_flag(word)):
+            inner = found.verbatim if takes_verbatim else found.extras
+            inner += [*rest] if word == "--" else [word, *rest]
+            break
+        if word.startswith(("+", "~")):
+            found.extras.append(word)
+        elif name in switches and equals:
+            found.problems.append(OptionError(f"{name} takes no value", fix=f"drop '={text}'"))
+        elif word not in valued:
+            found.own.append(word)
+        elif rest and not rest[0].startswith("--"):
+            found.own += [word, rest.popleft()]
         else:
-            self.problems.append(OptionError(f"{name} needs a value", fix=f"write {name}={self._on[name].metavar}"))
+            fix = f"write {word}={valued[word].metavar}"
+            found.problems.append(OptionError(f"{word} needs a value", fix=fix))
+    if not takes_extras:
+        found.problems += [
+            OptionError(f"this command passes nothing on, so {word!r} has no meaning") for word in found.extras
+        ]
+    return found
 
-    def _switch(self, option: Option, *, value: bool, given: str | None) -> None:
-        if given is not None:
-            self.problems.append(OptionError(f"{option.spelling} takes no value", fix=f"drop '={given}'"))
-        self.result.values[option.name] = value
 
-    def _unknown(self, name: str) -> None:
-        known = [*self._on, *self._off, "--help"]
-        advice = did_you_mean(name, known) or did_you_mean(name.replace("-", "_").replace("__", "--", 1), known)
-        self.problems.append(OptionError(f"there is no option {name}", fix=advice or "--help lists all of them"))
+def misplaced(words: Sequence[str], options: Sequence[Option], *, takes_extras: bool) -> list[OptionError]:
+    """Mistakes among the words that are no options, in which Typer leaves flags that it does not know."""
+    arguments = [option for option in options if option.kind is Kind.ARGUMENT]
+    flags = [word.partition("=")[0] for word in words if _is_flag(word)]
+    plain = [word for word in words if not _is_flag(word)]
+    room = len(plain) if any(option.repeats for option in arguments) else len(arguments)
+    fix = "name options with --" + (", keys of the program with ++" if takes_extras else "")
+    return [
+        *(_unknown(flag, options) for flag in flags),
+        *(OptionError(f"{word!r} is one word too many", fix=fix) for word in plain[room:]),
+    ]
 
-    def _argument(self, word: str) -> None:
-        verbatim = self._verbatim()
-        if verbatim is not None:
-            self.result.values[verbatim.name] = (word, *self._words)
-            self._words = []
-            return
-        free = [option for option in self._arguments if option.repeats or option.name not in self.result.values]
-        if free:
-            self._store(free[0], word)
-        else:
-            fix = (
-                "name options with --"
-                if not self._takes_extras
-                else "name options with --, keys of the program with ++"
-            )
-            self.problems.append(OptionError(f"{word!r} is one word too many", fix=fix))
 
-    def _store(self, option: Option, text: str) -> None:
-        if option.repeats:
-            self.result.values[option.name] = (*self.result.values.get(option.name, ()), text)
-        else:
-            self.result.values[option.name] = text
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and len(word) > 1
 
-    def _verbatim(self) -> Option | None:
-        return next((option for option in self._arguments if option.declaration.verbatim), None)
+
+def _unknown(flag: str, options: Sequence[Option]) -> OptionError:
+    known = [
+        "--help",
+        *(name for option in options if option.kind is not Kind.ARGUMENT for name in option.on + option.off),
+    ]
+    advice = did_you_mean(flag, known) or did_you_mean(flag.replace("-", "_").replace("__", "--", 1), known)
+    return OptionError(f"there is no option {flag}", fix=advice or "--help lists all of them")

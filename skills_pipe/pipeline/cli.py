@@ -14,11 +14,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from skills_pipe import __version__
-from skills_pipe.errors import JobFailed, OptionError, UserError, did_you_mean
-from skills_pipe.pipeline.argv import Arguments, sort_words, wrap_arguments
+import typer
+
+from skills_pipe.errors import JobFailed, UserError
+from skills_pipe.pipeline.app import application
+from skills_pipe.pipeline.argv import Arguments, wrap_arguments
 from skills_pipe.pipeline.options import Option
-from skills_pipe.pipeline.registry import ENTRIES, GROUPS, Entry, entry
+from skills_pipe.pipeline.registry import Entry, entry
 
 __all__ = [
     "Arguments",
@@ -34,8 +36,6 @@ __all__ = [
     "status",
     "wrap_arguments",
 ]
-
-_COMPLETION = ("--install-completion", "--show-completion")
 
 
 class PythonCommand:
@@ -80,63 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``ns``: 0 when all went well, 1 when a job failed, 2 for a mistake in what the user gave."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
-    except UserError as error:
+        result = application().main(words, prog_name="ns", standalone_mode=False)
+    except (UserError, JobFailed, typer.TyperException) as error:
         _complain(str(error))
         return error.exit_code
-    except JobFailed as error:
-        _complain(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-
-
-def _run(words: list[str]) -> int:
-    if "_NS_COMPLETE" in os.environ or words[:1] in [[flag] for flag in _COMPLETION]:
-        from skills_pipe.pipeline.completion import complete
-
-        complete()
-        return 0
-    if words == ["--version"]:
-        print(__version__)
-        return 0
-    found = _find(words)
-    if found is None:
-        return _outside_commands(words)
-    command = found.load()
-    rest = words[len(found.name.split()) :]
-    if sort_words(rest, command.all_options, takes_extras=command.takes_extras).wants_help:
-        _show_help(found.name.split())
-        return 0
-    result = command.call(rest, {})
     return result if isinstance(result, int) else 0
-
-
-def _find(words: list[str]) -> Entry | None:
-    return next((entry for entry in ENTRIES if words[: len(entry.name.split())] == entry.name.split()), None)
-
-
-def _outside_commands(words: list[str]) -> int:
-    """Help for ``ns`` itself and for groups; anything else is a mistake."""
-    group = words[:1] if words[:1] and words[0] in GROUPS else []
-    rest = words[len(group) :]
-    if not rest or rest[0] in ("--help", "-h"):
-        _show_help(group)
-        return 0
-    prefix = f"{group[0]} " if group else ""
-    known = [entry.name.removeprefix(prefix) for entry in ENTRIES if entry.name.startswith(prefix)]
-    if rest[0].startswith("-"):
-        raise OptionError(
-            f"there is no option {rest[0].partition('=')[0]} before the command", fix="write options behind it"
-        )
-    advice = did_you_mean(rest[0], [*known, *(() if group else GROUPS)])
-    raise OptionError(f"there is no command {prefix + rest[0]!r}", fix=advice or "`ns --help` lists all of them")
-
-
-def _show_help(words: list[str]) -> None:
-    from skills_pipe.pipeline.help import show_help
-
-    show_help(words)
 
 
 def _keyword(option: Option) -> inspect.Parameter:

@@ -17,11 +17,13 @@ from skills_pipe.pipeline.registry import ENTRIES, GROUPS, Entry
 Row = tuple[str, Text]
 
 
-def show_help(words: list[str], *, console: Console | None = None) -> None:
-    """Print the help of ``ns`` itself, of a group (``nemo_rl``) or of a command (``nemo_rl sft``)."""
+def help_text(words: list[str]) -> str:
+    """The help of ``ns`` itself, of a group (``nemo_rl``) or of a command (``nemo_rl sft``), for this terminal."""
     entry = next((entry for entry in ENTRIES if entry.name.split() == words), None)
-    out = console or Console(highlight=False)
-    out.print(_of_command(entry) if entry else _of_group(words[0]) if words else _of_all())
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(_of_command(entry) if entry else _of_group(words[0]) if words else _of_all())
+    return captured.get()
 
 
 def _of_all() -> RenderableType:

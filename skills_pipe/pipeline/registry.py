@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from skills_pipe.pipeline.command import Command
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.command import Command
 
 
 @dataclass(frozen=True, kw_only=True)

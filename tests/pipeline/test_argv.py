@@ -2,16 +2,21 @@
 
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.argv import Sorted, sort_words, wrap_arguments
-from skills_pipe.pipeline.options import argument, option, options_of, switch
+from skills_pipe.pipeline.argv import wrap_arguments
+from skills_pipe.pipeline.command import Command
+from skills_pipe.pipeline.options import argument, option, switch
 
-text = st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+surrogates = "".join(map(chr, range(0xDC80, 0xDD00)))  # how Python shows bytes of an argument that are not UTF-8
+text = st.text(
+    alphabet=st.characters(exclude_characters="\0", exclude_categories=("Cs",), include_characters=surrogates)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +38,26 @@ class Verbatim(Plain):
     command: tuple[str, ...] = argument((), verbatim=True, help="command")
 
 
-def sort(*words: str, extras: bool = True) -> Sorted:
-    return sort_words(words, options_of(Plain), takes_extras=extras)
+@dataclass(frozen=True, kw_only=True)
+class Named(Plain):
+    """Named."""
+
+    run: str = argument(help="run")
+    stage: str | None = argument(None, help="stage")
 
 
-def sort_verbatim(*words: str) -> Sorted:
-    return sort_words(words, options_of(Verbatim), takes_extras=False)
+def sort(*words: str, options: type = Plain, extras: bool = True) -> tuple[Any, tuple[str, ...]]:
+    """The options that words give, and the words for the inner program."""
+    return Command(options=options, run=lambda *found: found, takes_extras=extras).call(words, {})
 
 
-def refusal(*words: str, extras: bool = True) -> str:
+def sort_verbatim(*words: str) -> Any:
+    return sort(*words, options=Verbatim, extras=False)[0]
+
+
+def refusal(*words: str, options: type = Plain, extras: bool = True) -> str:
     with pytest.raises(OptionError) as caught:
-        sort(*words, extras=extras)
+        sort(*words, options=options, extras=extras)
     return str(caught.value)
 
 
@@ -51,30 +65,40 @@ def test_values_switches_and_lists():
     found = sort(
         "--num_gpus=8", "--expname", "a b", "--dry_run", "--no-reuse_code", "-f", "--run_after=a", "--run_after=b"
     )
-    assert found.values == {
-        "num_gpus": "8",
-        "expname": "a b",
-        "dry_run": True,
-        "reuse_code": False,
-        "follow": True,
-        "run_after": ("a", "b"),
-    }
+    expected = Plain(num_gpus=8, expname="a b", dry_run=True, reuse_code=False, follow=True, run_after=("a", "b"))
+    assert found == (expected, ())
+
+
+def test_what_is_not_given_keeps_its_default():
+    assert sort() == (Plain(), ())
+    assert sort("--expname=") == (Plain(expname=""), ())
+
+
+def test_words_without_dashes_are_arguments_wherever_they_stand():
+    assert sort("a", "--num_gpus", "1", "b", options=Named)[0] == Named(run="a", stage="b", num_gpus=1)
 
 
 def test_the_last_of_two_values_counts():
-    assert sort("--expname=a", "--expname=b").values == {"expname": "b"}
+    assert sort("--expname=a", "--expname=b")[0] == Plain(expname="b")
+    assert sort("--reuse_code", "--no-reuse_code")[0] == Plain(reuse_code=False)
+    assert sort("--no-reuse_code", "--reuse_code")[0] == Plain(reuse_code=True)
 
 
 def test_keys_of_the_inner_program_pass_in_their_order_whatever_stands_between():
-    found = sort("++a.b=c d", "--num_gpus=1", "+e=f", "~g", "--", "--own-flag", "word")
-    assert found.extras == ("++a.b=c d", "+e=f", "~g", "--own-flag", "word")
+    found = sort("++a.b=c d", "--num_gpus=1", "+e=f", "~g", "--", "--own-flag", "word", "--help", "--", "-x")
+    assert found == (Plain(num_gpus=1), ("++a.b=c d", "+e=f", "~g", "--own-flag", "word", "--help", "--", "-x"))
 
 
 @given(text)
 def test_any_text_passes_unchanged(value):
-    assert sort(f"++key={value}").extras == (f"++key={value}",)
-    assert sort("--", value).extras == (value,)
-    assert sort(f"--expname={value}").values == {"expname": value}
+    assert sort(f"++key={value}") == (Plain(), (f"++key={value}",))
+    assert sort("--", value) == (Plain(), (value,))
+    assert sort(f"--expname={value}") == (Plain(expname=value), ())
+
+
+@given(text.filter(lambda value: not value.startswith("--")))
+def test_a_value_may_be_the_next_word(value):
+    assert sort("--expname", value) == (Plain(expname=value), ())
 
 
 @given(st.lists(text))
@@ -88,18 +112,16 @@ def test_no_arguments_are_no_words():
 
 @given(text.filter(lambda word: not word.startswith(("-", "+", "~"))), st.lists(text))
 def test_a_command_is_taken_verbatim_from_its_first_word_on(first, rest):
-    if first:
-        assert sort_verbatim("--num_gpus=1", first, *rest).values == {"num_gpus": "1", "command": (first, *rest)}
+    assert sort_verbatim("--num_gpus=1", first, *rest) == Verbatim(num_gpus=1, command=(first, *rest))
 
 
 def test_a_command_may_follow_two_dashes():
-    assert sort_verbatim("--", "-x", "--num_gpus=1").values == {"command": ("-x", "--num_gpus=1")}
+    assert sort_verbatim("--", "-x", "--num_gpus=1") == Verbatim(command=("-x", "--num_gpus=1"))
 
 
 def test_flags_of_a_command_are_its_own():
-    found = sort_verbatim("python", "-m", "x", "--help", "--num_gpus=2", "++y=z")
-    assert found.values == {"command": ("python", "-m", "x", "--help", "--num_gpus=2", "++y=z")}
-    assert not found.wants_help
+    words = ("python", "-m", "x", "--help", "--num_gpus=2", "++y=z", "--", "-f")
+    assert sort_verbatim("-f", *words) == Verbatim(follow=True, command=words)
 
 
 @pytest.mark.parametrize(
@@ -122,15 +144,23 @@ def test_a_flag_is_never_taken_for_a_value():
     assert "--expname needs a value" in refusal("--expname", "--dry_run")
 
 
+def test_an_unknown_flag_is_never_taken_for_an_argument():
+    told = refusal("--stge", "a", "b", options=Named)
+    assert "there is no option --stge" in told
+    assert "too many" not in told
+    assert "there is no option --foo" in refusal("--foo", "python", options=Verbatim, extras=False)
+
+
 def test_all_problems_are_told_in_one_line():
-    assert refusal("--foo", "stray").count("\n") == 0
-    assert "--foo" in refusal("--foo", "stray")
-    assert "stray" in refusal("--foo", "stray")
+    told = refusal("--foo", "stray", "++a=b", "--dry_run=x", "--num_gpus", "--expname", extras=False)
+    assert told.count("\n") == 0
+    parts = ("no option --foo", "'stray' is", "'++a=b' has", "--dry_run takes", "--num_gpus needs", "--expname needs")
+    assert [part for part in parts if part not in told] == []
 
 
 def test_a_command_without_an_inner_program_takes_no_keys():
     assert "'++a=b' has no meaning" in refusal("++a=b", extras=False)
 
 
-def test_help_is_seen_even_beside_mistakes():
-    assert sort("--foo", "--help").wants_help
+def test_words_of_python_calls_ask_for_no_help():
+    assert "there is no option --help" in refusal("--help")

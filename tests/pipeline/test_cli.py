@@ -11,8 +11,9 @@ import pytest
 
 from skills_pipe import __version__
 from skills_pipe.errors import JobFailed, OptionError, PlanError, UserError
-from skills_pipe.pipeline import cli
+from skills_pipe.pipeline import cli, registry
 from skills_pipe.pipeline.cli import main, run_cmd, sft_nemo_rl, wrap_arguments
+from skills_pipe.pipeline.options import Kind
 from skills_pipe.pipeline.registry import ENTRIES
 
 HEAVY = (
@@ -25,7 +26,7 @@ HEAVY = (
     "hydra",
     "yaml",
     "huggingface_hub",
-    "typer",
+    "pydantic",
 )
 
 
@@ -58,6 +59,20 @@ def test_version_and_help():
     assert ns().stdout == ns("--help").stdout
     assert "--num_training_jobs=N" in ns("nemo_rl", "sft", "--help").stdout
     assert "sft" in ns("nemo_rl").stdout
+    assert ns("eval", "-h").stdout == ns("eval", "--help").stdout
+
+
+def test_help_is_shown_even_beside_mistakes(capsys):
+    assert main([*SFT, "--foo", "stray", "--help"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Usage: ns nemo_rl sft [options]")
+    assert captured.err == ""
+
+
+def test_help_behind_the_first_word_of_a_command_is_for_the_command(folder):
+    program = "import sys; open('seen', 'w').write(sys.argv[1])"
+    assert main(["run_cmd", "python", "-c", program, "--help"]) == 0
+    assert (folder / "seen").read_text() == "--help"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +80,9 @@ def test_version_and_help():
     [
         (("evl",), "error: there is no command 'evl': did you mean 'eval'?\n"),
         (("nemo_rl", "stf"), "error: there is no command 'nemo_rl stf': did you mean 'sft'?\n"),
+        (("nemo_rl", "eval"), "error: there is no command 'nemo_rl eval': did you mean 'nemo_rl sft'?\n"),
+        (("zzz",), "error: there is no command 'zzz': `ns --help` lists all of them\n"),
+        (("--version=1",), "error: Option '--version' does not take a value.\n"),
         (("--cluster=x", "eval"), "error: there is no option --cluster before the command: write options behind it\n"),
         ((*SFT, "--num_gpu=1"), "error: there is no option --num_gpu: did you mean '--num_gpus'?\n"),
         (("nemo_rl", "sft"), "error: --output_dir, --hf_model are missing\n"),
@@ -89,6 +107,14 @@ def test_a_mistake_has_no_traceback_and_a_bug_has_one():
     bug = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Traceback" in bug.stderr
     assert "ZeroDivisionError: a bug" in bug.stderr
+
+
+def test_an_interrupt_exits_with_130(monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry.Entry, "load", interrupted)
+    assert main(["eval"]) == 130
 
 
 def test_a_command_runs_word_for_word(folder):
@@ -152,7 +178,7 @@ def imported_by(*words: str) -> set[str]:
         "import sys\n"
         "from skills_pipe.pipeline.cli import main\n"
         f"code = main({list(words)!r})\n"
-        "print('\\nimported:', *sorted(name for name in sys.modules if '.' not in name), sep=' ')\n"
+        "print('\\nimported:', *sorted(sys.modules), sep=' ')\n"
         "sys.exit(code)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -166,10 +192,21 @@ def test_help_imports_nothing_heavy(words):
     assert found.isdisjoint(HEAVY)
 
 
+def commands_among(modules: set[str]) -> set[str]:
+    folder = "skills_pipe.pipeline.commands."
+    return {name.removeprefix(folder) for name in modules if name.startswith(folder)}
+
+
+def test_only_the_command_that_is_called_is_imported():
+    assert commands_among(imported_by("--help")) == set()
+    assert commands_among(imported_by("nemo_rl")) == set()
+    assert commands_among(imported_by("status", "--help")) == {"status"}
+
+
 def test_planning_imports_neither_torch_nor_a_scheduler_library():
     found = imported_by(*SFT, "--dry_run")
     assert {"omegaconf", "rich"} <= found
-    assert found.isdisjoint({"torch", "transformers", "numpy", "nemo_run", "submitit"})
+    assert found.isdisjoint({"torch", "transformers", "numpy", "nemo_run", "submitit", "pydantic"})
 
 
 # --- Python
@@ -266,15 +303,53 @@ def test_a_cluster_can_be_given_as_a_mapping(folder):
     assert "#SBATCH --partition=p" in shown.scripts["script"]
 
 
-def test_shells_can_complete_options():
-    environment = os.environ | {
-        "_NS_COMPLETE": "complete_bash",
-        "COMP_WORDS": "ns nemo_rl sft --num_tr",
-        "COMP_CWORD": "3",
-    }
-    code = "import sys; from skills_pipe.pipeline.cli import main; sys.exit(main([]))"
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert result.stdout.split() == ["--num_training_jobs"]
+@pytest.fixture
+def completed(monkeypatch, capsys):
+    """What a shell is told when the user presses the tabulator behind a line."""
+
+    def ask(line: str) -> list[str]:
+        monkeypatch.setenv("_NS_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - (not line.endswith(" "))))
+        with pytest.raises(SystemExit, match="0"):
+            main([])
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out.split()
+
+    return ask
+
+
+def test_shells_can_complete_commands_and_options(completed):
+    assert completed("ns e") == ["eval"]
+    assert completed("ns nemo_rl ") == ["sft"]
+    assert completed("ns nemo_rl sft --num_tr") == ["--num_training_jobs"]
+    assert completed("ns nemo_rl sft --num_training_jobs=2 --num_tr") == []
+    assert completed("ns nemo_rl sft --no-") == ["--no-reuse_code"]
+    assert completed("ns nemo_rl sft --foo stray ++a=1 --expname x --skip") == ["--skip_hf_home_check"]
+    assert completed("ns run_cmd python --num_tr") == []
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_shells_can_complete_every_option(entry, completed):
+    options = [option for option in entry.load().all_options if option.kind is not Kind.ARGUMENT]
+    assert sorted(completed(f"ns {entry.name} -")) == sorted(
+        ["--help", "-h", *(flag for option in options for flag in option.on + option.off)]
+    )
+
+
+def test_completing_commands_imports_none():
+    environment = os.environ | {"_NS_COMPLETE": "complete_bash", "COMP_WORDS": "ns ", "COMP_CWORD": "1"}
+    code = (
+        "import sys, atexit\n"
+        "from skills_pipe.pipeline.cli import main\n"
+        "atexit.register(lambda: print('imported:', *sys.modules))\n"
+        "main([])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    names, _, modules = result.stdout.partition("imported:")
+    assert {"eval", "nemo_rl"} <= set(names.split())
+    assert commands_among(set(modules.split())) == set()
 
 
 def test_the_console_script_is_this_program():

@@ -1,21 +1,21 @@
 """The help, and the frozen list of all options: hyperparameters are keys of the trainer, never new flags."""
 
-import io
-
 import pytest
-from rich.console import Console
 
-from skills_pipe.pipeline.completion import typer_app
-from skills_pipe.pipeline.help import show_help
+from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.options import Kind, Option
 from skills_pipe.pipeline.registry import ENTRIES, GROUPS
 from tests.pipeline.golden_file import check_golden
 
 
-def help_of(name: str, *, width: int = 100) -> str:
-    out = io.StringIO()
-    show_help(name.split(), console=Console(file=out, width=width, highlight=False))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+@pytest.fixture
+def help_of(monkeypatch, capsys):
+    def show(name: str, *, width: int = 100) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main([*name.split(), "--help"]) == 0
+        return "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines()) + "\n"
+
+    return show
 
 
 def described(option: Option) -> str:
@@ -35,12 +35,12 @@ def test_the_list_of_options_is_frozen():
 
 
 @pytest.mark.parametrize("name", ["", *GROUPS, *(entry.name for entry in ENTRIES)])
-def test_the_help_is_as_recorded(name):
+def test_the_help_is_as_recorded(name, help_of):
     check_golden(f"help/{name.replace(' ', '-') or 'ns'}.txt", help_of(name))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_narrow_terminals_show_every_option_whole(entry):
+def test_narrow_terminals_show_every_option_whole(entry, help_of):
     text = help_of(entry.name, width=80)
     for option in entry.load().all_options:
         assert any(flag in text for flag in (option.on + option.off)) or option.metavar in text
@@ -56,17 +56,3 @@ def test_every_option_says_what_it_is_for_in_one_sentence(entry):
 def test_names_use_underscores():
     flags = [flag for entry in ENTRIES for option in entry.load().all_options for flag in option.on]
     assert [flag for flag in flags if "-" in flag.removeprefix("--").removeprefix("-")] == []
-
-
-def test_typer_completes_the_same_options():
-    import typer
-
-    root = typer.main.get_command(typer_app())
-    for entry in ENTRIES:
-        command = root
-        for word in entry.name.split():
-            command = command.commands[word]
-        declared = {flag for parameter in command.params for flag in [*parameter.opts, *parameter.secondary_opts]}
-        for option in entry.load().all_options:
-            if option.kind is not Kind.ARGUMENT:
-                assert set(option.on + option.off) <= declared
