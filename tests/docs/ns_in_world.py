@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skills_pipe.pipeline.cli import main
-from skills_pipe.pipeline.registry import ENTRIES
 
 HISTORY = "NS_HISTORY"
 """Variable with the path of a file: the dry runs so far, one JSON list of words per line."""
+
+GROUPS = ("nemo_rl",)
+"""First words of the names of commands that have two."""
 
 OF_RECORDS = ("status", "logs", "cancel")
 """Commands on what is recorded: nothing runs on Slurm here, so they get a run on this machine of the same name."""
@@ -40,8 +42,7 @@ def _dry_run(words: list[str]) -> int:
     with contextlib.redirect_stdout(io.StringIO()):
         for before in earlier:
             main(before)
-    name = next(entry.name for entry in ENTRIES if words[: len(entry.name.split())] == entry.name.split())
-    at = len(name.split())
+    at = 2 if words[0] in GROUPS else 1
     # Right behind the name: what follows the first word of a command belongs to that command.
     dry = [*words[:at], "--dry_run", *(word for word in words[at:] if word != "--dry_run")]
     status = main(dry)

@@ -6,9 +6,11 @@ import tomllib
 import pytest
 import yaml
 
+from skills_pipe.artifacts.verdict import Outcome
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline import cluster_file
 from skills_pipe.pipeline.cluster import ALWAYS_FORWARDED, ContainerRuntime, EnvVar, load_cluster
+from skills_pipe.pipeline.states import JobState
 from skills_pipe.pipeline.store import RunStore
 from tests.docs.documents import ROOT
 
@@ -53,6 +55,15 @@ def test_the_folders_of_a_run_are_described(tmp_path):
     described = {word.partition("/")[0] for word in first_column("docs/architecture.md", "| | written by | holds")}
     run = RunStore(tmp_path).create("x")
     assert {entry.name for entry in run.folder.iterdir()} <= described
+
+
+def test_every_state_of_a_job_is_described():
+    assert set(first_column("docs/architecture.md", "| state of a job |")) == {state.value for state in JobState}
+
+
+def test_every_verdict_is_described():
+    described = first_column("docs/architecture.md", "| verdict |")
+    assert described == [outcome.value for outcome in Outcome]
 
 
 def test_every_metric_is_described():

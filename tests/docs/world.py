@@ -15,6 +15,8 @@ from pathlib import Path
 from tests.docs.documents import ROOT, Block, commands
 from tests.docs.ns_in_world import HISTORY
 
+_INPUTS = ROOT / "tests" / "training" / "golden" / "A" / "inputs"
+
 CLUSTER_FILES = "/lustre"
 """Where the example configuration of a cluster has its folders; in a world they lie below it."""
 
@@ -40,7 +42,8 @@ NOT_RUN = {
 
 VARYING = (
     (r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b", "DATE"),
-    (r"\b\d+(\.\d+)?s\b", "TIME"),
+    (r"\b\d+(\.\d+)? ?s\b", "TIME"),
+    (r" +\d+\.\d\d +[\d,]+$", " SECONDS RATE"),
     (r"events/[\w.-]+\.jsonl", "events/WRITER.jsonl"),
     (r"\b[0-9a-f]{12,64}\b", "HASH"),
 )
@@ -75,9 +78,10 @@ class World:
     def plain(self, text: str) -> str:
         """What was printed, without what differs from one run to the next."""
         text = text.replace(str(self.folder), "~")
+        text = "\n".join(line.rstrip() for line in text.strip().splitlines())
         for pattern, word in VARYING:
-            text = re.sub(pattern, word, text)
-        return "\n".join(line.rstrip() for line in text.strip().splitlines())
+            text = re.sub(pattern, word, text, flags=re.MULTILINE)
+        return text
 
     def _environment(self) -> dict[str, str]:
         kept = {
@@ -151,15 +155,15 @@ def cluster(world: World) -> None:
         Path(f"{world.folder}{CLUSTER_FILES}/{name}").mkdir(parents=True)
     data = Path(f"{world.folder}{CLUSTER_FILES}/data")
     (data / "sft-data.jsonl").write_text(json.dumps({"input": "1+1=", "output": "2"}) + "\n")
-    shutil.copy(_golden("output-rs0.jsonl"), data / "generations")
+    shutil.copy(_INPUTS / "output-rs0.jsonl", data / "generations")
     world.run(Block(line=0, language="bash", text="ns run_cmd --expname=my-training-job true")).check_returncode()
 
 
 def generations(world: World) -> None:
     """Generated solutions, to prepare training data of."""
     (world.folder / "generations").mkdir()
-    for name in ("output-rs0.jsonl", "output-rs1.jsonl"):
-        shutil.copy(_golden(name), world.folder / "generations")
+    for path in _INPUTS.glob("output-rs*.jsonl"):
+        shutil.copy(path, world.folder / "generations")
 
 
 def models(world: World) -> None:
@@ -177,7 +181,3 @@ def rows(world: World) -> None:
     write_jsonl(world.folder / "train.jsonl", chat_rows(128))
     write_jsonl(world.folder / "validation.jsonl", chat_rows(16, seed=1))
     shutil.copytree(ROOT / "examples", world.folder / "examples")
-
-
-def _golden(name: str) -> Path:
-    return ROOT / "tests" / "training" / "golden" / "A" / "inputs" / name
