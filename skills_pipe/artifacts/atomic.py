@@ -86,17 +86,6 @@ def recover_directory(path: Path) -> None:
         os.rename(aside, path)
 
 
-def remove_stale_temporaries(folder: Path, *, keep_running: bool = True) -> list[Path]:
-    """Remove what killed writers left in ``folder``; a temporary of a process that still runs here is kept."""
-    removed = []
-    for entry in folder.glob(".tmp-*"):
-        if keep_running and _writer_is_alive(entry.name):
-            continue
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
-        removed.append(entry)
-    return removed
-
-
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder below ``folder`` to disk."""
     for parent, _, names in os.walk(folder):
@@ -120,23 +109,9 @@ def _sync_file(path: Path) -> None:
 
 
 def _sibling(path: Path) -> Path:
-    """Temporary name in the same folder; it names its writer, so that a live writer is told from a dead one."""
+    """Temporary name in the same folder, different for each writer."""
     return path.with_name(f".tmp-{path.name}.{socket.gethostname()}.{os.getpid()}")
 
 
 def _aside(path: Path) -> Path:
     return path.with_name(f"old_{path.name}")
-
-
-def _writer_is_alive(name: str) -> bool:
-    """Whether the process that a temporary's name tells may still be writing; True when another host wrote it."""
-    _, host, pid = name.rsplit(".", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def join() -> Iterator[World]:
     try:
         yield World(rank=dist.get_rank(), size=size, device=device)
     finally:
+        # What training left in reference cycles still holds the groups; gloo's threads must not outlive them.
+        gc.collect()
         dist.destroy_process_group()
 
 

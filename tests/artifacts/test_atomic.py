@@ -11,7 +11,6 @@ from skills_pipe.artifacts.atomic import (
     publish_directory,
     publish_file,
     recover_directory,
-    remove_stale_temporaries,
     write_json,
     write_text,
 )
@@ -100,17 +99,6 @@ def test_a_folder_is_old_or_new_whenever_its_writer_is_killed(tmp_path):
         assert contents in ({"a": "old"}, {"a": "new", "b": "new"})
         seen.add(contents["a"])
     assert seen == {"old", "new"}
-
-
-def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_kept(tmp_path):
-    _run(_WRITE_FOLDER, tmp_path / "folder", 2)
-    dead = [entry for entry in tmp_path.iterdir() if entry.name.startswith(".tmp-")]
-    assert dead
-    with publish_file(tmp_path / "mine") as mine:
-        mine.write_text("half")
-        assert remove_stale_temporaries(tmp_path) == dead
-        assert mine.exists()
-    assert (tmp_path / "mine").read_text() == "half"
 
 
 @pytest.mark.parametrize("publish", [publish_file, publish_directory])
