@@ -2,16 +2,19 @@
 
 import re
 import tomllib
+from dataclasses import MISSING, fields, is_dataclass
 
 import pytest
 import yaml
 
 from skills_pipe.artifacts.verdict import Outcome
 from skills_pipe.errors import ClusterConfigError
-from skills_pipe.pipeline import cluster_file
-from skills_pipe.pipeline.cluster import ALWAYS_FORWARDED, ContainerRuntime, EnvVar, load_cluster
-from skills_pipe.pipeline.states import JobState
-from skills_pipe.pipeline.store import RunStore
+from skills_pipe.evaluation.settings import Overrides
+from skills_pipe.pipeline.cluster import file as cluster_file
+from skills_pipe.pipeline.cluster.config import ALWAYS_FORWARDED, ContainerRuntime, EnvVar
+from skills_pipe.pipeline.cluster.load import load_cluster
+from skills_pipe.pipeline.records.states import JobState
+from skills_pipe.pipeline.records.store import RunStore
 from tests.docs.documents import ROOT
 
 
@@ -71,6 +74,23 @@ def test_every_metric_is_described():
     loop = (ROOT / "skills_pipe/training/loop.py").read_text()
     written = set(re.findall(r'"((?:train|timing|validation)/[\w/]+)"', loop))
     assert set(described) == written
+
+
+def keys_of(section, prefix=""):
+    """Dotted names of the fields of a dataclass and of those inside it."""
+    for field in fields(section):
+        inner = field.default_factory() if field.default_factory is not MISSING else None
+        yield from keys_of(inner, f"{prefix}{field.name}.") if is_dataclass(inner) else [prefix + field.name]
+
+
+def test_every_key_of_an_evaluation_is_described():
+    described = []
+    for word in first_column("docs/evaluation.md", "| key | default"):
+        # A short name belongs to the section of the word before it.
+        section = described[-1].rpartition(".")[0] if described else ""
+        known = f"{section}.{word}" in set(keys_of(Overrides))
+        described.append(f"{section}.{word}" if "." not in word and known else word)
+    assert sorted(described) == sorted(keys_of(Overrides))
 
 
 def test_every_extra_for_users_is_described():
