@@ -16,6 +16,7 @@ from pathlib import Path
 from base_model import make_base_model
 from generations import write_generations
 from report import Figures, show_report
+
 from skills_pipe.pipeline.cli import eval, prepare_data, sft_nemo_rl, wrap_arguments
 
 STEPS = 750

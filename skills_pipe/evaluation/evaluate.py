@@ -17,7 +17,8 @@ from typing import Any
 from skills_pipe.artifacts import atomic, manifest
 from skills_pipe.artifacts.names import manifest_path
 from skills_pipe.errors import DataError, JobFailed, UserError
-from skills_pipe.evaluation.clients.base import Answer, Client, Request, open_client
+from skills_pipe.evaluation.clients.base import Answer, Client, Request
+from skills_pipe.evaluation.clients.open import open_client
 from skills_pipe.evaluation.grading.math import Comparison, extract_boxed, extract_pattern
 from skills_pipe.evaluation.grading.pool import GradingPool, Pair
 from skills_pipe.evaluation.metrics.compute import Metrics

@@ -17,10 +17,10 @@ from typing import Any
 import typer
 
 from skills_pipe.errors import JobFailed, UserError
-from skills_pipe.pipeline.app import application
-from skills_pipe.pipeline.argv import Arguments, wrap_arguments
-from skills_pipe.pipeline.options import Option
-from skills_pipe.pipeline.registry import Entry, entry
+from skills_pipe.pipeline.console.app import application
+from skills_pipe.pipeline.console.argv import Arguments, wrap_arguments
+from skills_pipe.pipeline.console.registry import Entry, entry
+from skills_pipe.pipeline.options.declaration import Option
 
 __all__ = [
     "Arguments",

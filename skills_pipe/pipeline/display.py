@@ -16,13 +16,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from skills_pipe.artifacts.progress import Progress
-from skills_pipe.pipeline.decide import Action, Decision
-from skills_pipe.pipeline.failures import tail
+from skills_pipe.pipeline.checks.preflight import Finding, Severity
+from skills_pipe.pipeline.decisions.decide import Action, Decision
+from skills_pipe.pipeline.decisions.preview import Preview
 from skills_pipe.pipeline.plan import EdgeKind, Job, Resources
-from skills_pipe.pipeline.preflight import Finding, Severity
-from skills_pipe.pipeline.preview import Preview
-from skills_pipe.pipeline.states import JobState, JobStatus, stage_state
-from skills_pipe.pipeline.store import Run
+from skills_pipe.pipeline.records.failures import tail
+from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
+from skills_pipe.pipeline.records.store import Run
 
 _ACTION_STYLE = {
     Action.RUN: "green",

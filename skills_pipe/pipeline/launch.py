@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from skills_pipe.errors import PlanError
-from skills_pipe.pipeline.cluster import ClusterConfig, load_cluster
-from skills_pipe.pipeline.groups import CompatibilityOptions, JobOptions
-from skills_pipe.pipeline.paths import is_below
-from skills_pipe.pipeline.plan import Job, Launch, Plan
-from skills_pipe.pipeline.preflight import (
+from skills_pipe.pipeline.checks.preflight import (
     Finding,
     Severity,
     check_cluster,
@@ -23,9 +19,14 @@ from skills_pipe.pipeline.preflight import (
     errors_in,
     warning,
 )
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.load import load_cluster
+from skills_pipe.pipeline.cluster.paths import is_below
+from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
+from skills_pipe.pipeline.plan import Job, Launch, Plan
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.preview import Preview, SubmitFlags
+    from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags
     from skills_pipe.pipeline.submit import Submission
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
@@ -97,7 +98,7 @@ def _look(
     """
     # Imported here: these are heavier than planning, and --help does not need them.
     from skills_pipe.pipeline import display
-    from skills_pipe.pipeline.preview import preview
+    from skills_pipe.pipeline.decisions.preview import preview
 
     on_paths = check_paths(plan, cluster)
     assumed = _assume_planned(plan) if options.dry_run else plan
@@ -125,7 +126,7 @@ def _submit(plan: Plan, cluster: ClusterConfig, options: JobOptions) -> Submissi
 
 
 def _flags(options: JobOptions) -> SubmitFlags:
-    from skills_pipe.pipeline.preview import SubmitFlags
+    from skills_pipe.pipeline.decisions.preview import SubmitFlags
 
     return SubmitFlags(rerun=options.rerun, on_change=options.on_change, explain=options.explain)
 
@@ -139,7 +140,7 @@ def _announce(submission: Submission, plan: Plan, options: JobOptions) -> None:
 
 def _print_logs(submission: Submission, jobs: Sequence[str]) -> None:
     """What the jobs of a run on this machine have written; those that were skipped have written nothing."""
-    from skills_pipe.pipeline.store import Run
+    from skills_pipe.pipeline.records.store import Run
 
     record = Run(submission.run_dir).submission
     logs = [record.logs[job] for job in jobs if record and job in record.logs]

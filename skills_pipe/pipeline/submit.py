@@ -13,23 +13,23 @@ from rich.console import Console
 from skills_pipe.artifacts.names import manifest_path
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline import display
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.decide import Action, OnChange
-from skills_pipe.pipeline.environment import private_environment
+from skills_pipe.pipeline.checks.preflight import Finding
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.environment import private_environment
+from skills_pipe.pipeline.decisions.decide import Action, OnChange
+from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
+from skills_pipe.pipeline.decisions.upstream import Upstream
 from skills_pipe.pipeline.executors.base import Executor, Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.registry import executor_of, statuses_of
 from skills_pipe.pipeline.executors.slurm import SlurmExecutor
-from skills_pipe.pipeline.owner import OutputOwner
-from skills_pipe.pipeline.place import locator
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.preflight import Finding
-from skills_pipe.pipeline.preview import Preview, SubmitFlags, preview
-from skills_pipe.pipeline.process import ProcessId
-from skills_pipe.pipeline.states import JobState, JobStatus, stage_state
-from skills_pipe.pipeline.store import Run, RunStore
-from skills_pipe.pipeline.upstream import Upstream
+from skills_pipe.pipeline.records.owner import OutputOwner
+from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
+from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.scripts.place import locator
 
 __all__ = ["OnChange", "Preview", "Submission", "SubmitFlags", "preview", "submit"]
 

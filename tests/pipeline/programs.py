@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from skills_pipe.pipeline.cluster import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Resources, Stage, chain, gate
 
 _SEAL = """

@@ -11,10 +11,11 @@ import pytest
 
 from skills_pipe import __version__
 from skills_pipe.errors import JobFailed, OptionError, PlanError, UserError
-from skills_pipe.pipeline import cli, registry
+from skills_pipe.pipeline import cli
 from skills_pipe.pipeline.cli import main, run_cmd, sft_nemo_rl, wrap_arguments
-from skills_pipe.pipeline.options import Kind
-from skills_pipe.pipeline.registry import ENTRIES
+from skills_pipe.pipeline.console import registry
+from skills_pipe.pipeline.console.registry import ENTRIES
+from skills_pipe.pipeline.options.declaration import Kind
 
 HEAVY = (
     "torch",
@@ -99,7 +100,8 @@ def test_a_mistake_has_no_traceback_and_a_bug_has_one():
     mistake = ns("evl")
     assert (mistake.returncode, mistake.stderr.count("\n")) == (2, 1)
     code = (
-        "from skills_pipe.pipeline import cli, registry\n"
+        "from skills_pipe.pipeline import cli\n"
+        "from skills_pipe.pipeline.console import registry\n"
         "def broken(self): raise ZeroDivisionError('a bug')\n"
         "registry.Entry.load = broken\n"
         "cli.main(['eval'])\n"

@@ -12,12 +12,12 @@ from rich.console import Console
 from skills_pipe.artifacts.progress import Progress
 from skills_pipe.errors import JobFailed
 from skills_pipe.pipeline import display
+from skills_pipe.pipeline.checks.preflight import error, warning
+from skills_pipe.pipeline.decisions.preview import SubmitFlags, preview
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Resources
-from skills_pipe.pipeline.preflight import error, warning
-from skills_pipe.pipeline.preview import SubmitFlags, preview
-from skills_pipe.pipeline.states import JobState, JobStatus
-from skills_pipe.pipeline.store import Run
+from skills_pipe.pipeline.records.states import JobState, JobStatus
+from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.programs import job, local, make, plan_of, shell, training_plan
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.errors import PlanError, StoreError
-from skills_pipe.pipeline.cluster import ClusterConfig, EnvVar, ExecutorKind
+from skills_pipe.pipeline.cluster.config import ClusterConfig, EnvVar, ExecutorKind
 from skills_pipe.pipeline.plan import Launch, Plan, Resources
-from skills_pipe.pipeline.states import JobState
-from skills_pipe.pipeline.store import Run, RunStore
+from skills_pipe.pipeline.records.states import JobState
+from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import Submission, submit
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 

@@ -13,11 +13,11 @@ import pytest
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.names import manifest_path, owner_path
 from skills_pipe.errors import JobFailed, PlanError, StoreError
-from skills_pipe.pipeline.cluster import EnvVar
-from skills_pipe.pipeline.decide import OnChange
+from skills_pipe.pipeline.cluster.config import EnvVar
+from skills_pipe.pipeline.decisions.decide import OnChange
+from skills_pipe.pipeline.decisions.preview import preview
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.preview import preview
-from skills_pipe.pipeline.store import Run, RunStore
+from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import SubmitFlags, submit
 from tests.pipeline.programs import job, local, make, plan_of, shell, training_plan, until
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from skills_pipe.evaluation.prompts.template import Message
-from skills_pipe.evaluation.settings import EvalSettings, Inference
+from skills_pipe.evaluation.settings import Inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,31 +71,4 @@ def failed(request: Request, *, error: str, detail: str, started: float, ended: 
         ended=ended,
         error=error,
         detail=detail,
-    )
-
-
-def open_client(settings: EvalSettings) -> Client:
-    """The client for a server type; torch is only imported for ``hf``."""
-    keys: Mapping[str, Any] = settings.keys.chat_template_kwargs
-    if settings.server_type == "hf":
-        from skills_pipe.evaluation.clients.hf import HfClient, HfOptions
-
-        return HfClient(
-            HfOptions(
-                model=settings.model,
-                device=settings.keys.device,
-                dtype=settings.keys.dtype,
-                chat_template_kwargs=keys,
-            )
-        )
-    from skills_pipe.evaluation.clients.http import HttpClient, HttpOptions
-
-    return HttpClient(
-        HttpOptions(
-            server_type=settings.server_type,
-            address=settings.server_address or "",
-            model=settings.keys.server.model or settings.model,
-            chat_template_kwargs=keys,
-            server=settings.keys.server,
-        )
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skills_pipe.pipeline.command import Command as LauncherCommand
 from skills_pipe.pipeline.commands.status import RecordOptions
-from skills_pipe.pipeline.options import argument
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
+from skills_pipe.pipeline.options.declaration import argument
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.command import Command
-from skills_pipe.pipeline.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
-from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
+from skills_pipe.pipeline.console.command import Command
 from skills_pipe.pipeline.launch import launch
-from skills_pipe.pipeline.options import option, switch
+from skills_pipe.pipeline.options.declaration import option, switch
+from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
 from skills_pipe.pipeline.plan import Plan
 
 

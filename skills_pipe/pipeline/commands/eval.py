@@ -8,15 +8,15 @@ from typing import Any
 
 from skills_pipe.artifacts.names import EVAL_RESULTS
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.command import Command as LauncherCommand
-from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.checks.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
+from skills_pipe.pipeline.checks.preflight import Finding, error
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import Request, launch
-from skills_pipe.pipeline.options import option, switch
-from skills_pipe.pipeline.overrides import of_result
+from skills_pipe.pipeline.options.declaration import option, switch
+from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.options.overrides import of_result
 from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
-from skills_pipe.pipeline.preflight import Finding, error
 
 EVALUATE = "skills_pipe.evaluation.evaluate"
 SUMMARIZE = "skills_pipe.evaluation.summarize"

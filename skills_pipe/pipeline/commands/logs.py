@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skills_pipe.errors import StoreError, did_you_mean
-from skills_pipe.pipeline.command import Command as LauncherCommand
 from skills_pipe.pipeline.commands.status import RecordOptions
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
-from skills_pipe.pipeline.failures import tail
-from skills_pipe.pipeline.options import argument, option, switch
-from skills_pipe.pipeline.states import JobStatus
-from skills_pipe.pipeline.store import Run, RunStore
+from skills_pipe.pipeline.options.declaration import argument, option, switch
+from skills_pipe.pipeline.records.failures import tail
+from skills_pipe.pipeline.records.states import JobStatus
+from skills_pipe.pipeline.records.store import Run, RunStore
 
 _PAUSE_SECONDS = 0.3
 

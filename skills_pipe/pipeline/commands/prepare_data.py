@@ -6,13 +6,13 @@ import posixpath
 from dataclasses import dataclass
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.command import Command as LauncherCommand
-from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.checks.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import launch
-from skills_pipe.pipeline.options import argument, option
-from skills_pipe.pipeline.overrides import of_result, value_of
+from skills_pipe.pipeline.options.declaration import argument, option
+from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.options.overrides import of_result, value_of
 from skills_pipe.pipeline.plan import Command, Job, Plan, Stage
 
 BENCHMARKS = "skills_pipe.evaluation.prepare_benchmarks"

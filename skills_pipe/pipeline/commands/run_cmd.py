@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.command import Command as LauncherCommand
-from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.paths import PathMap
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import launch
-from skills_pipe.pipeline.options import argument, option
-from skills_pipe.pipeline.paths import PathMap
+from skills_pipe.pipeline.options.declaration import argument, option
+from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
 from skills_pipe.pipeline.plan import Command, Job, Plan, Stage
 
 STAGE = "command"

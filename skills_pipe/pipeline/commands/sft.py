@@ -7,15 +7,15 @@ from enum import Enum
 
 from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, TRAINING_LOGS
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.command import Command as LauncherCommand
-from skills_pipe.pipeline.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
-from skills_pipe.pipeline.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.checks.training import check_training
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import launch
-from skills_pipe.pipeline.options import option, switch
-from skills_pipe.pipeline.overrides import of_result, override
+from skills_pipe.pipeline.options.declaration import option, switch
+from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
+from skills_pipe.pipeline.options.overrides import of_result, override
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
-from skills_pipe.pipeline.training_checks import check_training
 
 STAGE = "sft"
 ENTRY = "skills_pipe.training.sft"

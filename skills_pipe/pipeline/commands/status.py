@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skills_pipe.pipeline.cluster import ClusterLike, load_cluster
-from skills_pipe.pipeline.command import Command as LauncherCommand
-from skills_pipe.pipeline.groups import read_cluster
-from skills_pipe.pipeline.options import argument, option
-from skills_pipe.pipeline.store import RunStore
+from skills_pipe.pipeline.cluster.config import ClusterLike
+from skills_pipe.pipeline.cluster.load import load_cluster
+from skills_pipe.pipeline.console.command import Command as LauncherCommand
+from skills_pipe.pipeline.options.declaration import argument, option
+from skills_pipe.pipeline.options.groups import read_cluster
+from skills_pipe.pipeline.records.store import RunStore
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.states import JobStatus
-from skills_pipe.pipeline.store import Run
+from skills_pipe.pipeline.records.states import JobStatus
+from skills_pipe.pipeline.records.store import Run
 
 
 class Watcher(Protocol):

@@ -8,8 +8,8 @@ from skills_pipe.artifacts.names import MANIFEST, parse_step
 from skills_pipe.artifacts.verdict import Outcome
 from skills_pipe.pipeline.executors.schedule import Never
 from skills_pipe.pipeline.plan import Job, Plan
-from skills_pipe.pipeline.states import JobState, JobStatus
-from skills_pipe.pipeline.store import Run
+from skills_pipe.pipeline.records.states import JobState, JobStatus
+from skills_pipe.pipeline.records.store import Run
 
 STALLS_ALLOWED = 1
 """A crash without a new step is tried again once."""

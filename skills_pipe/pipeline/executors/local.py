@@ -20,11 +20,11 @@ from skills_pipe.pipeline.executors.chain import ChainWatch
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.schedule import READY, Never, outlook
 from skills_pipe.pipeline.executors.stopping import StopSignals
-from skills_pipe.pipeline.failures import failure_report
 from skills_pipe.pipeline.plan import Job, Launch, Plan
-from skills_pipe.pipeline.process import ProcessId, kill, marked
-from skills_pipe.pipeline.states import JobState, JobStatus, local_statuses, record_end, record_start
-from skills_pipe.pipeline.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.failures import failure_report
+from skills_pipe.pipeline.records.process import ProcessId, kill, marked
+from skills_pipe.pipeline.records.states import JobState, JobStatus, local_statuses, record_end, record_start
+from skills_pipe.pipeline.records.store import Run, SubmissionRecord
 
 _ENV_JOB = "SKILLS_PIPE_JOB"
 """In the environment of every process of a job: by it they are found again, whatever their parent."""

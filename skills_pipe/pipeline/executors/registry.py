@@ -7,8 +7,8 @@ from skills_pipe.pipeline.executors.base import Executor
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.slurm import SlurmExecutor
-from skills_pipe.pipeline.states import JobStatus
-from skills_pipe.pipeline.store import Run
+from skills_pipe.pipeline.records.states import JobStatus
+from skills_pipe.pipeline.records.store import Run
 
 
 def executor_of(run: Run) -> Executor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from skills_pipe.pipeline.plan import EdgeKind, Job, Plan
-from skills_pipe.pipeline.states import JobState
+from skills_pipe.pipeline.records.states import JobState
 
 WAIT = "wait"
 READY = "ready"

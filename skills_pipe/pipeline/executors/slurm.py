@@ -13,13 +13,13 @@ from typing import Any
 
 from skills_pipe.artifacts.atomic import write_text
 from skills_pipe.errors import PlanError, StoreError
-from skills_pipe.pipeline.cluster import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.process import ProcessId
-from skills_pipe.pipeline.render import export_lines
-from skills_pipe.pipeline.sbatch import ALL_STOPPED, JOBS, SECRETS, dependency, log_paths
-from skills_pipe.pipeline.states import JobState, JobStatus, record_end, record_start, recorded_statuses
-from skills_pipe.pipeline.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.records.states import JobState, JobStatus, record_end, record_start, recorded_statuses
+from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.scripts.render import export_lines
+from skills_pipe.pipeline.scripts.sbatch import ALL_STOPPED, JOBS, SECRETS, dependency, log_paths
 
 _TIMEOUT_SECONDS = 120
 

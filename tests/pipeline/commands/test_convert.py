@@ -3,9 +3,9 @@
 import pytest
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.convert import ConvertOptions, plan
-from skills_pipe.pipeline.options import build
+from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")

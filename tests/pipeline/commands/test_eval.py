@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.commands.eval import EvalOptions, check, plan
 from skills_pipe.pipeline.launch import Request
-from skills_pipe.pipeline.options import build
+from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")

@@ -3,9 +3,9 @@
 import pytest
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig
-from skills_pipe.pipeline.command import Command
+from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.prepare_data import PrepareDataOptions, plan
+from skills_pipe.pipeline.console.command import Command
 from skills_pipe.pipeline.plan import Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")

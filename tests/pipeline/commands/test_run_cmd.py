@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig, ContainerRuntime, ExecutorKind
-from skills_pipe.pipeline.command import Command
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.run_cmd import RunCmdOptions, plan
+from skills_pipe.pipeline.console.command import Command
 from skills_pipe.pipeline.plan import Mount, Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster import ClusterConfig, ContainerRuntime, ExecutorKind
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.sft import SftOptions, plan
-from skills_pipe.pipeline.options import build
+from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.errors import JobFailed, PlanError
+from skills_pipe.pipeline.decisions.preview import preview
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.preview import preview
-from skills_pipe.pipeline.process import ProcessId, marked
-from skills_pipe.pipeline.states import JobState
-from skills_pipe.pipeline.store import Run, RunStore
+from skills_pipe.pipeline.records.process import ProcessId, marked
+from skills_pipe.pipeline.records.states import JobState
+from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.programs import job, local, make, plan_of, shell, training_plan, until
 

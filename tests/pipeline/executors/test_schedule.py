@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from skills_pipe.pipeline.executors.schedule import READY, WAIT, Never, outlook, reduced
 from skills_pipe.pipeline.plan import Edge, EdgeKind, Job, Plan
-from skills_pipe.pipeline.states import JobState, JobStatus, stage_state
+from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
 from tests.pipeline.programs import job, plan_of, shell, training_plan
 
 S = JobState

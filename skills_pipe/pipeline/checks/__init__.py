@@ -1,0 +1,1 @@
+"""What can be found out before a job waits in a queue."""

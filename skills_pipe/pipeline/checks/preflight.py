@@ -1,0 +1,157 @@
+"""Everything that can be checked before a job waits in a queue; all findings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
+from skills_pipe.pipeline.plan import Launch, Plan
+
+
+class Severity(str, Enum):
+    """Whether a finding stops the submission."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something about a run that is wrong, or probably not meant.
+
+    Attributes:
+        what: what is wrong, as a sentence without a full stop.
+        where: the flag, key or path where it was set.
+        fix: what to do about it, as an imperative without a full stop.
+    """
+
+    severity: Severity
+    what: str
+    where: str | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        advice = f": {self.fix}" if self.fix else ""
+        return f"{self.severity.value}: {self.what}{place}{advice}"
+
+
+def error(what: str, *, where: str | None = None, fix: str | None = None) -> Finding:
+    """A finding that stops the submission."""
+    return Finding(severity=Severity.ERROR, what=what, where=where, fix=fix)
+
+
+def warning(what: str, *, where: str | None = None, fix: str | None = None) -> Finding:
+    """A finding that is shown, and no more."""
+    return Finding(severity=Severity.WARNING, what=what, where=where, fix=fix)
+
+
+def errors_in(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that stop the submission."""
+    return [finding for finding in findings if finding.severity is Severity.ERROR]
+
+
+def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
+    """Findings on the configuration of the cluster: variables, images, keys that have no effect."""
+    where = f"cluster {cluster.name!r}"
+    findings = []
+    environment: Mapping[str, str] = {}
+    try:
+        environment = cluster.environment()
+    except ClusterConfigError as problem:
+        findings.append(error(problem.what, where=problem.where, fix=problem.fix))
+    if cluster.ssh_tunnel is not None and not cluster.is_local:
+        fix = "run ns on a login node of the cluster, with job_dir in place of ssh_tunnel"
+        findings.append(error("submitting through ssh_tunnel is not possible yet", where=where, fix=fix))
+    if cluster.dependency_type not in (None, "afterok"):
+        findings.append(
+            warning(f"dependency_type {cluster.dependency_type} has no effect: each edge has its own", where=where)
+        )
+    if cluster.is_local and cluster.containers:
+        findings.append(warning("containers have no effect on this machine: jobs are plain processes", where=where))
+    if cluster.is_local and any(mount.source != mount.target for mount in cluster.mounts):
+        findings.append(warning("mounts have no effect on this machine: paths are taken as they are", where=where))
+    if not cluster.is_local and not cluster.account:
+        findings.append(warning("no account is set: the jobs go to your default account", where=where))
+    if cluster.container_runtime is not ContainerRuntime.NONE:
+        findings += _check_images(plan, cluster) + _check_hf_home(cluster, environment)
+    return findings
+
+
+def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
+    """Findings on where the jobs read and write: all must be absolute and mounted, and outputs writable."""
+    paths = PathMap.of(cluster)
+    mounted = ", ".join(mount.target for mount in cluster.mounts) or "none"
+    findings = []
+    outputs = {stage.output for stage in plan.stages if stage.output} | {job.log_dir for job in plan.jobs}
+    inputs = {path for stage in plan.stages for path in stage.inputs if path.startswith("/")}
+    for path in sorted(outputs | inputs):
+        if is_below(path, RUN_DIR):
+            continue
+        if not path.startswith("/"):
+            findings.append(error(f"{path} is not an absolute path", fix="write it from the root, as jobs see it"))
+        elif paths.to_cluster(path) is None:
+            what = f"{path} is on no mount of cluster {cluster.name!r} (it has {mounted})"
+            findings.append(error(what, fix="use a mounted folder, or add --mount_paths"))
+        elif path in outputs and not paths.is_writable(path):
+            findings.append(error(f"{path} is on a mount that is read-only", fix="write somewhere else"))
+    return findings
+
+
+def check_hub_names(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
+    """Findings on inputs that would be looked for on the Hugging Face hub, and look like a misspelt path."""
+    if not cluster.is_local:
+        return []
+    names = dict.fromkeys(path for stage in plan.stages for path in stage.inputs if not path.startswith("/"))
+    return [
+        warning(f"there is no {name} here: it will be looked for on the Hugging Face hub", fix=f"./{name} is a path")
+        for name in names
+        if not Path(name).exists() and Path(name).parent.is_dir()
+    ]
+
+
+def check_machine(plan: Plan, *, gpus: int) -> list[Finding]:
+    """Findings on what a run on this machine asks for, where it has ``gpus`` GPUs."""
+    findings = []
+    most = max((job.resources.num_gpus for job in plan.jobs), default=0)
+    if any(job.resources.num_nodes > 1 for job in plan.jobs):
+        findings.append(error("this machine is one node", where="--num_nodes", fix="use --cluster for several"))
+    if most > gpus > 0:
+        fix = f"ask for {gpus} at most"
+        findings.append(error(f"{most} GPUs are asked for, and this machine has {gpus}", where="--num_gpus", fix=fix))
+    elif most and not gpus:
+        processes = "one process" if most == 1 else f"{most} processes"
+        what = f"this machine has no GPU that can be used: {processes} on its CPU cores instead"
+        findings.append(warning(what, where="--num_gpus"))
+    elif gpus and not most and any(job.command.launch is Launch.PER_GPU for job in plan.jobs):
+        fix = f"add --num_gpus={gpus} to use them"
+        findings.append(warning(f"the GPUs of this machine ({gpus}) stay idle", where="--num_gpus", fix=fix))
+    return findings
+
+
+def _check_images(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
+    findings = []
+    for name in dict.fromkeys(job.command.container for job in plan.jobs):
+        # Anything with a slash or a colon is an image itself.
+        if name not in cluster.containers and not set("/:") & set(name):
+            fix = f"add it there (it has {', '.join(sorted(cluster.containers)) or 'none'})"
+            findings.append(error(f"no image for {name!r}", where=f"containers of cluster {cluster.name!r}", fix=fix))
+    return findings
+
+
+def _check_hf_home(cluster: ClusterConfig, environment: Mapping[str, str]) -> list[Finding]:
+    if cluster.skip_hf_home_check:
+        return []
+    where = f"env_vars of cluster {cluster.name!r}"
+    home = environment.get("HF_HOME")
+    if home is None:
+        fix = "add HF_HOME=/a/mounted/folder, or use --skip_hf_home_check"
+        return [error("HF_HOME is not set, so every job would download its models anew", where=where, fix=fix)]
+    if PathMap.of(cluster).to_cluster(home) is None:
+        return [error(f"HF_HOME {home} is on no mount", where=where, fix="mount it, or use --skip_hf_home_check")]
+    return []

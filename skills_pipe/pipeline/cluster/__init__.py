@@ -1,0 +1,1 @@
+"""Where jobs run: cluster configurations, paths through mounts, variables and time limits."""

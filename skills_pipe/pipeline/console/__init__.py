@@ -1,0 +1,1 @@
+"""The terminal: `ns` as a Typer application over the registry of commands."""

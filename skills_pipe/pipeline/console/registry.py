@@ -1,0 +1,80 @@
+"""All commands of ``ns`` by name; a command is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.console.command import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A command that can be called.
+
+    Attributes:
+        name: what is typed behind ``ns``: ``nemo_rl sft``.
+        module: its module in :mod:`skills_pipe.pipeline.commands`, which defines ``COMMAND``.
+        function: name of the Python function.
+        help: one or two sentences for the help.
+    """
+
+    name: str
+    module: str
+    function: str
+    help: str
+
+    def load(self) -> Command:
+        """The command itself."""
+        module = importlib.import_module(f"skills_pipe.pipeline.commands.{self.module}")
+        command: Command = module.COMMAND
+        return command
+
+
+GROUPS = {"nemo_rl": "Train models."}
+"""Words in front of several commands, and what these have in common."""
+
+ENTRIES = (
+    Entry(
+        name="prepare_data",
+        module="prepare_data",
+        function="prepare_data",
+        help="Fetch the data of benchmarks (ns prepare_data gsm8k), or make training data of generations "
+        "(ns prepare_data ++input_files=... ++output_path=...).",
+    ),
+    Entry(
+        name="nemo_rl sft",
+        module="sft",
+        function="sft_nemo_rl",
+        help="Fine-tune a model in a chain of jobs, then make a Hugging Face model of its checkpoints. "
+        "Keys of the trainer are given as ++key=value.",
+    ),
+    Entry(
+        name="convert",
+        module="convert",
+        function="convert",
+        help="Make a Hugging Face model of the checkpoints of a training run.",
+    ),
+    Entry(
+        name="eval",
+        module="eval",
+        function="eval",
+        help="Evaluate a model on benchmarks, one job each. Keys of the evaluation are given as ++key=value.",
+    ),
+    Entry(
+        name="run_cmd",
+        module="run_cmd",
+        function="run_cmd",
+        help="Run any command as a job: everything from its first word on is passed to it.",
+    ),
+    Entry(name="status", module="status", function="status", help="Show the jobs of a run, or the newest runs."),
+    Entry(name="logs", module="logs", function="logs", help="Show the logs of a run; with -f as they grow."),
+    Entry(name="cancel", module="cancel", function="cancel", help="Stop the jobs of a run, a whole chain at once."),
+)
+
+
+def entry(name: str) -> Entry:
+    """The command of this name."""
+    return next(entry for entry in ENTRIES if entry.name == name)

@@ -1,0 +1,1 @@
+"""Which stages have to run: identities, fingerprints and what earlier runs promise."""

@@ -1,0 +1,158 @@
+"""Which stages of a plan have to run: what is finished is skipped, what is half-done goes on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from skills_pipe.artifacts import manifest
+from skills_pipe.artifacts.identity import Identity
+from skills_pipe.errors import CheckpointError
+from skills_pipe.pipeline.plan import Plan, Stage
+from skills_pipe.pipeline.records.owner import OutputOwner
+
+
+class Action(str, Enum):
+    """What happens to a stage."""
+
+    RUN = "run"
+    """There is no output yet."""
+    CONTINUE = "continue"
+    """The output is half-done: the program goes on from there."""
+    RESTART = "restart"
+    """The output there is set aside, and the stage runs anew."""
+    SKIP = "skip"
+    """The output is finished."""
+    NOT_NEEDED = "not needed"
+    """The output is missing, but everything that is made from it is finished."""
+    REFUSE = "refuse"
+    """Something else made the output there; the user has to say what to do."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether jobs of the stage start."""
+        return self in (Action.RUN, Action.CONTINUE, Action.RESTART)
+
+
+class OnChange(str, Enum):
+    """What to do with an output that was made with other options or inputs."""
+
+    CONTINUE = "continue"
+    """Go on from it with the new ones."""
+    RESTART = "restart"
+    """Set it aside and begin anew."""
+
+
+_HASH = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
+
+_ANSWERS = {OnChange.CONTINUE: Action.CONTINUE, OnChange.RESTART: Action.RESTART}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What happens to a stage, and why.
+
+    Attributes:
+        reason: a few words, for people.
+        changes: fields in which the output there differs, as ``options.x: 1 -> 2``.
+    """
+
+    stage: str
+    action: Action
+    reason: str
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """How outputs on disk are judged.
+
+    Attributes:
+        locate: container path -> path here.
+        rerun: run every stage, finished or not.
+        on_change: what to do with outputs of another identity; None refuses.
+    """
+
+    locate: Callable[[str], Path]
+    rerun: bool = False
+    on_change: OnChange | None = None
+
+    def decide(self, plan: Plan, identities: Mapping[str, Identity]) -> tuple[Decision, ...]:
+        """One decision for each stage, in the order of the plan."""
+        alone = {stage.name: self._look_at(stage, identities[stage.name]) for stage in plan.stages}
+        downstream = _downstream(plan)
+        decided: dict[str, Decision] = {}
+        for stage in reversed(plan.stages):
+            decision = alone[stage.name]
+            users = downstream[stage.name]
+            if decision.action is not Action.SKIP and users and not any(_wants(decided[user]) for user in users):
+                decision = Decision(
+                    stage=stage.name,
+                    action=Action.NOT_NEEDED,
+                    reason="its output is not there, but what is made from it is finished",
+                )
+            decided[stage.name] = decision
+        return tuple(decided[stage.name] for stage in plan.stages)
+
+    def _look_at(self, stage: Stage, identity: Identity) -> Decision:
+        """The decision for a stage by its own output."""
+        if stage.output is None:
+            return Decision(stage=stage.name, action=Action.RUN, reason="always runs")
+        output = self.locate(stage.output)
+        if self.rerun:
+            action = Action.RESTART if output.exists() else Action.RUN
+            return Decision(stage=stage.name, action=action, reason="--rerun")
+        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+            return Decision(stage=stage.name, action=Action.RUN, reason="no output yet")
+        try:
+            sealed = manifest.read(output)
+        except CheckpointError as error:
+            return self._changed(stage, (), str(error))
+        if sealed is None:
+            return self._look_at_half_done(stage, output, identity)
+        if sealed.identity is None:
+            return self._changed(stage, (), f"{output} was not made by a run")
+        if sealed.identity.digest != identity.digest:
+            return self._changed(stage, _changes(sealed.identity, identity), f"{output} was made otherwise")
+        damage = manifest.damage(output, sealed, hashes=False)
+        if damage:
+            return Decision(stage=stage.name, action=Action.RESTART, reason=f"damaged: {damage[0]}")
+        return Decision(stage=stage.name, action=Action.SKIP, reason=f"finished: {output}")
+
+    def _look_at_half_done(self, stage: Stage, output: Path, identity: Identity) -> Decision:
+        owner = OutputOwner.read(output)
+        if owner is None:
+            return self._changed(stage, (), f"{output} exists, and nothing tells what made it")
+        if owner.identity.digest != identity.digest:
+            return self._changed(stage, _changes(owner.identity, identity), f"{output} was begun otherwise")
+        return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
+
+    def _changed(self, stage: Stage, changes: tuple[str, ...], reason: str) -> Decision:
+        action = _ANSWERS[self.on_change] if self.on_change else Action.REFUSE
+        return Decision(stage=stage.name, action=action, reason=reason, changes=changes)
+
+
+def _changes(before: Identity, after: Identity) -> tuple[str, ...]:
+    """What differs, with hashes cut to what a person can compare."""
+    return tuple(_HASH.sub(r"\1", line) for line in before.changes(after))
+
+
+def _wants(decision: Decision) -> bool:
+    return decision.action.runs or decision.action is Action.REFUSE
+
+
+def _downstream(plan: Plan) -> dict[str, set[str]]:
+    """Stage -> stages that read its output or wait for its jobs."""
+    stage_of = {job.name: job.stage for job in plan.jobs}
+    downstream: dict[str, set[str]] = {stage.name: set() for stage in plan.stages}
+    for stage in plan.stages:
+        for upstream in stage.upstream:
+            downstream[upstream].add(stage.name)
+    for job in plan.jobs:
+        for edge in job.edges:
+            if stage_of[edge.upstream] != job.stage:
+                downstream[stage_of[edge.upstream]].add(job.stage)
+    return downstream

@@ -1,0 +1,144 @@
+"""What a submission would do: identities, decisions, scripts and findings; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from skills_pipe.artifacts.identity import Identity
+from skills_pipe.errors import PlanError
+from skills_pipe.pipeline.checks.preflight import Finding, Severity
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
+from skills_pipe.pipeline.decisions.fingerprint import fingerprint, is_hub_id, missing_input
+from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
+from skills_pipe.pipeline.executors.schedule import reduced
+from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.scripts.place import locator, render
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitFlags:
+    """How to treat what is there already.
+
+    Attributes:
+        rerun: run every stage; finished outputs are set aside.
+        on_change: what to do with outputs that were made with other options; None refuses.
+        explain: say for every stage why it runs or not, and what changed.
+    """
+
+    rerun: bool = False
+    on_change: OnChange | None = None
+    explain: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What a submission would do.
+
+    Attributes:
+        plan: the whole plan.
+        to_run: the part of it that has to be run: its jobs and the edges among them.
+        run: the run that it would be.
+        decisions: one for each stage.
+        identities: stage -> identity, for all whose inputs are known.
+        scripts: job -> text of its script, for the jobs of ``to_run``.
+        findings: what stops it, or may surprise.
+        upstream: the runs before it.
+    """
+
+    plan: Plan
+    to_run: Plan
+    run: Run
+    decisions: tuple[Decision, ...]
+    identities: Mapping[str, Identity]
+    scripts: Mapping[str, str]
+    findings: tuple[Finding, ...]
+    upstream: Upstream
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that stop it."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+
+def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None, *, run: Run | None = None) -> Preview:
+    """What a submission would do now.
+
+    Args:
+        run: the folder that was claimed for it; None takes the one that would be claimed next.
+    """
+    flags = flags or SubmitFlags()
+    store = RunStore(Path(cluster.job_dir))
+    run = run or store.next_run(plan.expname)
+    upstream = resolve(plan.run_after, store, is_local=cluster.is_local)
+    identities, findings = _identities(plan, cluster, upstream)
+    judge = Judge(locate=locator(cluster, plan), rerun=flags.rerun, on_change=flags.on_change)
+    decisions = judge.decide(plan, identities)
+    to_run = reduced(plan, {decision.stage for decision in decisions if decision.action.runs})
+    return Preview(
+        plan=plan,
+        to_run=to_run,
+        run=run,
+        decisions=decisions,
+        identities=identities,
+        scripts={job.name: render(job, to_run, cluster, run) for job in to_run.jobs},
+        findings=(*upstream.findings, *findings, *_refusals(plan, decisions)),
+        upstream=upstream,
+    )
+
+
+def _identities(
+    plan: Plan, cluster: ClusterConfig, upstream: Upstream
+) -> tuple[dict[str, Identity], tuple[Finding, ...]]:
+    """Stage -> identity, and what is wrong with the inputs."""
+    locate = locator(cluster, plan)
+    identities: dict[str, Identity] = {}
+    findings: list[Finding] = []
+    for stage in plan.stages:
+        inputs: dict[str, str] = {}
+        for path in stage.inputs:
+            mark = fingerprint(locate(path)) or _promised(path, upstream)
+            if mark is None:
+                findings.append(_finding(missing_input(path, stage.name)))
+            inputs[path] = mark or "missing"
+        identities[stage.name] = Identity.of(
+            options=stage.options,
+            inputs=inputs,
+            upstream={name: identities[name].digest for name in stage.upstream},
+        )
+    return identities, tuple(findings)
+
+
+def _promised(path: str, upstream: Upstream) -> str | None:
+    """Fingerprint of an input that is not there: a run before makes it, or it is on the hub."""
+    identity = upstream.promise(path)
+    if identity is not None:
+        return f"stage:{identity.digest}"
+    return f"hub:{path}" if is_hub_id(path) else None
+
+
+def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
+    """One finding for each refused stage; one that is refused only for a refused upstream is not told again."""
+    refused = {decision.stage: decision for decision in decisions if decision.action is Action.REFUSE}
+    findings = []
+    for decision in refused.values():
+        follows = any(upstream in refused for upstream in plan.stage(decision.stage).upstream)
+        if follows and decision.changes and all(change.startswith("upstream.") for change in decision.changes):
+            continue
+        changes = f": {'; '.join(decision.changes)}" if decision.changes else ""
+        findings.append(
+            Finding(
+                severity=Severity.ERROR,
+                what=f"stage {decision.stage!r}: {decision.reason}{changes}",
+                fix="add --on_change=continue to go on from what is there, --on_change=restart to set it aside, "
+                "or choose another output folder",
+            )
+        )
+    return findings
+
+
+def _finding(error: PlanError) -> Finding:
+    return Finding(severity=Severity.ERROR, what=error.what, where=error.where, fix=error.fix)

@@ -1,0 +1,107 @@
+"""What ``--run_after`` refers to: runs that must have ended well, and what they promise to make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from skills_pipe.artifacts.identity import Identity
+from skills_pipe.errors import PlanError, StoreError, UserError
+from skills_pipe.pipeline.checks.preflight import Finding, Severity
+from skills_pipe.pipeline.decisions.fingerprint import covers
+from skills_pipe.pipeline.executors.registry import statuses_of
+from skills_pipe.pipeline.records.states import JobState, stage_state
+from skills_pipe.pipeline.records.store import Run, RunStore
+
+_JOB_ID = "jobid:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The runs before a run.
+
+    Attributes:
+        runs: the runs that were named.
+        job_ids: Slurm jobs that must end well first: those of runs that are not over, and ``jobid:`` references.
+        findings: what is wrong with the references.
+    """
+
+    runs: tuple[Run, ...] = ()
+    job_ids: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    def promise(self, path: str) -> Identity | None:
+        """Identity of the stage of a run before that makes ``path`` (a container path), None when none does."""
+        for run in self.runs:
+            for stage in run.plan.stages:
+                if stage.output is not None and covers(stage.output, path):
+                    return run.identity(stage.name)
+        return None
+
+
+def resolve(references: Iterable[str], store: RunStore, *, is_local: bool) -> Upstream:
+    """Look up the runs that ``references`` name: experiments, run folders, ``jobid:123``."""
+    runs: list[Run] = []
+    job_ids: list[str] = []
+    findings: list[Finding] = []
+    for reference in references:
+        try:
+            if reference.startswith(_JOB_ID):
+                job_ids.append(_job_id(reference, is_local=is_local))
+                continue
+            run = store.find(reference)
+            job_ids += _waited_for(run, is_local=is_local)
+            runs.append(run)
+        except UserError as error:
+            findings.append(
+                Finding(severity=Severity.ERROR, what=error.what, where=error.where or "--run_after", fix=error.fix)
+            )
+    return Upstream(runs=tuple(runs), job_ids=tuple(job_ids), findings=tuple(findings))
+
+
+def _job_id(reference: str, *, is_local: bool) -> str:
+    number = reference.removeprefix(_JOB_ID)
+    if is_local:
+        raise PlanError(f"{reference!r} is a job of Slurm, and this run is local", where="--run_after")
+    if not number.isdigit():
+        raise PlanError(f"{reference!r} names no job", where="--run_after", fix="write jobid:123")
+    return number
+
+
+def _waited_for(run: Run, *, is_local: bool) -> list[str]:
+    """Ids of the jobs that end a run which is not over; none when it ended well.
+
+    Raises:
+        StoreError: it failed, or it runs where its end cannot be waited for.
+    """
+    statuses = statuses_of(run)
+    states = {stage.name: stage_state(run.plan, stage.name, statuses) for stage in run.plan.stages}
+    submitted = {stage: state for stage, state in states.items() if state is not None}
+    bad = [stage for stage, state in submitted.items() if state not in _NOT_BAD]
+    if bad:
+        raise StoreError(
+            f"experiment {run.expname!r} did not end well: its stage {bad[0]!r} is {_word(submitted[bad[0]])}",
+            where=str(run.folder),
+            fix=f"run it again; `ns logs {run.expname} {bad[0]}` shows why",
+        )
+    if all(state is JobState.SUCCEEDED for state in submitted.values()):
+        return []
+    record = run.submission
+    if is_local or record is None or record.executor != "slurm":
+        raise StoreError(
+            f"experiment {run.expname!r} still runs" + (f" in {record.owner}" if record else ""),
+            where=str(run.folder),
+            fix="wait until it has ended (`ns status` shows how far it is)",
+        )
+    waited_for = {edge.upstream for job in run.plan.jobs for edge in job.edges}
+    ends = [job for job in run.plan.jobs if job.name in statuses and job.name not in waited_for]
+    if any(job.segment for job in ends):
+        raise PlanError(f"experiment {run.expname!r} ends in a chain without a gate, which cannot be waited for")
+    return [record.job_ids[job.name] for job in ends]
+
+
+_NOT_BAD = (JobState.SUCCEEDED, JobState.RUNNING, JobState.PENDING)
+
+
+def _word(state: JobState) -> str:
+    return "not finished" if state is JobState.CONTINUED else state.value

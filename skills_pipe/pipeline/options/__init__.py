@@ -1,0 +1,1 @@
+"""How commands declare their options, and what becomes of the values."""

@@ -1,0 +1,167 @@
+"""States of jobs, derived from what a run has recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from skills_pipe.artifacts.events import Event, EventLog
+from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.records.store import Run
+
+
+class JobState(str, Enum):
+    """Where a job is."""
+
+    PENDING = "pending"
+    """Waits for other jobs, or for its turn."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    CONTINUED = "continued"
+    """A segment that saved before its work was done; the next one goes on."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """Stopped, or never started: by a person, or because a job before it failed."""
+    NOT_NEEDED = "not needed"
+    """A segment of a chain whose work an earlier one has finished."""
+    LOST = "lost"
+    """Nobody knows how it ended: whoever ran it was killed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self not in (JobState.PENDING, JobState.RUNNING)
+
+    @property
+    def good(self) -> bool:
+        """Whether the job did what it was for."""
+        return self in (JobState.SUCCEEDED, JobState.CONTINUED, JobState.NOT_NEEDED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """What is known of a job.
+
+    Attributes:
+        job: its name in the plan.
+        job_id: the scheduler's id.
+        log: path of its log, None before it is known.
+        process: what runs it here, for local jobs.
+        gpus: how many GPUs it holds, on all its nodes.
+        started_at, ended_at: Unix time in seconds.
+        reason: why it ended as it did, or what it waits for; empty when there is nothing to say.
+    """
+
+    job: str
+    stage: str
+    state: JobState = JobState.PENDING
+    job_id: str | None = None
+    log: str | None = None
+    process: ProcessId | None = None
+    gpus: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+
+    def elapsed(self, now: float) -> float | None:
+        """Seconds that it has run, None when it has not started."""
+        if self.started_at is None:
+            return None
+        return max(0.0, (self.ended_at or now) - self.started_at)
+
+
+def record_start(log: EventLog, status: JobStatus) -> None:
+    """Record that a job runs."""
+    process = status.process.to_json() if status.process else None
+    log.append(status.job, "started", process=process, gpus=status.gpus)
+
+
+def record_end(log: EventLog, status: JobStatus) -> None:
+    """Record how a job ended."""
+    log.append(status.job, "ended", state=status.state.value, exit_code=status.exit_code, reason=status.reason)
+
+
+def recorded_statuses(run: Run) -> dict[str, JobStatus]:
+    """Status of every submitted job of a run as its events tell it, in the order of the plan."""
+    record = run.submission
+    if record is None:
+        return {}
+    statuses = {
+        job.name: JobStatus(
+            job=job.name, stage=job.stage, job_id=record.job_ids[job.name], log=record.logs.get(job.name)
+        )
+        for job in run.plan.jobs
+        if job.name in record.job_ids
+    }
+    for event in run.events():
+        if event.subject in statuses:
+            statuses[event.subject] = _apply(statuses[event.subject], event)
+    return statuses
+
+
+def local_statuses(run: Run) -> dict[str, JobStatus]:
+    """Status of every job of a local run; one whose runner is gone is told apart by its own process."""
+    statuses = recorded_statuses(run)
+    record = run.submission
+    if record is None or record.owner.is_alive:
+        return statuses
+    return {name: status if status.state.ended else _orphaned(status, run) for name, status in statuses.items()}
+
+
+def stage_state(plan: Plan, stage: str, statuses: Mapping[str, JobStatus]) -> JobState | None:
+    """State of a stage from the states of its jobs, None when none of them was submitted.
+
+    A chain has done its work when one segment has; other stages when all their jobs have.
+    """
+    jobs = [job for job in plan.jobs_of(stage) if job.name in statuses]
+    states = [statuses[job.name].state for job in jobs]
+    if not states:
+        return None
+    is_chain = any(job.segment for job in jobs)
+    finished = [state is JobState.SUCCEEDED for state in states]
+    if any(finished) if is_chain else all(finished):
+        return JobState.SUCCEEDED
+    worst_first = (JobState.RUNNING, JobState.LOST, JobState.FAILED, JobState.CANCELLED, JobState.PENDING)
+    # The next segment is the retry of a failed one: the chain is not lost while one waits.
+    order = (JobState.RUNNING, JobState.PENDING, *worst_first) if is_chain else worst_first
+    return next((state for state in order if state in states), JobState.CONTINUED)
+
+
+def _apply(status: JobStatus, event: Event) -> JobStatus:
+    details: Mapping[str, Any] = event.details
+    if event.kind == "started":
+        process = ProcessId.from_json(details["process"]) if details.get("process") else None
+        return replace(
+            status,
+            state=JobState.RUNNING,
+            process=process,
+            gpus=details.get("gpus", 0),
+            started_at=event.time,
+            ended_at=None,
+            exit_code=None,
+        )
+    if event.kind == "ended":
+        return replace(
+            status,
+            state=JobState(details["state"]),
+            ended_at=event.time,
+            exit_code=details.get("exit_code"),
+            reason=details.get("reason") or "",
+        )
+    return status
+
+
+def _orphaned(status: JobStatus, run: Run) -> JobStatus:
+    if status.state is JobState.RUNNING and status.process is not None and status.process.is_alive:
+        return replace(status, reason="`ns` itself was killed; the job goes on")
+    reason = "`ns` was killed while it ran" if status.state is JobState.RUNNING else "`ns` was killed before it started"
+    return replace(status, state=JobState.LOST, reason=reason, ended_at=status.started_at and _last_event(run))
+
+
+def _last_event(run: Run) -> float | None:
+    events = run.events()
+    return events[-1].time if events else None

@@ -1,0 +1,1 @@
+"""Jobs as the scripts that run them."""

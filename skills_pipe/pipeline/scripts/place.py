@@ -1,0 +1,39 @@
+"""Where the jobs of a cluster run: their paths here, their environment, and the script that suits the place."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.environment import public_environment
+from skills_pipe.pipeline.cluster.paths import to_cluster
+from skills_pipe.pipeline.executors.machine import Machine
+from skills_pipe.pipeline.plan import Job, Plan
+from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.scripts.render import Surroundings, render_local, threads_per_process
+from skills_pipe.pipeline.scripts.sbatch import render_sbatch
+
+
+def locator(cluster: ClusterConfig, plan: Plan) -> Callable[[str], Path]:
+    """A function from paths as jobs see them to paths here; a relative one (or a hub id) is left as it is."""
+    if cluster.is_local:
+        return lambda path: Path(path).absolute()
+    if cluster.container_runtime is ContainerRuntime.NONE:
+        return Path
+    return lambda path: Path(to_cluster(path, plan.mounts) if path.startswith("/") else path)
+
+
+def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
+    """The script of a job, byte for byte as it is submitted."""
+    if not cluster.is_local:
+        return render_sbatch(job, plan, cluster, run)
+    place = Surroundings(
+        run_name=str(run),
+        run_dir=str(run.folder),
+        working_dir=cluster.working_dir or str(Path.cwd()),
+        env=tuple(public_environment(cluster).items()),
+        python_bin=str(Path(sys.executable).parent),
+    )
+    return render_local(job, place, threads=threads_per_process(plan, job, cores=Machine.here().cores))

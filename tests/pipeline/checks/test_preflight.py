@@ -1,0 +1,226 @@
+"""What is found before anything waits in a queue."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from skills_pipe.pipeline.checks.preflight import (
+    Finding,
+    check_cluster,
+    check_hub_names,
+    check_machine,
+    check_paths,
+    errors_in,
+)
+from skills_pipe.pipeline.checks.training import check_training
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind, SshTunnel
+from skills_pipe.pipeline.commands.sft import SftOptions, plan
+from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.options.declaration import build
+from skills_pipe.pipeline.plan import Mount, Plan
+
+SLURM = ClusterConfig(
+    name="c",
+    executor=ExecutorKind.SLURM,
+    container_runtime=ContainerRuntime.PYXIS,
+    containers={"nemo-rl": "/i.sqsh"},
+    job_dir="/jobs",
+    account="me",
+    mounts=(
+        Mount(source="/lustre/w", target="/workspace"),
+        Mount(source="/lustre/d", target="/data", read_only=True),
+    ),
+    env=(EnvVar(name="HF_HOME", value="/workspace/hf"),),
+)
+HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
+BASE = {
+    "output_dir": "/workspace/run",
+    "hf_model": "org/model",
+    "training_data": "/data/d.jsonl",
+    "num_gpus": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_tokens(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "w")
+
+
+def planned(cluster: ClusterConfig = SLURM, **changes: Any) -> Plan:
+    return plan(build(SftOptions, BASE | changes), (), cluster)
+
+
+def texts(findings: list[Finding]) -> str:
+    return "\n".join(str(finding) for finding in findings)
+
+
+def test_a_good_run_has_no_findings():
+    assert check_cluster(planned(), SLURM) == []
+    assert check_paths(planned(), SLURM) == []
+
+
+# --- the cluster
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"env": ()}, "error: HF_HOME is not set"),
+        ({"env": (EnvVar(name="HF_HOME", value="/nowhere"),)}, "error: HF_HOME /nowhere is on no mount"),
+        ({"env": (*SLURM.env, EnvVar(name="NEEDED", required=True))}, "error: NEEDED must be set"),
+        ({"containers": {"other": "/o.sqsh"}}, "error: no image for 'nemo-rl'"),
+        ({"account": None}, "warning: no account is set"),
+        ({"dependency_type": "afterany"}, "warning: dependency_type afterany has no effect"),
+        ({"ssh_tunnel": SshTunnel(host="h", job_dir="/j")}, "error: submitting through ssh_tunnel is not possible yet"),
+    ],
+)
+def test_what_a_configuration_lacks_is_told(changes, told):
+    assert told in texts(check_cluster(planned(), replace(SLURM, **changes)))
+
+
+def test_the_check_of_hf_home_can_be_skipped():
+    assert check_cluster(planned(), replace(SLURM, env=(), skip_hf_home_check=True)) == []
+
+
+def test_an_image_can_be_named_directly():
+    bare = replace(planned(), jobs=tuple(_with_container(job, "/images/x.sqsh") for job in planned().jobs))
+    assert check_cluster(bare, replace(SLURM, containers={})) == []
+
+
+def test_here_containers_and_mounts_are_told_to_have_no_effect():
+    here = replace(HERE, containers={"nemo-rl": "x"}, mounts=(Mount(source="/a", target="/b"),))
+    assert texts(check_cluster(planned(HERE), here)).count("have no effect on this machine") == 2
+    same = replace(HERE, mounts=(Mount(source="/a", target="/a"),))
+    assert check_cluster(planned(HERE), same) == []
+
+
+# --- paths
+
+
+def test_every_path_must_be_on_a_mount():
+    found = texts(check_paths(planned(output_dir="/home/me/run", training_data="/workspace2/d.jsonl"), SLURM))
+    assert "/home/me/run/checkpoints is on no mount of cluster 'c' (it has /workspace, /data)" in found
+    assert "/home/me/run/final_hf_model is on no mount" in found
+    assert "/workspace2/d.jsonl is on no mount" in found
+
+
+def test_outputs_must_be_writable_and_inputs_need_not():
+    found = texts(check_paths(planned(output_dir="/data/run"), SLURM))
+    assert "/data/run/checkpoints is on a mount that is read-only" in found
+    assert "d.jsonl" not in found
+
+
+def test_outputs_on_a_cluster_must_be_absolute():
+    assert "run/checkpoints is not an absolute path" in texts(check_paths(planned(output_dir="run"), SLURM))
+
+
+def test_without_containers_nothing_needs_a_mount():
+    bare = replace(SLURM, container_runtime=ContainerRuntime.NONE, mounts=())
+    assert check_paths(planned(output_dir="/anywhere"), bare) == []
+
+
+def test_a_name_that_looks_like_a_misspelt_path_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert "no models/lama here" in texts(check_hub_names(planned(HERE, hf_model="models/lama"), HERE))
+    assert check_hub_names(planned(HERE, hf_model="meta-llama/Llama-3.1-8B"), HERE) == []
+
+
+# --- the machine
+
+
+def test_gpus_that_are_not_there_are_told():
+    made = planned(HERE, num_gpus=2)
+    assert check_machine(made, gpus=2) == []
+    assert errors_in(check_machine(made, gpus=1))
+    no_gpu = check_machine(made, gpus=0)
+    assert "2 processes on its CPU cores" in texts(no_gpu)
+    assert not errors_in(no_gpu)
+
+
+def test_idle_gpus_are_told():
+    assert "add --num_gpus=4" in texts(check_machine(planned(HERE, num_gpus=0), gpus=4))
+    assert check_machine(planned(HERE, num_gpus=0), gpus=0) == []
+
+
+def test_this_machine_is_one_node():
+    assert "this machine is one node" in texts(check_machine(planned(HERE, num_nodes=2), gpus=1))
+
+
+# --- the trainer's keys
+
+
+def training_findings(*extras: str, **changes: Any) -> list[Finding]:
+    options = build(SftOptions, BASE | changes)
+    request = Request(
+        options=options, extras=extras, cluster=SLURM, plan=plan(options, extras, SLURM), missing=frozenset()
+    )
+    return list(check_training(request))
+
+
+def test_good_keys_have_no_findings():
+    assert training_findings("++sft.max_num_steps=100", "++policy.train_global_batch_size=8") == []
+
+
+def test_unknown_keys_are_told_with_the_nearest_one():
+    found = texts(training_findings("++sft.max_num_step=100"))
+    assert "did you mean 'sft.max_num_steps'" in found
+
+
+def test_a_problem_with_a_key_of_the_launcher_names_the_flag():
+    found = training_findings(backend="megatron")
+    assert [finding.where for finding in found] == ["--backend"]
+    typed = training_findings("++policy.megatron_cfg.enabled=true", "++policy.dtensor_cfg.enabled=false")
+    assert "++policy.megatron_cfg.enabled=true" in (typed[0].where or "")
+
+
+def test_all_wrong_keys_are_told_at_once():
+    assert len(training_findings("++sft.max_num_step=100", "++policy.lrr=1", "++sft.seed=many")) == 3
+
+
+def test_a_run_without_end_is_told():
+    found = texts(training_findings("++sft.max_num_steps=100000000", "++sft.max_num_epochs=100000000"))
+    assert "bounds the run" in found
+
+
+@pytest.mark.parametrize(
+    ("extras", "changes", "told"),
+    [
+        (("++sft.max_num_steps=200",), {"average_steps": "100,300"}, "error: step 300 is never reached"),
+        (("++sft.max_num_steps=200",), {"average_steps": "100,150"}, "error: step 150 is not saved"),
+        (("++sft.max_num_epochs=2",), {"average_steps": "100,150"}, "warning: step 150 is not saved"),
+        (("++sft.max_num_steps=200",), {"conversion_step": "250"}, "error: step 250 is never reached"),
+        (
+            ("++sft.max_num_steps=5000", "++checkpointing.keep_top_k=10"),
+            {"average_steps": "100,5000"},
+            "warning: 50 checkpoints will be saved and 10 kept",
+        ),
+    ],
+)
+def test_steps_that_will_not_be_there_are_told(extras, changes, told):
+    assert told in texts(training_findings(*extras, **changes))
+
+
+@pytest.mark.parametrize("steps", ["100,200", "100,250"])
+def test_multiples_of_the_period_and_the_last_step_are_there(steps):
+    last = steps.split(",")[-1]
+    assert training_findings(f"++sft.max_num_steps={last}", average_steps=steps) == []
+
+
+def test_a_missing_key_of_weights_and_biases_is_told(monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    assert "error: jobs log to Weights & Biases, and WANDB_API_KEY is not set" in texts(training_findings())
+    assert training_findings(disable_wandb=True) == []
+    monkeypatch.setenv("WANDB_API_KEY", "w")
+    assert training_findings() == []
+
+
+def test_without_training_nothing_is_known_of_steps():
+    assert training_findings(num_training_jobs=0, average_steps="7,8") == []
+
+
+def _with_container(job: Any, container: str) -> Any:
+    return replace(job, command=replace(job.command, container=container))
