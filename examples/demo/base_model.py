@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 PAD, TURN_START, TURN_END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -21,6 +22,7 @@ CONTEXT_LENGTH = 256
 
 def make_base_model(folder: Path, texts: Iterable[str], *, seed: int = 0) -> int:
     """Write a tokenizer trained on ``texts`` and a random model to ``folder``; returns the number of parameters."""
+    disable_progress_bar()
     tokenizer = _train_tokenizer(texts)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(

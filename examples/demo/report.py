@@ -43,7 +43,8 @@ def show_report(figures: Figures, folder: Path) -> None:
     """Print the curve, the table and the places, and write ``result.json``."""
     console = Console()
     print(draw_text(Curves.read(folder / "training-logs" / "metrics.jsonl")))
-    table = Table(title="arithmetic word problems with operand pairs that training never saw")
+    console.print("\nAccuracy on 500 word problems with operand pairs that training never saw")
+    table = Table()
     table.add_column("model")
     table.add_column("accuracy", justify="right")
     table.add_row("base (random weights)", f"{figures.accuracy_before:.1f} %")

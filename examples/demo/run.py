@@ -19,13 +19,16 @@ from report import Figures, show_report
 
 from skills_pipe.pipeline.cli import eval, prepare_data, sft_nemo_rl, wrap_arguments
 
-STEPS = 750
-SAVE_PERIOD = 50
-AVERAGED_STEPS = "650,700,750"
+STEPS, WARMUP = 900, 50
+AVERAGED_STEPS = "800,850,900"
+SCHEDULE = (
+    "[{name:torch.optim.lr_scheduler.LinearLR,kwargs:{start_factor:0.02,total_iters:%d}},"
+    "{name:torch.optim.lr_scheduler.CosineAnnealingLR,kwargs:{T_max:%d,eta_min:1e-4}},{milestones:[%d]}]"
+) % (WARMUP, STEPS - WARMUP, WARMUP)
 TRAINING_ARGUMENTS = f"""
     ++sft.max_num_steps={STEPS}
     ++sft.max_num_epochs=100
-    ++sft.val_period=125
+    ++sft.val_period=150
     ++sft.val_batches=4
     ++sft.val_global_batch_size=64
     ++policy.train_global_batch_size=64
@@ -33,9 +36,10 @@ TRAINING_ARGUMENTS = f"""
     ++policy.max_total_sequence_length=128
     ++policy.precision=float32
     ++policy.optimizer.kwargs.lr=4e-3
-    ++checkpointing.save_period={SAVE_PERIOD}
+    '++policy.scheduler={SCHEDULE}'
+    ++checkpointing.save_period=50
     ++checkpointing.keep_top_k=null
-    ++checkpointing.stop_after_steps=400
+    ++checkpointing.stop_after_steps={STEPS // 2}
 """
 PROMPT = Path(__file__).with_name("prompt.yaml").resolve()
 EVALUATION_ARGUMENTS = f"++prompt_config={PROMPT} ++inference.tokens_to_generate=64"

@@ -217,7 +217,7 @@ class _LocalRun:
         status = replace(self._board[job.name], exit_code=code)
         verdict = self._run.verdict(job.name) if job.segment else None
         if verdict is not None and verdict.outcome is Outcome.CONTINUE:
-            return replace(status, state=JobState.CONTINUED, reason=f"saved at step {verdict.step}: {verdict.reason}")
+            return replace(status, state=JobState.CONTINUED, reason=verdict.reason)
         if verdict is not None and verdict.outcome is Outcome.FAILED:
             return replace(status, state=JobState.FAILED, reason=verdict.reason)
         if verdict is None and (code != 0 or stopped):

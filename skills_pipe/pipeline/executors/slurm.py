@@ -143,7 +143,7 @@ def _by_verdict(run: Run, status: JobStatus) -> JobStatus:
     if verdict is not None and verdict.outcome.value == "complete":
         return replace(status, state=JobState.SUCCEEDED)
     if verdict is not None and verdict.outcome.value == "continue" and status.state is not JobState.CANCELLED:
-        return replace(status, state=JobState.CONTINUED, reason=f"saved at step {verdict.step}: {verdict.reason}")
+        return replace(status, state=JobState.CONTINUED, reason=verdict.reason)
     if verdict is not None and verdict.outcome.value == "failed":
         return replace(status, state=JobState.FAILED, reason=verdict.reason)
     if status.state is JobState.CANCELLED and _earlier_finished(run, status.job):

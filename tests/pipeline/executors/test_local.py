@@ -182,7 +182,7 @@ def test_negative_control_crashes_that_each_made_a_step_do_not(tmp_path):
 
 def test_a_chain_that_is_used_up_says_how_to_go_on_and_then_goes_on(tmp_path):
     plan = training_plan(tmp_path, "step", jobs=1, total=2)
-    with pytest.raises(JobFailed, match=r"'sft' is not finished \(saved at step 1.*run the same command again"):
+    with pytest.raises(JobFailed, match=r"'sft' is not finished \(the time is up.*run the same command again"):
         submit(plan, local(tmp_path))
     assert states(tmp_path) == {"sft-0": S.CONTINUED, "convert": S.CANCELLED}
     again = submit(plan, local(tmp_path))
