@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from skills_pipe.errors import CheckpointError
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.checkpoint import rng
 from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
@@ -80,7 +79,6 @@ def build_run(config: TrainingConfig, parts: Parts, world: World, listener: Sign
     if checkpoints is not None:
         checkpoints.start()
         resumed = checkpoints.resume(backend.trainee)
-    _check_batch_size(config, resumed)
     return Run(
         config=config,
         world=world,
@@ -142,19 +140,6 @@ def _stop_tokens(parts: Parts) -> tuple[int, ...]:
         if last in special:
             counts[last] = counts.get(last, 0) + 1
     return tuple(sorted(counts, key=lambda token: -counts[token]))
-
-
-def _check_batch_size(config: TrainingConfig, resumed: ResumePoint | None) -> None:
-    """Steps are counted in global batches, so their size cannot change within a run."""
-    if resumed is None or resumed.position is None or resumed.info.total_steps == 0:
-        return
-    before = resumed.position.consumed_samples / resumed.info.total_steps
-    if before != config.policy.train_global_batch_size:
-        raise CheckpointError(
-            f"step_{resumed.info.total_steps} was trained with global batches of {before:g}",
-            where=f"policy.train_global_batch_size={config.policy.train_global_batch_size}",
-            fix="keep the size within a run, or start another checkpointing.checkpoint_dir from its exported model",
-        )
 
 
 def _validation(config: TrainingConfig, data: TrainingData) -> Validation | None:

@@ -22,7 +22,7 @@ from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.training.metrics import read_metrics
 from skills_pipe.training.sft import main
 from tests.training.launch import environment, python, run, torchrun
-from tests.training.sft_arguments import STEPS, arguments
+from tests.training.sft_arguments import BATCH, STEPS, arguments
 from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -268,6 +268,25 @@ def test_other_data_are_refused_until_the_user_says_to_go_on(tiny_model_folder, 
     assert "the training data changed since step_2" in capsys.readouterr().err
     assert main([*others, "checkpointing.on_change=continue"]) == 0
     assert (verdict(tmp_path).step, saved_steps(tmp_path)) == (10, [5, 10])
+
+
+def test_a_run_that_went_on_with_other_data_is_resumed_like_any_other(tiny_model_folder, chat_data, tmp_path):
+    assert main([*arguments(tiny_model_folder, chat_data, tmp_path), "checkpointing.stop_after_steps=2"]) == 75
+    others = arguments(tiny_model_folder, write_jsonl(tmp_path / "other.jsonl", chat_rows(64, seed=7)), tmp_path)
+    accepted = [*others, "checkpointing.on_change=continue"]
+    assert main([*accepted, "checkpointing.stop_after_steps=2"]) == 75
+
+    assert main(accepted) == 0
+    info = json.loads((tmp_path / "checkpoints" / "step_10" / "training_info.json").read_text())
+    assert (info["total_steps"], info["consumed_samples"]) == (10, 8 * BATCH)
+
+
+def test_a_changed_rate_holds_after_a_resume_and_is_said(tiny_model_folder, chat_data, tmp_path, capsys):
+    settings = arguments(tiny_model_folder, chat_data, tmp_path)
+    assert main([*settings, "checkpointing.stop_after_steps=4"]) == 75
+    assert main([*settings, "policy.lr=5e-4"]) == 0
+    assert set(logged(tmp_path, "train/lr").values()) == {1e-3, 5e-4}
+    assert "note: policy.optimizer changed since step_4" in capsys.readouterr().out
 
 
 def wait_for_step(process: subprocess.Popen, output: Path, step: int) -> None:

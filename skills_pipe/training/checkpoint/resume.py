@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings as python_warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.manifest import Manifest
@@ -50,6 +54,9 @@ def latest_whole(folder: Path) -> Found | None:
 def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_changes: bool) -> ResumePoint:
     """Bring ``trainee`` and the random numbers of this rank into the state of a checkpoint; on every rank.
 
+    The configuration is what counts: an optimizer or a schedule that it describes otherwise than the checkpoint's does
+    keeps its own settings. The optimizer then takes over its moments, the schedule the number of its steps.
+
     Args:
         found: from :func:`latest_whole`.
         run: the run that goes on.
@@ -57,7 +64,8 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
         accept_changes: go on although the model or the data are others than those of the checkpoint.
 
     Raises:
-        CheckpointError: files are damaged, or the checkpoint belongs to another model or data set.
+        CheckpointError: files are damaged, or the checkpoint belongs to another model or data set, or was trained
+            with global batches of another size.
     """
     check_files(found.path, found.manifest)
     step = StepFolder(found.path)
@@ -67,13 +75,18 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     if found.unfinished:
         warnings.append(f"{names(found.unfinished)} passed over: the save was not finished")
     same_data = _check_same_run(found, position, run, accept_changes=accept_changes, warnings=warnings)
+    before, now = _policy(step.config.read_text(encoding="utf-8")), _policy(run.config_yaml)
+    if same_data:
+        _check_batch_size(found.path.name, before, now)
+    changed = [key for key in ("optimizer", "scheduler") if before.get(key) != now.get(key)]
+    warnings += [f"policy.{key} changed since {found.path.name}: going on with its new settings" for key in changed]
 
     tensors.load_model_state(trainee.model, step.weights)
     if step.optimizer.is_dir():
-        tensors.load_optimizer_state(trainee, step.optimizer)
+        _restore_optimizer(step, trainee, keep_settings=bool(changed))
     else:
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
-    _restore_scheduler(step, trainee, warnings)
+    _restore_scheduler(step, trainee, info, keep_settings=bool(changed))
     _restore_rng(step, found.manifest, run, info, warnings)
     return ResumePoint(info=info, position=position if same_data else None, warnings=tuple(warnings))
 
@@ -123,16 +136,44 @@ def _check_same_run(
     return not data_changed
 
 
-def _restore_scheduler(step: StepFolder, trainee: Trainee, warnings: list[str]) -> None:
-    saved = step.scheduler.is_file()
-    if trainee.scheduler is not None and saved:
-        trainee.scheduler.load_state_dict(torch.load(step.scheduler, weights_only=True))
-    elif saved or trainee.scheduler is not None:
-        warnings.append(
-            "the checkpoint has a learning rate schedule and the configuration has none"
-            if saved
-            else "the checkpoint has no learning rate schedule: it starts from its beginning"
+def _policy(config_yaml: str) -> Mapping[str, Any]:
+    return (yaml.safe_load(config_yaml) or {}).get("policy", {})
+
+
+def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Steps are counted in global batches, so their size cannot change while the data go on."""
+    key = "train_global_batch_size"
+    if before.get(key) != now.get(key):
+        raise CheckpointError(
+            f"{name} was trained with global batches of {before.get(key)}",
+            where=f"policy.{key}={now.get(key)}",
+            fix="keep the size within a run, or start another checkpointing.checkpoint_dir from its exported model",
         )
+
+
+def _restore_optimizer(step: StepFolder, trainee: Trainee, *, keep_settings: bool) -> None:
+    groups = trainee.optimizer.param_groups
+    own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    tensors.load_optimizer_state(trainee, step.optimizer)
+    if keep_settings:
+        for group, settings in zip(trainee.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+
+
+def _restore_scheduler(step: StepFolder, trainee: Trainee, info: TrainingInfo, *, keep_settings: bool) -> None:
+    scheduler = trainee.scheduler
+    if scheduler is None:
+        return
+    if keep_settings or not step.scheduler.is_file():
+        with python_warnings.catch_warnings():
+            python_warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
+            for _ in range(info.total_steps):
+                scheduler.step()
+        return
+    scheduler.load_state_dict(torch.load(step.scheduler, weights_only=True))
+    # An optimizer that starts fresh has the first rate of the schedule, which goes on from the one before.
+    for group, rate in zip(trainee.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
 
 
 def _restore_rng(

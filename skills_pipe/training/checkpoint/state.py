@@ -36,7 +36,8 @@ class TrainingInfo:
         total_steps: optimizer steps done since the start of the run: the N of ``step_N``.
         epoch: epochs finished, counting from 0.
         step: steps done within the epoch.
-        consumed_samples: rows of the data set trained on so far, over all epochs.
+        consumed_samples: rows of the data set trained on so far, over all epochs; it and the epochs are counted anew
+            where the user let the run go on with other data.
         total_valid_tokens: supervised tokens trained on so far.
         metrics: values known at this step by their prefixed names: ``val:val_loss``, ``train:loss``.
     """
@@ -66,7 +67,7 @@ _COUNTERS = ("total_steps", "epoch", "step", "consumed_samples", "total_valid_to
 class DataPosition:
     """Where the sampler stands; ``train_dataloader.json`` of a checkpoint.
 
-    The position counts samples, not batches: it means the same with another batch size or number of ranks.
+    The position counts samples: it means the same with another number of ranks.
 
     Attributes:
         consumed_samples: rows handed out so far, over all epochs.

@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.manager import CheckpointManager
-from skills_pipe.training.checkpoint.state import RunDescription
+from skills_pipe.training.checkpoint.state import RunDescription, Trainee
 from tests.training.checkpoint.runs import (
     RUN,
     equal_models,
@@ -59,17 +60,49 @@ def test_leaving_a_part_out_is_seen_in_the_losses(tmp_path, left_out):
     train(trainee, 4)
     run = RUN if left_out != "optimizer" else RunDescription(**(RUN.__dict__ | {"save_optimizer": False}))
     manager = new_manager(tmp_path, run=run)
-    path = manager.save(trainee, info_at(4), position_at(4))
+    manager.save(trainee, info_at(4), position_at(4))
     manager.close()
     losses = train(trainee, 6)
-    if left_out == "scheduler":
-        (path / "policy" / "scheduler.pt").unlink()
-        manifests.seal(path, kind="checkpoint", facts=manifests.read(path).facts)
     resumed = new_trainee(seed=7)
     new_manager(tmp_path, run=run).resume(resumed)
     if left_out == "rng":
         torch.manual_seed(999)
+    if left_out == "scheduler":
+        resumed.scheduler.load_state_dict(new_trainee().scheduler.state_dict())
     assert train(resumed, 6) != losses
+
+
+def test_a_schedule_goes_on_though_the_optimizer_starts_fresh(tmp_path):
+    run = replace(RUN, save_optimizer=False)
+    trainee = save_steps(tmp_path, 1, 2, 3, run=run)
+    resumed = new_trainee(seed=7)
+    assert resumed.optimizer.param_groups[0]["lr"] != trainee.optimizer.param_groups[0]["lr"]
+    new_manager(tmp_path, run=run).resume(resumed)
+    for one in (trainee, resumed):
+        train(one, 2)
+    assert resumed.optimizer.param_groups[0]["lr"] == trainee.optimizer.param_groups[0]["lr"]
+
+
+def test_changed_settings_of_the_optimizer_hold_from_the_resumed_step_on_and_are_said(tmp_path):
+    save_steps(tmp_path, 1, 2, 3)
+    uninterrupted = other_trainee()
+    train(uninterrupted, 3)
+    resumed = other_trainee()
+    settings = "policy:\n  optimizer: {name: torch.optim.AdamW, kwargs: {lr: 0.5}}\n"
+    point = new_manager(tmp_path, run=replace(RUN, config_yaml=settings)).resume(resumed)
+    assert point.warnings == ("policy.optimizer changed since step_3: going on with its new settings",)
+    assert resumed.optimizer.param_groups[0]["lr"] == uninterrupted.optimizer.param_groups[0]["lr"]
+    assert resumed.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert all(state["step"] == 3 for state in resumed.optimizer.state.values())
+
+
+def other_trainee():
+    """As :func:`new_trainee`, with another rate, weight decay and schedule."""
+    model = new_trainee().model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5, weight_decay=0.25)
+    return Trainee(
+        model=model, optimizer=optimizer, scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
+    )
 
 
 def test_all_generators_go_on_where_they_were(tmp_path):
