@@ -15,6 +15,7 @@ Every method is called on every rank.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from skills_pipe.artifacts import manifest as manifests
-from skills_pipe.artifacts.names import MANIFEST, step_directory
+from skills_pipe.artifacts.names import step_directory
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
@@ -112,6 +113,7 @@ class CheckpointManager:
         metrics = {step: manifest.facts["metrics"] for step, _, manifest in whole_steps(self._folder)}
         for step in self._retention.obsolete(metrics):
             path = self._folder / step_directory(step)
-            # The manifest first: a deletion cut short must not leave a folder that looks whole.
-            (path / MANIFEST).unlink()
-            shutil.rmtree(path)
+            # Under a name that is cleared away at the next start: a deletion cut short leaves no half of a step.
+            doomed = path.with_name(f".tmp-{path.name}.retired")
+            os.rename(path, doomed)
+            shutil.rmtree(doomed)

@@ -165,6 +165,8 @@ def _publish(
     for parent, _, _ in os.walk(temporary):
         sync_directory(Path(parent))
     owners.verify(target.parent, owner)
+    # What the folder as a whole was sealed as is no longer what it will hold.
+    (target.parent / MANIFEST).unlink(missing_ok=True)
     # A folder of that name is a damaged or an older attempt; it is set aside until the new one stands.
     aside = target.with_name(f"old_{target.name}")
     if target.exists():
@@ -172,5 +174,3 @@ def _publish(
     os.rename(temporary, target)
     sync_directory(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
-    # What the folder as a whole was sealed as before is no longer what it holds.
-    (target.parent / MANIFEST).unlink(missing_ok=True)

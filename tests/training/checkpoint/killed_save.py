@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.training.checkpoint.resume import latest_whole
 from tests.training.checkpoint.runs import (
     equal_models,
@@ -53,6 +54,7 @@ def main() -> None:
     new = new_trainee()
     train(new, 5)
     for number in range(10_000):
+        manifests.seal(folder, kind="training")
         child = os.fork()
         if child == 0:
             manager = new_manager(folder)
@@ -75,7 +77,13 @@ def check(folder: Path, number: int, before: dict[str, str], old: torch.nn.Modul
     manager.resume(resumed)
     found = latest_whole(folder)
     manager.close()
-    names = sorted(path.name for path in folder.iterdir())
+    sealed = manifests.read(folder)
+    steps = {path.name for path in folder.glob("step_*")}
+    if sealed is not None and (
+        {Path(name).parts[0] for name in sealed.files} != steps or manifests.damage(folder, sealed)
+    ):
+        sys.exit(f"operation {number} left a seal of other steps")
+    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     if names not in (["step_1"], ["step_1", "step_2"]):
         sys.exit(f"operation {number} left {names}")
     if not equal_models(resumed.model, old) and not equal_models(resumed.model, new):

@@ -1,4 +1,6 @@
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -73,3 +75,25 @@ def test_the_manager_deletes_what_the_rule_lets_go(tmp_path):
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 5.0)):
         manager.save(trainee, info_at(step, val__val_loss=loss), position_at(step))
     assert sorted(path.name for path in tmp_path.glob("step_*")) == ["step_2", "step_4"]
+
+
+def test_a_deletion_cut_short_leaves_nothing_of_the_step(tmp_path, monkeypatch):
+    manager = new_manager(tmp_path, retention=Retention(metric_name=LOSS, keep_top_k=0))
+    trainee = new_trainee()
+    manager.save(trainee, info_at(1), position_at(1))
+    delete = shutil.rmtree
+
+    def interrupted(path, ignore_errors=False):
+        if not Path(path, "config.yaml").exists() or "step_1" not in Path(path).name:
+            return delete(path, ignore_errors=ignore_errors)
+        Path(path, "config.yaml").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        manager.save(trainee, info_at(2), position_at(2))
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("step_*")] == ["step_2"]
+    manager.close()
+    assert new_manager(tmp_path).resume(new_trainee()).warnings == ()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".owner-training.json", "step_2"]
