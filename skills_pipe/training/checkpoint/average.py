@@ -58,10 +58,12 @@ def average(wanted: Average) -> Path:
     """Write the averaged model and return its folder; nothing is written before all checks have passed.
 
     Raises:
-        CheckpointError: a step is missing or unfinished, or the models do not have the same tensors.
+        CheckpointError: a step is missing or unfinished, the models do not have the same tensors, or one of them lies
+            where the result should.
     """
     steps = tuple(sorted(wanted.steps))
     folders = [wanted.folder / hf_model_step(step) for step in steps]
+    _check_output(wanted.output, folders)
     if wanted.remove and _only_removal_is_left(wanted.output, folders):
         _remove(folders)
         return wanted.output
@@ -121,6 +123,13 @@ def _steps(text: str) -> tuple[int, ...]:
     if len(set(steps)) < len(steps):
         raise argparse.ArgumentTypeError(f"{text!r} names a step twice")
     return steps
+
+
+def _check_output(output: Path, folders: Sequence[Path]) -> None:
+    if output.resolve() in [folder.resolve() for folder in folders]:
+        raise CheckpointError(
+            f"{output} is one of the models to average", where="--output", fix="choose another folder for the result"
+        )
 
 
 def _check_folders(wanted: Average, folders: Sequence[Path]) -> None:

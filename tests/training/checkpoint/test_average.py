@@ -195,3 +195,15 @@ def test_newer_sources_are_never_removed_for_an_older_average(tmp_path):
     with pytest.raises(CheckpointError, match="hf_model_step_20 is missing"):
         averaged(tmp_path, 10, 20, remove=True)
     assert (tmp_path / "hf_model_step_10").is_dir()
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_the_result_never_replaces_one_of_its_sources(tmp_path, remove):
+    random_models(tmp_path, 1, 2)
+    (tmp_path / "link").symlink_to(tmp_path / "hf_model_step_2")
+    for output in ("hf_model_step_2", "link"):
+        with pytest.raises(CheckpointError, match="is one of the models to average"):
+            average(Average(folder=tmp_path, steps=(1, 2), output=tmp_path / output, remove=remove))
+    for step in (1, 2):
+        path = tmp_path / f"hf_model_step_{step}"
+        assert manifests.damage(path, manifests.read(path)) == []
