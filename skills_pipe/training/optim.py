@@ -24,14 +24,14 @@ def build_optimizer(parameters: Iterable[torch.nn.Parameter], config: ObjectConf
     An optimizer that has a fused kernel uses it, unless ``foreach`` or ``fused`` is set.
 
     Raises:
-        ConfigError: the class cannot be imported, or does not take these arguments.
+        ConfigError: the class cannot be imported, does not take these arguments, or needs more than gradients.
     """
     factory = _import(config.name, _OPTIMIZER)
     kwargs = _check_arguments(factory, config, _OPTIMIZER)
     if "fused" in inspect.signature(factory).parameters and not {"foreach", "fused"} & kwargs.keys():
         kwargs["fused"] = True
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return _construct(factory, _OPTIMIZER, trained, **kwargs)
+    return _stepped_alone(_construct(factory, _OPTIMIZER, trained, **kwargs), _OPTIMIZER)
 
 
 def build_scheduler(optimizer: Optimizer, config: SchedulerConfig | None) -> LRScheduler | None:
@@ -47,7 +47,8 @@ def build_scheduler(optimizer: Optimizer, config: SchedulerConfig | None) -> LRS
     parts = []
     for part in config.parts:
         factory = _import(part.name, _SCHEDULER)
-        parts.append(_construct(factory, _SCHEDULER, optimizer, **_check_arguments(factory, part, _SCHEDULER)))
+        built = _construct(factory, _SCHEDULER, optimizer, **_check_arguments(factory, part, _SCHEDULER))
+        parts.append(_stepped_alone(built, _SCHEDULER))
     if len(parts) == 1:
         return parts[0]
     return _construct(SequentialLR, _SCHEDULER, optimizer, parts, list(config.milestones))
@@ -97,3 +98,19 @@ def _construct(factory: Callable[..., Any], where: str, *args: Any, **kwargs: An
         return factory(*args, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{factory.__name__} does not take these arguments: {error}", where=where) from error
+
+
+def _stepped_alone(built: Any, where: str) -> Any:
+    """``built``, unless its ``step`` asks for what the loop does not have: a closure, a metric."""
+    needed = [
+        name
+        for name, parameter in inspect.signature(built.step).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if needed:
+        raise ConfigError(
+            f"{type(built).__name__} needs {' and '.join(needed)} at each step, which training does not give it",
+            where=f"{where}.name",
+            fix="choose one that steps by itself",
+        )
+    return built

@@ -69,8 +69,8 @@ def _import(name: str) -> ModuleType | None:
 
 class _TensorBoard:
     def __init__(self, start: _Start) -> None:
-        # TensorBoard hides what an earlier process logged from purge_step on.
-        purge = start.resumed_step + 1 if start.resumed_step else None
+        # TensorBoard hides what an earlier process logged from purge_step on; step 0 is the validation at the start.
+        purge = start.resumed_step + 1 if start.resumed_step else 0
         self._writer = start.module.SummaryWriter(start.config.tensorboard.log_dir, purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

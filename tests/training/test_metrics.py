@@ -102,6 +102,16 @@ def test_tensorboard_has_the_same_values_once_after_a_resume(tmp_path):
     assert scalars(tmp_path, "train/loss") == [(1, 1.0), (2, 0.5), (3, 9.0), (4, 9.0), (5, 9.0)]
 
 
+def test_tensorboard_hides_a_run_that_was_killed_before_its_first_checkpoint(tmp_path):
+    for value in (1.0, 9.0):
+        metrics = MetricsLogger(logger_config(tmp_path), total_steps=3)
+        metrics.log(0, {"validation/val_loss": value})
+        metrics.log(1, {"train/loss": value})
+        metrics.close()
+    assert scalars(tmp_path, "validation/val_loss") == [(0, 9.0)]
+    assert scalars(tmp_path, "train/loss") == [(1, 9.0)]
+
+
 def test_missing_packages_are_all_named_before_anything_starts(tmp_path):
     config = quiet(tmp_path)
     # Modules that no machine has, in the place of the two services.

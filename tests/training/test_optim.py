@@ -116,3 +116,11 @@ def test_a_wrong_optimizer_is_one_clear_line(name, kwargs, message):
 def test_milestones_that_do_not_fit_are_an_error():
     with pytest.raises(ConfigError, match=r"SequentialLR does not take these arguments.*policy\.scheduler"):
         build_scheduler(adamw(), SchedulerConfig(parts=(LINEAR, COSINE), milestones=(1, 2)))
+
+
+def test_classes_that_need_more_than_gradients_are_refused():
+    with pytest.raises(ConfigError, match=r"LBFGS needs closure at each step.*policy\.optimizer\.name"):
+        build_optimizer([weight()], ObjectConfig(name="torch.optim.LBFGS", kwargs={"lr": 1.0}))
+    plateau = ObjectConfig(name="torch.optim.lr_scheduler.ReduceLROnPlateau", kwargs={})
+    with pytest.raises(ConfigError, match=r"ReduceLROnPlateau needs metrics at each step.*policy\.scheduler\.name"):
+        build_scheduler(adamw(), SchedulerConfig(parts=(plateau,), milestones=()))
