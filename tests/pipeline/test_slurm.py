@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from skills_pipe.errors import PlanError, StoreError
+from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, EnvVar, ExecutorKind
+from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Launch, Plan, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
-from skills_pipe.pipeline.submit import Submission, submit
+from skills_pipe.pipeline.submit import Submission, SubmitFlags, submit
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
 pytestmark = pytest.mark.slurm
@@ -121,6 +126,42 @@ def test_cancelling_takes_the_whole_chain(cluster, tmp_path):
     assert queue() == []
 
 
+def test_a_segment_that_is_cancelled_by_hand_ends_its_chain(cluster, tmp_path):
+    submission = submit(training_plan(tmp_path, "wait-for-save", "finish", jobs=3), cluster)
+    until((tmp_path / "checkpoints" / "job-0").exists, "the first segment runs")
+    subprocess.run(["scancel", submission.job_ids["sft-0"]], check=True)
+    states = ended(submission)
+    assert states["sft-0"] is S.CANCELLED and not set(states.values()) & {S.SUCCEEDED, S.NOT_NEEDED}
+    assert len(list((tmp_path / "checkpoints").glob("job-*"))) == 1
+    assert queue() == []
+
+
+@pytest.mark.slow
+def test_preemption_uses_up_no_segment_and_is_no_stall(cluster, tmp_path):
+    """Twice before its first step: two crashes at that point would end the chain."""
+    submission = submit(training_plan(tmp_path, "wait-for-save", "wait-for-save", "finish", jobs=2), cluster)
+    for start in range(2):
+        until((tmp_path / "checkpoints" / f"job-{start}").exists, "it runs", at_most=60)
+        subprocess.run(["scontrol", "requeue", submission.job_ids["sft-0"]], check=True)
+    assert list(ended(submission).values()) == [S.SUCCEEDED, S.NOT_NEEDED, S.SUCCEEDED]
+
+
+def test_without_an_answer_from_slurm_a_segment_has_no_deadline(cluster, tmp_path):
+    """``date -d ""`` is the last midnight: a job with that deadline would save at once, time and again."""
+    plan = training_plan(tmp_path, "finish", jobs=1)
+    show = f"echo ${{SKILLS_PIPE_DEADLINE:-none}} > {tmp_path}/deadline; exec {shlex.join(plan.jobs[0].command.argv)}"
+    first = replace(plan.jobs[0], command=replace(plan.jobs[0].command, argv=shell(show)))
+    plan = replace(plan, jobs=(first, plan.jobs[1]))
+    assert submit(plan, cluster).wait().succeeded
+    assert int((tmp_path / "deadline").read_text()) > time.time() + 300
+    (tmp_path / "mute").mkdir()
+    (tmp_path / "mute" / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "mute" / "squeue").chmod(0o755)
+    mute = replace(cluster, env=(EnvVar(name="PATH", value=f"{tmp_path}/mute:{os.environ['PATH']}"),))
+    assert submit(plan, mute, flags=SubmitFlags(rerun=True)).wait().succeeded
+    assert (tmp_path / "deadline").read_text() == "none\n"
+
+
 # Runs after runs
 
 
@@ -160,6 +201,34 @@ def test_two_live_runs_never_write_the_same_output(cluster, tmp_path):
     ended(first)
 
 
+def test_a_job_that_slurm_does_not_know_is_not_waited_for(cluster, tmp_path):
+    """Slurm would start what waits for it at once."""
+    plan = replace(plan_of(job("b", shell(f"touch {tmp_path}/ran"), tmp_path)), run_after=("jobid:999999",))
+    with pytest.raises(PlanError, match="Slurm does not know job 999999"):
+        submit(plan, cluster)
+    assert queue() == [] and not (tmp_path / "ran").exists()
+
+
+def test_negative_control_a_job_that_slurm_knows_is_waited_for(cluster, tmp_path):
+    first = submit(plan_of(job("a", shell("true"), tmp_path)), cluster)
+    plan = plan_of(job("b", shell("true"), tmp_path))
+    second = submit(replace(plan, expname="second", run_after=(f"jobid:{first.job_ids['a']}",)), cluster)
+    assert ended(second) == {"b": S.SUCCEEDED}
+
+
+def test_jobs_of_a_live_run_that_have_ended_already_are_not_waited_for(cluster, tmp_path):
+    gate = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    jobs = job("over", shell("true"), tmp_path), job("waits", shell(gate), tmp_path)
+    first = submit(plan_of(*jobs), cluster)
+    until(lambda: first.states()["over"] is S.SUCCEEDED, "one of two has ended")
+    record = Run(first.run_dir).submission
+    forgotten = replace(record, job_ids={**record.job_ids, "over": "999999"})
+    Run(first.run_dir).write_submission(forgotten)
+    second = submit(_after(plan_of(job("b", shell("true"), tmp_path)), first), cluster)
+    (tmp_path / "go").touch()
+    assert ended(second) == {"b": S.SUCCEEDED}
+
+
 def _after(plan: Plan, before: Submission) -> Plan:
     return replace(plan, expname="second", run_after=(str(before.run_dir),))
 
@@ -179,6 +248,7 @@ def test_a_refused_job_takes_back_all_before_it(cluster, tmp_path):
 def test_secrets_reach_the_job_and_nothing_else_of_the_submitter_does(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf-value-of-the-token")
     monkeypatch.setenv("PLANTED", "value-of-the-submitter")
+    monkeypatch.setenv("SBATCH_EXPORT", "ALL")  # wins over what a script says
     named = replace(cluster, env=(EnvVar(name="MODE", value="a b; $HOME"),))
     show = shell(f"env > {tmp_path}/env")
     submission = submit(plan_of(job("a", show, tmp_path)), named)
@@ -227,6 +297,24 @@ def test_logs_are_where_the_record_says(cluster, tmp_path):
     run = Run(submission.run_dir)
     assert Path(run.submission.logs["a"]).read_text() == "hello\n"
     assert RunStore(Path(cluster.job_dir)).latest("exp").folder == submission.run_dir
+
+
+def test_times_and_gpus_are_those_of_slurm_however_late_they_are_asked_for(cluster, tmp_path):
+    ranks = replace(job("a", shell("sleep 1"), tmp_path), resources=Resources(num_nodes=2, num_gpus=2))
+    submission = submit(plan_of(ranks), cluster)
+    until(lambda: not queue(), "the job has ended")
+    run = Run(submission.run_dir)
+    first = statuses_of(run)["a"]
+    assert statuses_of(run)["a"] == first, "what is on record is what Slurm has told"
+    assert first.gpus == 4 and 1 <= first.elapsed(time.time()) < 60
+
+
+def test_the_log_of_a_program_that_never_began_is_that_of_its_script(cluster, tmp_path, capsys):
+    broken = replace(cluster, env=(EnvVar(name="SLURM_CONF", value="/nowhere"),))
+    submission = submit(plan_of(job("a", shell("true"), tmp_path)), broken)
+    assert ended(submission) == {"a": S.FAILED}
+    assert main(["logs", str(submission.run_dir)]) == 0
+    assert "srun: " in capsys.readouterr().out
 
 
 def test_the_first_rank_that_ends_does_not_take_the_writer_of_the_verdict_along(cluster, tmp_path):

@@ -16,6 +16,7 @@ from skills_pipe.pipeline.options.declaration import argument, option, switch
 from skills_pipe.pipeline.records.failures import tail
 from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.scripts.sbatch import batch_log
 
 _PAUSE_SECONDS = 0.3
 
@@ -35,11 +36,12 @@ def run(options: LogsOptions, extras: tuple[str, ...]) -> int:
     store = options.store
     found = _run_with_logs(store, options.expname, options.stage)
     names = _jobs(found, options.stage)
-    shown = {}
+    shown: dict[Path, int] = {}
+    statuses = statuses_of(found)
     for name in names:
-        log = _log(statuses_of(found)[name])
-        if log is not None and log.exists():
-            shown[name] = log.stat().st_size
+        log = _log(statuses[name])
+        if log is not None:
+            shown[log] = log.stat().st_size
             _print_log(name, log, options.lines)
     if options.follow:
         for text in _added(found, names, shown):
@@ -77,7 +79,9 @@ def _jobs(run: Run, stage: str | None) -> list[str]:
 
 
 def _log(status: JobStatus) -> Path | None:
-    return Path(status.log) if status.log else None
+    """The log of the program, or that of its batch script while the program has none; None without both."""
+    logs = [Path(status.log), batch_log(Path(status.log))] if status.log else []
+    return next((log for log in logs if log.exists() and log.stat().st_size), None)
 
 
 def _print_log(name: str, log: Path, lines: int) -> None:
@@ -86,19 +90,19 @@ def _print_log(name: str, log: Path, lines: int) -> None:
     sys.stdout.write(f"{text}\n\n")
 
 
-def _added(run: Run, names: list[str], shown: dict[str, int]) -> Iterator[str]:
+def _added(run: Run, names: list[str], shown: dict[Path, int]) -> Iterator[str]:
     """What the jobs add to their logs, until all of them have ended."""
     last = ""
     while True:
         statuses = statuses_of(run)
         for name in names:
             log = _log(statuses[name])
-            if log is None or not log.exists() or log.stat().st_size <= shown.get(name, 0):
+            if log is None or log.stat().st_size <= shown.get(log, 0):
                 continue
             with open(log, "rb") as file:
-                file.seek(shown.get(name, 0))
+                file.seek(shown.get(log, 0))
                 data = file.read()
-            shown[name] = shown.get(name, 0) + len(data)
+            shown[log] = shown.get(log, 0) + len(data)
             yield ("" if name == last or len(names) == 1 else f"==> {name} <==\n") + data.decode(errors="replace")
             last = name
         if all(statuses[name].state.ended for name in names):

@@ -94,7 +94,9 @@ def _waited_for(run: Run, *, is_local: bool) -> list[str]:
             fix="wait until it has ended (`ns status` shows how far it is)",
         )
     waited_for = {edge.upstream for job in run.plan.jobs for edge in job.edges}
-    ends = [job for job in run.plan.jobs if job.name in statuses and job.name not in waited_for]
+    # Those that have ended did well, and Slurm may have forgotten them.
+    ends = [j for j in run.plan.jobs if j.name in statuses and not statuses[j.name].state.ended]
+    ends = [job for job in ends if job.name not in waited_for]
     if any(job.segment for job in ends):
         raise PlanError(f"experiment {run.expname!r} ends in a chain without a gate, which cannot be waited for")
     return [record.job_ids[job.name] for job in ends]

@@ -22,12 +22,9 @@ from skills_pipe.pipeline.executors.schedule import READY, Never, outlook
 from skills_pipe.pipeline.executors.stopping import StopSignals
 from skills_pipe.pipeline.plan import Job, Launch, Plan
 from skills_pipe.pipeline.records.failures import failure_report
-from skills_pipe.pipeline.records.process import ProcessId, kill, marked
+from skills_pipe.pipeline.records.process import ProcessId, job_mark, kill, marked
 from skills_pipe.pipeline.records.states import JobState, JobStatus, local_statuses, record_end, record_start
 from skills_pipe.pipeline.records.store import Run, SubmissionRecord
-
-_ENV_JOB = "SKILLS_PIPE_JOB"
-"""In the environment of every process of a job: by it they are found again, whatever their parent."""
 
 # A job waits for the word that its process is on record: a job that nobody knows of could not be stopped.
 _WAIT_FOR_THE_WORD = 'read -r _ || exit 125; exec bash "$1" </dev/null'
@@ -176,7 +173,9 @@ class _LocalRun:
     def _start(self, job: Job) -> None:
         machine = self._executor.machine
         gpus = self._free_gpus()[: job.resources.num_gpus]
-        environment = dict(os.environ) | dict(self._executor.secrets) | {_ENV_JOB: _mark(self._run, job.name)}
+        environment = (
+            dict(os.environ) | dict(self._executor.secrets) | dict([job_mark(self._run.folder, job.name).split("=", 1)])
+        )
         if machine.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         with _open_log(log_path(job, self._run)) as output:
@@ -209,7 +208,7 @@ class _LocalRun:
             if code is not None:
                 del self._running[name]
                 # Whatever it left behind would go on writing beside its successor.
-                kill(marked(f"{_ENV_JOB}={_mark(self._run, name)}"), signal.SIGKILL)
+                kill(marked(job_mark(self._run.folder, name)), signal.SIGKILL)
                 self._end(self._judged(self._plan.job(name), code))
 
     def _judged(self, job: Job, code: int, *, stopped: str = "") -> JobStatus:
@@ -275,7 +274,7 @@ class _LocalRun:
             running.process.wait()
         for name in self._board:
             if self._board[name].started_at is not None:
-                kill(marked(f"{_ENV_JOB}={_mark(self._run, name)}"), signal.SIGKILL)
+                kill(marked(job_mark(self._run.folder, name)), signal.SIGKILL)
 
     def _end(self, status: JobStatus) -> None:
         self._board[status.job] = replace(status, ended_at=time.time())
@@ -309,7 +308,7 @@ def _open_log(path: Path) -> BinaryIO:
 
 def _stop_processes(run: Run, jobs: list[str], grace_seconds: float) -> None:
     """Stop the jobs of a runner that is gone."""
-    marks = [f"{_ENV_JOB}={_mark(run, job)}" for job in jobs]
+    marks = [job_mark(run.folder, job) for job in jobs]
     kill((process for mark in marks for process in marked(mark)), signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
     while time.monotonic() < deadline and any(marked(mark) for mark in marks):
@@ -320,10 +319,6 @@ def _stop_processes(run: Run, jobs: list[str], grace_seconds: float) -> None:
 def _signal_group(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, number)
-
-
-def _mark(run: Run, job: str) -> str:
-    return f"{run.folder}#{job}"
 
 
 def _cores(job: Job, machine: Machine) -> int:

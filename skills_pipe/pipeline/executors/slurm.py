@@ -28,9 +28,16 @@ _STATES = {
     "CONFIGURING": JobState.PENDING,
     "REQUEUED": JobState.PENDING,
     "REQUEUE_HOLD": JobState.PENDING,
+    "REQUEUE_FED": JobState.PENDING,
+    "RESV_DEL_HOLD": JobState.PENDING,
+    "SPECIAL_EXIT": JobState.PENDING,
     "SUSPENDED": JobState.PENDING,
     "RUNNING": JobState.RUNNING,
     "COMPLETING": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "STAGE_OUT": JobState.RUNNING,
+    "STOPPED": JobState.RUNNING,
     "COMPLETED": JobState.SUCCEEDED,
     "CANCELLED": JobState.CANCELLED,
 }
@@ -66,6 +73,8 @@ class SlurmExecutor:
         try:
             for job in plan.jobs:
                 ids[job.name] = self._queue(run, dependency(job, ids, self.after), job.name)
+            # Looked up after all are queued: Slurm takes a job that it has forgotten for one that ended well.
+            _require_known(self.after)
             write_text(run.folder / JOBS, "".join(f"{name}\t{job_id}\n" for name, job_id in ids.items()))
             run.write_submission(self._record(run, plan, actions, ids))
             if ids:
@@ -87,9 +96,11 @@ class SlurmExecutor:
         log = run.event_log()
         for job_id, status in open_jobs.items():
             fields = told.get(job_id) or _left_behind(run, status.job)
-            new = _by_verdict(run, replace(status, **fields))
+            resources = run.plan.job(status.job).resources
+            gpus = resources.num_nodes * resources.num_gpus
+            new = _by_verdict(run, replace(status, gpus=gpus, **fields))
             known[status.job] = new
-            if new.state is JobState.RUNNING and status.state is JobState.PENDING:
+            if new.started_at is not None and new.started_at != status.started_at:
                 record_start(log, new)
             if new.state.ended and new.state is not JobState.LOST:
                 record_end(log, new)
@@ -104,7 +115,8 @@ class SlurmExecutor:
         return [status.job for status in active]
 
     def _queue(self, run: Run, after: str | None, job: str) -> str:
-        argv = ["sbatch", "--parsable", "--hold"]
+        # SBATCH_EXPORT in the environment would win over the script, and take everything along.
+        argv = ["sbatch", "--parsable", "--hold", "--export=NIL"]
         if after:
             # Cancels what can never start; safe because every segment repeats the edges of its chain.
             argv += [f"--dependency={after}", "--kill-on-invalid-dep=yes"]
@@ -159,8 +171,7 @@ def _earlier_finished(run: Run, name: str) -> bool:
 
 def _squeue(job_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
     """Job id -> fields of its status, for the jobs that Slurm's controller still remembers."""
-    form = "%i|%T|%S|%e|%r|%b|%D"
-    answer = _try(["squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-o", form])
+    answer = _try(["squeue", "-h", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%T|%S|%e|%r"])
     if answer is None:
         raise StoreError("squeue gives no answer", fix="try again when the controller of Slurm is back")
     rows = [line.split("|") for line in answer.splitlines()]
@@ -169,7 +180,7 @@ def _squeue(job_ids: Sequence[str]) -> dict[str, dict[str, Any]] | None:
 
 def _sacct(job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The same from the accounting data base; nothing without one."""
-    argv = ["sacct", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,State,Start,End,Reason,ExitCode"]
+    argv = ["sacct", "-n", "-P", "-X", "-j", ",".join(job_ids), "-o", "JobID,State,Start,End,Reason"]
     answer = _try(argv) or ""
     rows = [line.split("|") for line in answer.splitlines()]
     return {row[0]: _fields(row[1].split()[0], row[2], row[3], row[4]) for row in rows if len(row) >= 5}
@@ -198,6 +209,16 @@ def _seconds(text: str) -> float | None:
 def _require(program: str) -> None:
     if shutil.which(program) is None:
         raise PlanError(f"there is no {program} on this machine", fix="submit from a login node of the cluster")
+
+
+def _require_known(job_ids: Sequence[str]) -> None:
+    unknown = [job_id for job_id in job_ids if not _try(["squeue", "-h", "-t", "all", "-j", job_id, "-o", "%i"])]
+    if unknown:
+        raise PlanError(
+            f"Slurm does not know job {', '.join(unknown)}, and would not wait for it",
+            where="--run_after",
+            fix="if it has ended, leave it away; else correct its number",
+        )
 
 
 def _call(argv: Sequence[str]) -> str:

@@ -60,6 +60,11 @@ class ProcessId:
         return f"process {self.pid} on {self.host}"
 
 
+def job_mark(run: Path, job: str) -> str:
+    """What every process of a local job has in its environment; ``run`` is the folder of its run."""
+    return f"SKILLS_PIPE_JOB={run}#{job}"
+
+
 def marked(mark: str) -> list[ProcessId]:
     """All processes of this machine that began with ``mark`` (``NAME=value``) in their environment.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from skills_pipe.artifacts.events import Event, EventLog
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.records.process import ProcessId, job_mark, marked
 from skills_pipe.pipeline.records.store import Run
 
 
@@ -75,14 +75,15 @@ class JobStatus:
 
 
 def record_start(log: EventLog, status: JobStatus) -> None:
-    """Record that a job runs."""
+    """Record that a job runs, and since when: what watches a scheduler may see it late."""
     process = status.process.to_json() if status.process else None
-    log.append(status.job, "started", process=process, gpus=status.gpus)
+    log.append(status.job, "started", process=process, gpus=status.gpus, at=status.started_at)
 
 
 def record_end(log: EventLog, status: JobStatus) -> None:
     """Record how a job ended."""
-    log.append(status.job, "ended", state=status.state.value, exit_code=status.exit_code, reason=status.reason)
+    details = {"state": status.state.value, "exit_code": status.exit_code, "reason": status.reason}
+    log.append(status.job, "ended", **details, at=status.ended_at)
 
 
 def recorded_statuses(run: Run) -> dict[str, JobStatus]:
@@ -140,7 +141,7 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
             state=JobState.RUNNING,
             process=process,
             gpus=details.get("gpus", 0),
-            started_at=event.time,
+            started_at=details.get("at") or event.time,
             ended_at=None,
             exit_code=None,
         )
@@ -148,7 +149,7 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
         return replace(
             status,
             state=JobState(details["state"]),
-            ended_at=event.time,
+            ended_at=details.get("at") or event.time,
             exit_code=details.get("exit_code"),
             reason=details.get("reason") or "",
         )
@@ -158,6 +159,9 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
 def _orphaned(status: JobStatus, run: Run) -> JobStatus:
     if status.state is JobState.RUNNING and status.process is not None and status.process.is_alive:
         return replace(status, reason="`ns` itself was killed; the job goes on")
+    # What a job has started may outlive it, and still writes: ranks of torchrun are in sessions of their own.
+    if status.state is JobState.RUNNING and marked(job_mark(run.folder, status.job)):
+        return replace(status, reason="`ns` and the job were killed; processes of it go on")
     reason = "`ns` was killed while it ran" if status.state is JobState.RUNNING else "`ns` was killed before it started"
     return replace(status, state=JobState.LOST, reason=reason, ended_at=status.started_at and _last_event(run))
 

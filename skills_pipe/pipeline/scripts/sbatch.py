@@ -84,6 +84,11 @@ def log_paths(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> tuple[s
     return f"{folder}/{job.name}_%j_sbatch.log", f"{folder}/main_{job.name}_%j_srun.log"
 
 
+def batch_log(step_log: Path) -> Path:
+    """The log of the batch script beside the log of its step: it says why a step never began."""
+    return step_log.with_name(step_log.name.removeprefix("main_").removesuffix("_srun.log") + "_sbatch.log")
+
+
 def seen_by_cluster(path: str, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
     """A path of a job as the cluster itself has it: the same without containers, but for the run folder."""
     if is_below(path, RUN_DIR):
@@ -166,21 +171,53 @@ def _chain_prologue(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> l
     return [
         f"checkpoints={quote(folder)}",
         f"chain={quote(f'{run.folder}/chain/{job.stage}')}",
+        *_chain_functions(job, plan),
         f'for note in "$run/{ALL_STOPPED}" "$chain.stopped"; do',
         '  if [ -e "$note" ]; then cat "$note"; exit 1; fi',
         "done",
+        *_predecessors(job, plan),
         'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
-        'if limit=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null); then',
+        # Without an answer from squeue there must be no deadline: date takes nothing for midnight, which is over.
+        'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
+        'if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then',
         f'  export {ENV_DEADLINE}="$limit"',
         "fi",
+        "before=$(latest_step)",
+    ]
+
+
+def _chain_functions(job: Job, plan: Plan) -> list[str]:
+    return [
         "latest_step() {",
-        '  for folder in "$checkpoints"/step_*; do [ -e "$folder/manifest.json" ] && echo "${folder##*_}"; done',
-        "  echo -1",
+        "  {",
+        "    echo -1",
+        '    for folder in "$checkpoints"/step_*; do [ -e "$folder/manifest.json" ] && echo "${folder##*_}"; done',
+        "  } | sort -n | tail -n 1",
         "}",
-        "before=$(latest_step | sort -n | tail -n 1)",
         "ids() {",
         '  for name; do awk -F "\\t" -v name="$name" \'$1 == name { print $2 }\' "$run/' + JOBS + '"; done',
         "}",
+        "cancel() {",
+        '  if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi',
+        "}",
+        "stop_chain() {",
+        '  echo "$1" | tee "$chain.stopped"',
+        f"  {join(['cancel', *sorted(downstream(plan, {job.name}))])}",
+        "  exit 1",
+        "}",
+    ]
+
+
+def _predecessors(job: Job, plan: Plan) -> list[str]:
+    """Who cancels a segment by hand means the chain; for Slurm it only did not end well, and the next one may start."""
+    earlier = [edge.upstream for edge in job.edges if edge.kind is EdgeKind.UNFINISHED]
+    if not earlier:
+        return []
+    return [
+        f"earlier=$({join(['ids', *earlier])} | paste -s -d ,)",
+        'if squeue -h -t all -j "$earlier" -o %T 2>/dev/null | grep -q -x CANCELLED; then',
+        '  stop_chain "an earlier job of the chain was cancelled"',
+        "fi",
     ]
 
 
@@ -209,7 +246,8 @@ def _step(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
         "export SUBMITIT_EXECUTOR=slurm",
         "interrupted=",
         f"trap '{save_now}interrupted=1' USR1",
-        "trap 'interrupted=1' TERM",
+        "terminated=",
+        "trap 'interrupted=1; terminated=1' TERM",
         f"{join(argv)} &",
         "while :; do",
         "  interrupted=",
@@ -224,24 +262,17 @@ def _chain_epilogue(job: Job, plan: Plan) -> list[str]:
     """The verdict decides. Two jobs in a row without a new step end the chain, and so does a program that gives up."""
     chain = plan.jobs_of(job.stage)
     later = [other.name for other in chain if other.segment and job.segment and other.segment.index > job.segment.index]
-    dependents = sorted(downstream(plan, {job.name}))
     return [
-        "cancel() {",
-        '  if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi',
-        "}",
-        "stop_chain() {",
-        '  echo "$1" | tee "$chain.stopped"',
-        f"  {join(['cancel', *dependents])}",
-        "  exit 1",
-        "}",
         'verdict=$(sed -n \'s/^  "outcome": "\\([a-z]*\\)",*$/\\1/p\' "$run/verdicts/$job.json" 2>/dev/null)',
         'if [ "$verdict" = complete ]; then',
         f"  {join(['cancel', *later])}",
         "  exit 0",
         "fi",
         'if [ "$verdict" = failed ]; then stop_chain "$job cannot go on"; fi',
-        f'stalled="$run/"{quote(job.stage + ".stalled")}',
-        'if [ "$(latest_step | sort -n | tail -n 1)" -gt "$before" ]; then',
+        # Cancelled or preempted before its time was up: that tells nothing of the program.
+        'if [ -n "$terminated" ] && [ "$(date +%s)" -lt "${limit:-9999999999}" ]; then',
+        "  :",
+        'elif [ "$(latest_step)" -gt "$before" ]; then',
         '  rm -f "$chain.stalled"',
         'elif [ -e "$chain.stalled" ]; then',
         '  stop_chain "two jobs in a row made no new step"',

@@ -275,8 +275,10 @@ def test_a_killed_ns_and_its_dead_job_are_lost(tmp_path):
     process.communicate()
     os.kill(job_process.pid, signal.SIGKILL)
     until(lambda: not job_process.is_alive, "the job is gone")
-    assert states(tmp_path) == {"a": S.LOST, "b": S.LOST}
+    assert states(tmp_path) == {"a": S.RUNNING, "b": S.LOST}, "a process that it has started still writes"
     os.kill(_left_behind(tmp_path).pid, signal.SIGKILL)
+    until(lambda: not _left_behind(tmp_path).started, "that is gone too")
+    assert states(tmp_path) == {"a": S.LOST, "b": S.LOST}
 
 
 def test_a_job_waits_until_it_is_on_record(tmp_path):

@@ -34,7 +34,8 @@ export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
 export SUBMITIT_EXECUTOR=slurm
 interrupted=
 trap 'interrupted=1' USR1
-trap 'interrupted=1' TERM
+terminated=
+trap 'interrupted=1; terminated=1' TERM
 srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/work/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf &
 while :; do
   interrupted=

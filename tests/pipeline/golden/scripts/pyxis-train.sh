@@ -40,34 +40,15 @@ export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
 
 checkpoints=/lustre/work/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
-for note in "$run/chain/all.stopped" "$chain.stopped"; do
-  if [ -e "$note" ]; then cat "$note"; exit 1; fi
-done
-rm -f "$run/verdicts/$job.json" "$run/save-now/$job"
-if limit=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null); then
-  export SKILLS_PIPE_DEADLINE="$limit"
-fi
 latest_step() {
-  for folder in "$checkpoints"/step_*; do [ -e "$folder/manifest.json" ] && echo "${folder##*_}"; done
-  echo -1
+  {
+    echo -1
+    for folder in "$checkpoints"/step_*; do [ -e "$folder/manifest.json" ] && echo "${folder##*_}"; done
+  } | sort -n | tail -n 1
 }
-before=$(latest_step | sort -n | tail -n 1)
 ids() {
   for name; do awk -F "\t" -v name="$name" '$1 == name { print $2 }' "$run/jobs.tsv"; done
 }
-
-export SUBMITIT_EXECUTOR=slurm
-interrupted=
-trap 'touch "$run/save-now/$job"; interrupted=1' USR1
-trap 'interrupted=1' TERM
-srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/work/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
-while :; do
-  interrupted=
-  wait $!
-  code=$?
-  if [ -z "$interrupted" ]; then break; fi
-done
-
 cancel() {
   if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi
 }
@@ -76,14 +57,38 @@ stop_chain() {
   cancel my-exp-convert-final-ckpt my-exp-sft-1
   exit 1
 }
+for note in "$run/chain/all.stopped" "$chain.stopped"; do
+  if [ -e "$note" ]; then cat "$note"; exit 1; fi
+done
+rm -f "$run/verdicts/$job.json" "$run/save-now/$job"
+end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)
+if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then
+  export SKILLS_PIPE_DEADLINE="$limit"
+fi
+before=$(latest_step)
+
+export SUBMITIT_EXECUTOR=slurm
+interrupted=
+trap 'touch "$run/save-now/$job"; interrupted=1' USR1
+terminated=
+trap 'interrupted=1; terminated=1' TERM
+srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/work/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
+while :; do
+  interrupted=
+  wait $!
+  code=$?
+  if [ -z "$interrupted" ]; then break; fi
+done
+
 verdict=$(sed -n 's/^  "outcome": "\([a-z]*\)",*$/\1/p' "$run/verdicts/$job.json" 2>/dev/null)
 if [ "$verdict" = complete ]; then
   cancel my-exp-sft-1
   exit 0
 fi
 if [ "$verdict" = failed ]; then stop_chain "$job cannot go on"; fi
-stalled="$run/"sft.stalled
-if [ "$(latest_step | sort -n | tail -n 1)" -gt "$before" ]; then
+if [ -n "$terminated" ] && [ "$(date +%s)" -lt "${limit:-9999999999}" ]; then
+  :
+elif [ "$(latest_step)" -gt "$before" ]; then
   rm -f "$chain.stalled"
 elif [ -e "$chain.stalled" ]; then
   stop_chain "two jobs in a row made no new step"
