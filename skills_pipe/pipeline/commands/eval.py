@@ -15,7 +15,7 @@ from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import Request, launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
-from skills_pipe.pipeline.options.overrides import of_result
+from skills_pipe.pipeline.options.overrides import of_result, path_of
 from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
 
 EVALUATE = "skills_pipe.evaluation.evaluate"
@@ -153,7 +153,7 @@ def _evaluation(
             **of_result(extras),
             **({} if in_process else {"model": model}),
         },
-        inputs=(*((model,) if in_process else ()), _data_path(options, name, cluster)),
+        inputs=(*((model,) if in_process else ()), _data_path(options, name, cluster), *_prompt(extras, cluster)),
     )
     argv = [
         *("python", "-m", EVALUATE),
@@ -178,6 +178,12 @@ def _evaluation(
         resources=resources(options, cluster, num_gpus=gpus),
         log_dir=_log_dir(options, cluster),
     )
+
+
+def _prompt(extras: tuple[str, ...], cluster: ClusterConfig) -> tuple[str, ...]:
+    """The prompt, when it is a file and not the name of a packaged one."""
+    name = path_of(extras, "prompt_config")
+    return (cluster.absolute(name),) if name and name.endswith(".yaml") else ()
 
 
 def _summary(options: EvalOptions, cluster: ClusterConfig, jobs: tuple[Job, ...]) -> Job:

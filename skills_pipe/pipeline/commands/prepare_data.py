@@ -12,7 +12,7 @@ from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import argument, option
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
-from skills_pipe.pipeline.options.overrides import of_result, value_of
+from skills_pipe.pipeline.options.overrides import of_result, path_of, value_of
 from skills_pipe.pipeline.plan import Command, Job, Plan, Stage
 
 BENCHMARKS = "skills_pipe.evaluation.prepare_benchmarks"
@@ -83,14 +83,19 @@ def _training_data(
     if not path:
         raise OptionError("++output_path is missing", fix="name the file to write: ++output_path=sft-data.jsonl")
     output = cluster.absolute(path)
-    others = [value_of(extras, key) for key in ("tokenizer", "contamination_file")]
+    others = [path_of(extras, key) for key in ("tokenizer", "contamination_file")]
+    files = [path for path in (path_of(extras, key) for key in ("prompt_config", "code_tags")) if _is_yaml(path)]
+    if options.config_path:
+        # The folder, for one file in it may include others.
+        files.append(options.config_path)
     stage = Stage(
         name=SFT_STAGE,
         output=output,
         options={"config": options.config_name, **of_result(extras)},
         inputs=(
             *map(cluster.absolute, patterns),
-            *(cluster.absolute_or_id(other) for other in others if other and other != "null"),
+            *(cluster.absolute_or_id(other) for other in others if other),
+            *(cluster.absolute(file) for file in files if file),
         ),
     )
     argv = ["python", "-m", SFT_DATA]
@@ -105,6 +110,11 @@ def _input_patterns(extras: tuple[str, ...]) -> list[str]:
     texts = [value_of(extras, key) or "" for key in ("input_files", "preprocessed_dataset_files")]
     parts = [part for text in texts for part in text.split("," if "," in text else None)]
     return [part.strip() for part in parts if part.strip()]
+
+
+def _is_yaml(value: str | None) -> bool:
+    """Whether the value of a key names a file; it may name a packaged one otherwise."""
+    return value is not None and value.endswith(".yaml")
 
 
 def _job(options: PrepareDataOptions, stage: Stage, argv: tuple[str, ...], logs: str, cluster: ClusterConfig) -> Job:

@@ -14,7 +14,7 @@ from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
-from skills_pipe.pipeline.options.overrides import of_result, override
+from skills_pipe.pipeline.options.overrides import of_result, override, path_of
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
 
 STAGE = "sft"
@@ -144,13 +144,25 @@ def _check(options: SftOptions, cluster: ClusterConfig) -> None:
 
 
 def _training_stage(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Stage:
-    data = [cluster.absolute(path) for path in (options.training_data, options.validation_data) if path]
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
         options={"backend": options.backend.value, **of_result(extras)},
-        inputs=(cluster.absolute_or_id(options.hf_model), *data),
+        inputs=_inputs(options, extras, cluster),
     )
+
+
+def _inputs(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> tuple[str, ...]:
+    """What training reads; where the user's keys name something else than the options, they win."""
+    models = [path_of(extras, "policy.model_name") or options.hf_model, path_of(extras, "policy.tokenizer.name")]
+    files = [
+        path_of(extras, "data.train_data_path") or options.training_data,
+        path_of(extras, "data.val_data_path") or options.validation_data,
+        path_of(extras, "data.prompt_file"),
+        path_of(extras, "data.system_prompt_file"),
+    ]
+    found = [*(cluster.absolute_or_id(name) for name in models if name), *(cluster.absolute(f) for f in files if f)]
+    return tuple(dict.fromkeys(found))
 
 
 def _training_job(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig, log_dir: str) -> Job:

@@ -54,6 +54,12 @@ def value_of(words: Iterable[str], key: str) -> str | None:
     return found
 
 
+def path_of(words: Iterable[str], key: str) -> str | None:
+    """The file, folder or hub id that the last override of ``key`` names; None for null and for an interpolation."""
+    value = value_of(words, key)
+    return None if not value or value == "null" or "${" in value else value
+
+
 def of_result(words: Iterable[str]) -> dict[str, str]:
     """Key -> value of those words that decide what a program makes; how it logs or starts is not among them.
 

@@ -88,6 +88,12 @@ def test_a_server_does_the_work_elsewhere():
     assert made.stage("gsm8k").options["model"] == "org/m"
 
 
+@pytest.mark.parametrize(("prompt", "inputs"), [("mine.yaml", ("/home/me/mine.yaml",)), ("generic/math", ())])
+def test_a_prompt_of_your_own_is_an_input(prompt, inputs):
+    """Edited, it gives other answers: the evaluation is not finished then."""
+    assert planned(extras=(f"++prompt_config={prompt}",)).stages[0].inputs[2:] == inputs
+
+
 def test_the_summary_can_be_left_out():
     assert [job.name for job in planned(auto_summarize_results=False).jobs] == ["e-gsm8k", "e-arithmetic"]
 

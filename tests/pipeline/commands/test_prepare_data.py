@@ -71,8 +71,14 @@ def test_several_files_are_separated_by_commas_else_by_spaces(files, inputs):
 
 
 def test_a_configuration_can_be_chosen():
-    argv = planned("--config_name=mine", "--config_path=conf", *FILES).jobs[0].command.argv
-    assert argv[3:5] == ("--config-name=mine", "--config-path=/home/me/conf")
+    made = planned("--config_name=mine", "--config_path=conf", *FILES)
+    assert made.jobs[0].command.argv[3:5] == ("--config-name=mine", "--config-path=/home/me/conf")
+    assert "/home/me/conf" in made.stages[0].inputs, "an edited configuration makes other data"
+
+
+@pytest.mark.parametrize(("prompt", "inputs"), [("mine.yaml", ("/home/me/mine.yaml",)), ("generic/math", ())])
+def test_a_prompt_of_your_own_is_an_input(prompt, inputs):
+    assert planned(*FILES, f"++prompt_config={prompt}").stages[0].inputs[1:] == inputs
 
 
 def test_benchmarks_or_files_and_not_both():

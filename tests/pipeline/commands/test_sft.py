@@ -201,6 +201,13 @@ def test_what_decides_the_result_is_in_the_identity():
     assert stage.options == {"backend": "fsdp", "++sft.max_num_steps": "10"}
 
 
+def test_files_that_keys_of_the_user_name_are_what_is_read():
+    named = ("++data.train_data_path=/data/other.jsonl", "++policy.tokenizer.name='/models/my tokenizer'")
+    inputs = planned(extras=named).stage("sft").inputs
+    assert inputs[1:] == ("/models/my tokenizer", "/data/other.jsonl")
+    assert planned(extras=("++data.val_data_path=null",)).stage("sft").inputs == planned().stage("sft").inputs
+
+
 def test_layout_and_logging_are_not():
     one = planned(num_gpus=8, num_nodes=1)
     other = planned(num_gpus=4, num_nodes=2, partition="x", wandb_project="p", extras=("++logger.wandb_enabled=false",))
