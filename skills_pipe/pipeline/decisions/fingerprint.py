@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.identity import digest
 from skills_pipe.artifacts.manifest import Manifest
-from skills_pipe.artifacts.names import manifest_path
+from skills_pipe.artifacts.names import MANIFEST, manifest_path
 from skills_pipe.errors import CheckpointError, PlanError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -36,7 +36,7 @@ def fingerprint(path: Path) -> str | None:
         return f"content:{own.digest}"
     for place in (path, *path.absolute().parents):
         found = _sealed(place)
-        if found is not None and found.identity is not None:
+        if found is not None and found.identity is not None and _holds(found, place, path):
             return f"stage:{found.identity.digest}"
     if path.is_dir():
         return f"folder:{_folder_digest(path)}"
@@ -71,10 +71,21 @@ def _sealed(path: Path) -> Manifest | None:
         return None
 
 
+def _holds(sealed: Manifest, output: Path, path: Path) -> bool:
+    """Whether ``path`` is the output or a part of it: somebody may have put other things in its folder."""
+    if path == output or not output.is_dir():
+        return True
+    part = path.absolute().relative_to(output).as_posix()
+    # A folder with a manifest of its own is recorded by that.
+    nested = {name.removesuffix(f"/{MANIFEST}") for name in sealed.files if name.endswith(f"/{MANIFEST}")}
+    return any(covers(part, name) for name in sealed.files) or any(covers(folder, part) for folder in nested)
+
+
 def _folder_digest(folder: Path) -> str:
     files = {}
     for parent, _, names in os.walk(folder):
         for path in (Path(parent, name) for name in names):
-            status = path.stat()
+            # A link that leads nowhere is known by itself.
+            status = path.stat() if path.exists() else path.lstat()
             files[str(path.relative_to(folder))] = [status.st_size, status.st_mtime_ns]
     return digest(files)

@@ -58,6 +58,33 @@ def test_what_a_stage_made_is_known_by_its_identity_wherever_in_it(tmp_path, ide
     assert [fingerprint(path) for path in (folder, folder / "sub", folder / "sub" / "a")] == [expected] * 3
 
 
+def test_what_others_put_into_a_sealed_folder_is_not_of_its_stage(tmp_path, identity):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "a").write_text("one")
+    manifest.seal(folder, kind="hf_model")
+    (folder / "b").write_text("mine")
+    (folder / "mine").mkdir()
+    assert fingerprint(folder / "b").startswith("file:")
+    assert fingerprint(folder / "mine").startswith("folder:")
+
+
+def test_a_part_with_a_manifest_of_its_own_is_of_the_stage(tmp_path, identity, monkeypatch):
+    step = tmp_path / "checkpoints" / "step_1"
+    step.mkdir(parents=True)
+    (step / "a").write_text("one")
+    manifest.seal(step, kind="checkpoint")
+    manifest.seal(tmp_path / "checkpoints", kind="training")
+    assert fingerprint(step) == fingerprint(step / "a") == f"stage:{identity.digest}"
+
+
+def test_a_link_that_leads_nowhere_does_no_harm(tmp_path):
+    (tmp_path / "model").mkdir()
+    before = fingerprint(tmp_path / "model")
+    (tmp_path / "model" / ".#config.json").symlink_to("nowhere")
+    assert fingerprint(tmp_path / "model") != before
+
+
 def test_what_was_sealed_by_hand_is_known_by_its_contents(tmp_path):
     path = tmp_path / "data"
     path.write_text("one")
