@@ -10,6 +10,7 @@ from pathlib import Path
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
+from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
 from skills_pipe.pipeline.plan import Launch, Plan
 
 
@@ -89,7 +90,13 @@ def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
     mounted = ", ".join(mount.target for mount in cluster.mounts) or "none"
     findings = []
     outputs = {stage.output for stage in plan.stages if stage.output} | {job.log_dir for job in plan.jobs}
-    inputs = {path for stage in plan.stages for path in stage.inputs if path.startswith("/")}
+    # On this machine jobs start in the current folder, and other names than ids are paths from there.
+    inputs = {
+        path
+        for stage in plan.stages
+        for path in stage.inputs
+        if path.startswith("/") or not (cluster.is_local or is_hub_id(path))
+    }
     for path in sorted(outputs | inputs):
         if is_below(path, RUN_DIR):
             continue

@@ -48,14 +48,13 @@ class OutputOwner:
             is_live: whether the run of an older record still works on the output.
 
         Raises:
-            StoreError: another run does.
+            StoreError: another run does, or nothing can be written there.
         """
         path = owner_path(output)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # The whole record appears in one step: link() fails when the name is taken, on network file systems too.
         draft = path.with_name(f".tmp-{path.name}.{self.claimed_by.host}.{self.claimed_by.pid}")
-        draft.write_text(json.dumps(self._to_json(), indent=2, sort_keys=True) + "\n")
         try:
+            _write(draft, json.dumps(self._to_json(), indent=2, sort_keys=True) + "\n", output)
             while True:
                 with contextlib.suppress(FileExistsError):
                     os.link(draft, path)
@@ -72,7 +71,8 @@ class OutputOwner:
                     )
                 _take_away(path, found)
         finally:
-            draft.unlink()
+            with contextlib.suppress(OSError):
+                draft.unlink()
 
     @classmethod
     def _parse(cls, text: str, path: Path) -> OutputOwner:
@@ -94,6 +94,15 @@ class OutputOwner:
             "claimed_by": self.claimed_by.to_json(),
             "identity": self.identity.to_json(),
         }
+
+
+def _write(draft: Path, text: str, output: Path) -> None:
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text)
+    except OSError as error:
+        fix = "choose another folder, or make room in it"
+        raise StoreError(f"{output} cannot be written ({error.strerror})", where=str(draft.parent), fix=fix) from error
 
 
 def _text(path: Path) -> str | None:

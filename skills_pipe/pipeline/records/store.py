@@ -178,7 +178,14 @@ class RunStore:
         """Claim the next run folder of an experiment; two processes never get the same one."""
         _check_expname(expname)
         parent = self.root / expname
-        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"the records of runs cannot be written ({error.strerror})",
+                where=str(parent),
+                fix="choose another folder with $SKILLS_PIPE_JOB_DIR, or job_dir of the cluster configuration",
+            ) from error
         number = self.next_run(expname).number
         while True:
             run = Run(parent / f"run-{number}")

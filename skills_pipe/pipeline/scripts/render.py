@@ -118,6 +118,8 @@ def quote(text: str) -> str:
     """``text`` as one word of shell."""
     if "\0" in text:
         raise PlanError(f"{text!r} holds a zero byte, which no command can take")
+    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise PlanError(f"{text!r} is not UTF-8, and cannot stand in a script", fix="pass it in a file")
     return shlex.quote(text)
 
 

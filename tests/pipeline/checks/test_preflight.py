@@ -117,6 +117,15 @@ def test_outputs_on_a_cluster_must_be_absolute():
     assert "run/checkpoints is not an absolute path" in texts(check_paths(planned(output_dir="run"), SLURM))
 
 
+def test_inputs_on_a_cluster_must_be_absolute_or_ids():
+    """Jobs there do not start in the current folder, where such a file may well be."""
+    made = planned()
+    stage = replace(made.stages[0], inputs=("data/gsm8k/test.jsonl", "gen*.jsonl", "org/model"))
+    told = texts(check_paths(replace(made, stages=(stage, *made.stages[1:])), SLURM))
+    assert "gsm8k/test.jsonl is not an absolute path" in told and "gen*.jsonl is not an absolute path" in told
+    assert "org/model" not in told
+
+
 def test_without_containers_nothing_needs_a_mount():
     bare = replace(SLURM, container_runtime=ContainerRuntime.NONE, mounts=())
     assert check_paths(planned(output_dir="/anywhere"), bare) == []

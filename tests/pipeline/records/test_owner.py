@@ -24,6 +24,12 @@ def test_an_unclaimed_output_has_no_owner(tmp_path):
     assert OutputOwner.read(tmp_path / "out") is None
 
 
+def test_where_nothing_can_be_written_it_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file/out cannot be written \(.*choose another folder"):
+        owner("run-1").claim(tmp_path / "file" / "out", is_live=lambda _: True)
+
+
 def test_a_claim_is_on_record_beside_the_output(tmp_path):
     owner("run-1").claim(tmp_path / "sub" / "out", is_live=lambda _: True)
     assert OutputOwner.read(tmp_path / "sub" / "out") == owner("run-1")

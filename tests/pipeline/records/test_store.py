@@ -104,3 +104,9 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
     run.write_submission(record)
     assert Run(run.folder).submission == record
     assert Run(run.folder).plan == run.plan
+
+
+def test_where_no_record_can_be_made_it_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"records of runs cannot be written \(.*SKILLS_PIPE_JOB_DIR"):
+        RunStore(tmp_path / "file").create("exp")

@@ -171,6 +171,13 @@ def test_a_zero_byte_is_refused():
         join(["a\0b"])
 
 
+def test_bytes_that_are_no_text_are_refused():
+    """As the command line gives them: a byte that is not UTF-8 becomes a lone surrogate."""
+    with pytest.raises(PlanError, match="is not UTF-8"):
+        join([os.fsdecode(b"\xff")])
+    assert join(["\N{GRINNING FACE}"]) == "'\N{GRINNING FACE}'"
+
+
 def test_a_line_break_cannot_smuggle_a_directive_into_the_header():
     evil = replace(PYXIS, sbatch={"comment": "x\n#SBATCH --account=other"})
     with pytest.raises(PlanError, match="'comment' holds a line break"):
