@@ -15,7 +15,7 @@ demo: $(VENV)/.installed-train
 	$(BIN)/python examples/demo/run.py --output_dir=demo-output
 
 test: $(VENV)/.installed-dev system
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
