@@ -276,6 +276,16 @@ def test_one_process_runs_for_each_gpu_on_each_node(cluster, tmp_path):
     ]
 
 
+def test_ranks_get_the_cores_that_the_job_has_for_each_of_them(cluster, tmp_path):
+    """srun does not take them over by itself since Slurm 22.05."""
+    show = shell(f"echo $SRUN_CPUS_PER_TASK $SLURM_CPUS_PER_TASK > {tmp_path}/cores-$SLURM_PROCID")
+    ranks = job("a", show, tmp_path)
+    ranks = replace(ranks, command=replace(ranks.command, launch=Launch.PER_GPU), resources=Resources(num_gpus=2))
+    submission = submit(plan_of(ranks), replace(cluster, sbatch={"cpus-per-task": "3"}))
+    assert ended(submission) == {"a": S.SUCCEEDED}
+    assert [(tmp_path / f"cores-{rank}").read_text() for rank in range(2)] == ["3 3\n"] * 2
+
+
 def test_an_installation_runs_once_on_each_node_and_its_failure_ends_the_job(cluster, tmp_path):
     ranks = job("a", shell(f"ls {tmp_path}/installed-* > /dev/null && touch {tmp_path}/ran-$SLURM_PROCID"), tmp_path)
     install = f"echo once >> {tmp_path}/installed-$SLURM_NODEID"

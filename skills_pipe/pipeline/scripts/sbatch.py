@@ -244,6 +244,8 @@ def _step(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
     save_now = 'touch "$run/save-now/$job"; ' if job.segment else ""
     return [
         "export SUBMITIT_EXECUTOR=slurm",
+        # Since 22.05 srun takes the cores of a task over from sbatch only by this name.
+        'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
         "interrupted=",
         f"trap '{save_now}interrupted=1' USR1",
         "terminated=",

@@ -65,6 +65,7 @@ fi
 before=$(latest_step)
 
 export SUBMITIT_EXECUTOR=slurm
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
 interrupted=
 trap 'touch "$run/save-now/$job"; interrupted=1' USR1
 terminated=

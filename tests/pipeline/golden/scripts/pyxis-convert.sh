@@ -32,6 +32,7 @@ export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-convert-final-ckpt.js
 export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
 
 export SUBMITIT_EXECUTOR=slurm
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
 interrupted=
 trap 'interrupted=1' USR1
 terminated=
