@@ -67,7 +67,9 @@ def train(run: Run) -> Verdict:
     """
     progress = _Progress.of(run)
     if progress.step == 0 and run.config.sft.val_at_start:
-        _log(run, 0, _validate(run))
+        validated = _validate(run)
+        progress.count_validation(validated)
+        _log(run, 0, validated)
     while progress.step < run.total_steps:
         began = time.monotonic()
         batch = _batch(run, progress.data_step)
@@ -78,7 +80,7 @@ def train(run: Run) -> Verdict:
         last = progress.step == run.total_steps
 
         validated = _validate(run) if _is_validation_step(run, progress.step) else {}
-        progress.validation_seconds = max(progress.validation_seconds, validated.get(_VALIDATION_TIME, 0.0))
+        progress.count_validation(validated)
         stop = StopReason.NONE if last else _poll(run, progress)
         _log(run, progress.step, values)
         _log(run, progress.step, validated)
@@ -124,6 +126,10 @@ class _Progress:
         self.data_step += 1
         self.targets += batch.global_targets
         self.step_seconds = [*self.step_seconds[-9:], seconds]
+
+    def count_validation(self, validated: Mapping[str, float]) -> None:
+        """Remember how long a validation took."""
+        self.validation_seconds = max(self.validation_seconds, validated.get(_VALIDATION_TIME, 0.0))
 
 
 def _batch(run: Run, data_step: int) -> RankBatch:
@@ -175,12 +181,21 @@ def _as_metrics(validated: Mapping[str, float]) -> dict[str, float]:
 
 def _poll(run: Run, progress: _Progress) -> StopReason:
     longest = run.checkpoints.longest_save_seconds if run.checkpoints is not None else 0.0
-    validation = progress.validation_seconds if _is_validation_step(run, progress.step + 1) else 0.0
+    validation = _next_validation_seconds(run, progress)
     return run.stop.poll(
         steps=progress.steps_here,
         step_seconds=max(progress.step_seconds) + validation,
         save_seconds=longest or _guess_save_seconds(run),
     )
+
+
+def _next_validation_seconds(run: Run, progress: _Progress) -> float:
+    """Of the validation after the next step; before the first, that of training on as many tokens."""
+    if run.validation is None or not _is_validation_step(run, progress.step + 1):
+        return 0.0
+    tokens_per_step = float(run.dataset.lengths.mean()) * run.sampler.batch_size
+    guess = max(progress.step_seconds) * run.validation.tokens / tokens_per_step
+    return progress.validation_seconds or guess
 
 
 def _guess_save_seconds(run: Run) -> float:

@@ -40,14 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as the arguments say; returns the exit status."""
     arguments, overrides = _parse(sys.argv[1:] if argv is None else argv)
     disable_progress_bar()
+    wanted = os.environ.get(ENV_VERDICT)
+    speak = os.environ.get("RANK", "0") == "0"
+    if wanted and speak:
+        # That of an earlier start of this job; should this one crash, there must be none.
+        Path(wanted).unlink(missing_ok=True)
     listener = SignalListener()
     with listener.listening():
         try:
             config = load_config(arguments.config, overrides, strict=arguments.strict)
         except UserError as error:
             # Every rank reads the same files and finds the same: one of them speaks.
-            wanted = os.environ.get(ENV_VERDICT)
-            return _refuse(error, Path(wanted) if wanted else None, speak=os.environ.get("RANK", "0") == "0")
+            return _refuse(error, Path(wanted) if wanted else None, speak=speak)
         with join() as world:
             return _run(config, world, listener)
 
@@ -55,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
     path = _verdict_path(config)
     if world.first:
-        # That of an earlier job; should this one crash, there must be none.
         path.unlink(missing_ok=True)
     try:
         verdict = _train(config, world, listener)
@@ -74,27 +77,29 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
 def _train(config: TrainingConfig, world: World, listener: SignalListener) -> Verdict:
     parts = load_parts(config)
     run = build_run(config, parts, world, listener)
-    if world.first:
-        show(run, parts.data, parts.tokenizer)
     try:
+        if world.first:
+            show(run, parts.data, parts.tokenizer)
         verdict = train(run)
     except TrainingDiverged as error:
         verdict = Verdict(outcome=Outcome.FAILED, step=error.step, reason=str(error))
+    finally:
+        # Whatever ended it: logs are flushed, and the terminal gets its cursor back before an error is told.
+        if run.metrics is not None:
+            run.metrics.close()
     _close(run, verdict)
     return verdict
 
 
 def _close(run: Run, verdict: Verdict) -> None:
-    """End the logs, draw the curve, and seal the checkpoints of a finished training."""
+    """Seal the checkpoints of a finished training, and draw the curve."""
+    if run.checkpoints is not None:
+        if verdict.outcome is Outcome.COMPLETE:
+            run.checkpoints.complete({"steps": verdict.step})
+        else:
+            run.checkpoints.close()
     if run.metrics is not None:
-        run.metrics.close()
         _draw(Path(run.config.logger.log_dir))
-    if run.checkpoints is None:
-        return
-    if verdict.outcome is Outcome.COMPLETE:
-        run.checkpoints.complete({"steps": verdict.step})
-    else:
-        run.checkpoints.close()
 
 
 def _draw(log_dir: Path) -> None:

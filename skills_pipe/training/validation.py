@@ -28,6 +28,11 @@ class Validation:
     max_batches: int
     batches: BatchSettings
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one validation, over all ranks."""
+        return sum(int(self.dataset.lengths[batch].sum()) for batch in self._chosen())
+
     def loss(self, backend: Backend, world: World) -> float:
         """Mean cross entropy over the supervised tokens; the same on every rank."""
         total, targets = 0.0, 0

@@ -19,8 +19,12 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.manager import CheckpointManager
+from skills_pipe.training.console import Console
 from skills_pipe.training.metrics import read_metrics
 from skills_pipe.training.sft import main
+from skills_pipe.training.signals import StopReason, StopRequest
 from tests.training.launch import environment, python, run, torchrun
 from tests.training.sft_arguments import BATCH, STEPS, arguments
 from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
@@ -226,6 +230,54 @@ def test_stopping_without_checkpoints_is_a_failure(tiny_model_folder, chat_data,
     assert "nothing was saved" in verdict(tmp_path).reason
 
 
+def test_a_crash_leaves_no_verdict_of_an_earlier_start(tiny_model_folder, chat_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(ENV_VERDICT, str(tmp_path / "verdict.json"))
+    Verdict(outcome=Outcome.COMPLETE, step=STEPS, reason="earlier").write(tmp_path / "verdict.json")
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(ValueError, match="two"):
+        main(arguments(tiny_model_folder, chat_data, tmp_path))
+    assert Verdict.read(tmp_path / "verdict.json") is None
+
+
+@pytest.mark.parametrize("failure", [CheckpointError("the disk is full"), KeyboardInterrupt()])
+def test_logs_end_before_an_error_is_told_and_only_mistakes_have_a_verdict(
+    tiny_model_folder, chat_data, tmp_path, monkeypatch, failure
+):
+    closed = []
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(CheckpointManager, "save", fail)
+    monkeypatch.setattr(Console, "close", lambda _: closed.append(verdict(tmp_path)))
+    settings = arguments(tiny_model_folder, chat_data, tmp_path)
+    if isinstance(failure, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            main(settings)
+        assert verdict(tmp_path) is None
+    else:
+        assert main(settings) == 2
+        assert verdict(tmp_path).reason == "the disk is full"
+    assert closed == [None]
+
+
+def test_the_time_of_the_first_validation_is_reckoned_with(
+    tiny_model_folder, chat_data, held_out, tmp_path, monkeypatch
+):
+    asked = {}
+    poll = StopRequest.poll
+
+    def recorded(self: StopRequest, *, steps: int, step_seconds: float, save_seconds: float) -> StopReason:
+        asked[steps] = step_seconds
+        return poll(self, steps=steps, step_seconds=step_seconds, save_seconds=save_seconds)
+
+    monkeypatch.setattr(StopRequest, "poll", recorded)
+    extra = ["sft.val_period=3", "sft.max_num_steps=4", "checkpointing.enabled=false"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *extra, validation=held_out)) == 0
+    # 13 documents against 8 of a step, all of about the same length.
+    assert asked[2] > 2 * asked[1]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -234,6 +286,8 @@ def test_stopping_without_checkpoints_is_a_failure(tiny_model_folder, chat_data,
         ("data.train_data_path=/nowhere.jsonl", "/nowhere.jsonl"),
         ("policy.train_global_batch_size=65", "policy.train_global_batch_size"),
         ("policy.optimizer.name=torch.optim.AdamX", "did you mean"),
+        ("policy.scheduler={name: torch.optim.lr_scheduler.ReduceLROnPlateau, kwargs: {}}", "needs metrics"),
+        (f"sft.seed={2**32}", "sft.seed"),
     ],
 )
 def test_a_mistake_of_the_users_is_one_line_and_a_failed_verdict(

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from skills_pipe.errors import DataError
+from skills_pipe.errors import ConfigError, DataError
 
 
 class BatchSampler:
@@ -25,6 +25,7 @@ class BatchSampler:
 
     Raises:
         DataError: the data set is smaller than one global batch.
+        ConfigError: the seed does not fit into 32 bits.
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, seed: int, shuffle: bool = True) -> None:
@@ -33,6 +34,10 @@ class BatchSampler:
                 f"the {num_samples} training samples do not fill one global batch of {batch_size}",
                 where="policy.train_global_batch_size",
                 fix=f"lower it to {num_samples} or less, or add data" if num_samples else "add data",
+            )
+        if not 0 <= seed < 2**32:
+            raise ConfigError(
+                f"the seed {seed} is not between 0 and 2^32 - 1", where="sft.seed", fix="choose a smaller one"
             )
         self.num_samples = num_samples
         self.batch_size = batch_size
