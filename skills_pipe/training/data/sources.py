@@ -130,7 +130,7 @@ def _conversation(row: Any, source: DataSource, where: str) -> Conversation | Ba
     if form is None:
         return BadRow(where=where, what=_missing_keys(row, source))
     messages = row[source.chat_key] if form != "pair" else _pair(row, source)
-    what = _fault(messages)
+    what = _fault(messages) or _unfit_for_prompt(messages, source)
     if what:
         return BadRow(where=where, what=what)
     tools = row.get(source.tool_key) if source.tool_key else None
@@ -174,6 +174,14 @@ def _fault(messages: Any) -> str | None:
     if messages[-1]["role"] != "assistant":
         return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'"
     return None
+
+
+def _unfit_for_prompt(messages: list[dict[str, Any]], source: DataSource) -> str | None:
+    """Only text can be put into the source's prompt."""
+    first = next((message for message in messages if message["role"] == "user"), None)
+    if source.prompt is None or first is None or isinstance(first.get("content"), str):
+        return None
+    return f"the content of its first user message is {type(first.get('content')).__name__}, not text for the prompt"
 
 
 def _with_prompt(messages: list[dict[str, Any]], source: DataSource) -> list[dict[str, Any]]:

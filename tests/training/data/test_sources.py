@@ -73,6 +73,14 @@ def test_the_prompt_is_put_around_the_first_user_message_only(tmp_path):
     assert [message["content"] for message in row.messages] == ["system", "Solve user now", *roles[2:]]
 
 
+def test_only_text_can_be_put_into_the_prompt(tmp_path):
+    answer = {"role": "assistant", "content": "a"}
+    parts = {"role": "user", "content": [{"type": "text", "text": "q"}]}
+    path = write(tmp_path, {"input": None, "output": "a"}, {"messages": [parts, answer]}, {"messages": [answer]})
+    assert [type(row) for row in read(path, prompt="Solve {}")] == [BadRow, BadRow, Conversation]
+    assert [type(row) for row in read(path)] == [Conversation] * 3
+
+
 def test_blank_lines_are_no_rows_and_lines_keep_their_numbers(tmp_path):
     rows = read(write(tmp_path, {"input": "q", "output": "a"}, b"\n", {"input": "q", "output": "b"}))
     assert [row.where.rsplit(":")[-1] for row in rows] == ["1", "3"]
