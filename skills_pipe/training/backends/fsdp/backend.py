@@ -85,15 +85,18 @@ class FsdpBackend:
         self._settings = settings
         self._world = world
         self._model = model
-        model.to(world.device).train()
+        model.train()
         if settings.activation_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         self._loss = SupervisedLoss(model)
         self._copies: ComputeCopies | None = None
         if world.size > 1:
+            # It takes the model from the CPU layer by layer: the device never holds the whole of it.
             shard(self._loss, data_mesh(world.device.type, world.size, settings.replicas), settings.dtype)
-        elif settings.dtype != torch.float32:
-            self._copies = ComputeCopies(model, settings.dtype)
+        else:
+            model.to(world.device)
+            if settings.dtype != torch.float32:
+                self._copies = ComputeCopies(model, settings.dtype)
         optimizer = build_optimizer(model.parameters(), settings.optimizer)
         self._trainee = Trainee(
             model=model, optimizer=optimizer, scheduler=build_scheduler(optimizer, settings.scheduler)
