@@ -88,7 +88,9 @@ def train(run: Run) -> Verdict:
             _save(run, progress, {"train:loss": result.loss, **_as_metrics(validated)})
         if stop:
             return _stopped(run, stop, progress.step)
-    return Verdict(outcome=Outcome.COMPLETE, step=progress.step, reason=f"all {run.total_steps} steps are done")
+    beyond = f", the checkpoint is of step {progress.step}" if progress.step > run.total_steps else ""
+    reason = f"all {run.total_steps} steps are done{beyond}"
+    return Verdict(outcome=Outcome.COMPLETE, step=progress.step, reason=reason)
 
 
 @dataclass(kw_only=True)

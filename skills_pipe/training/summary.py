@@ -63,7 +63,7 @@ def _steps(run: Run) -> Rows:
         ("starts from", f"step {start:,} of {saving.checkpoint_dir}" if start else "the model"),
         ("microbatches", _microbatches(run)),
         ("validation", _validation(run)),
-        ("checkpoints", _checkpoints(run.config)),
+        ("checkpoints", _checkpoints(run)),
     ]
 
 
@@ -90,12 +90,17 @@ def _validation(run: Run) -> str:
     return ", ".join(moments) or "off"
 
 
-def _checkpoints(config: TrainingConfig) -> str:
-    saving = config.checkpointing
+def _checkpoints(run: Run) -> str:
+    saving = run.config.checkpointing
     if not saving.enabled:
         return "off"
     period = f"every {saving.save_period} steps and " if saving.save_period else ""
-    kept = f"the best {saving.keep_top_k} by {saving.metric_name or 'age'} kept" if saving.keep_top_k else "all kept"
+    if saving.keep_top_k is None:
+        kept = "all kept"
+    elif saving.metric_name is None or (saving.metric_name.startswith("val:") and run.validation is None):
+        kept = f"the newest {saving.keep_top_k} kept"
+    else:
+        kept = f"the best {saving.keep_top_k} by {saving.metric_name} kept"
     return f"{period}at the end in {saving.checkpoint_dir}, {kept}"
 
 

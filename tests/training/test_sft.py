@@ -230,6 +230,32 @@ def test_stopping_without_checkpoints_is_a_failure(tiny_model_folder, chat_data,
     assert "nothing was saved" in verdict(tmp_path).reason
 
 
+@pytest.mark.parametrize(
+    ("extra", "validated", "said"),
+    [
+        ([], False, "the newest 10 kept"),
+        ([], True, "the best 10 by val:val_loss kept"),
+        (["checkpointing.metric_name=train:loss"], False, "the best 10 by train:loss kept"),
+        (["checkpointing.keep_top_k=null"], True, "all kept"),
+    ],
+)
+def test_the_summary_says_which_checkpoints_stay(
+    tiny_model_folder, chat_data, held_out, tmp_path, capsys, extra, validated, said
+):
+    extra = [*extra, "sft.max_num_steps=1"]
+    settings = arguments(tiny_model_folder, chat_data, tmp_path, *extra, validation=held_out if validated else None)
+    assert main(settings) == 0
+    assert f"checkpoints, {said}" in capsys.readouterr().out
+
+
+def test_fewer_steps_than_were_done_are_complete_and_say_of_which_step(tiny_model_folder, chat_data, tmp_path):
+    settings = arguments(tiny_model_folder, chat_data, tmp_path)
+    assert main([*settings, "sft.max_num_steps=3"]) == 0
+    assert main([*settings, "sft.max_num_steps=2"]) == 0
+    assert (verdict(tmp_path).step, saved_steps(tmp_path)) == (3, [3])
+    assert verdict(tmp_path).reason == "all 2 steps are done, the checkpoint is of step 3"
+
+
 def test_a_crash_leaves_no_verdict_of_an_earlier_start(tiny_model_folder, chat_data, tmp_path, monkeypatch):
     monkeypatch.setenv(ENV_VERDICT, str(tmp_path / "verdict.json"))
     Verdict(outcome=Outcome.COMPLETE, step=STEPS, reason="earlier").write(tmp_path / "verdict.json")

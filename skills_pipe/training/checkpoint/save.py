@@ -120,6 +120,8 @@ def _write_model_settings(folder: Path, model: torch.nn.Module, run: RunDescript
         before = generation.eos_token_id
         known = [before] if isinstance(before, int) else list(before or [])
         generation.eos_token_id = [*known, *(token for token in run.stop_token_ids if token not in known)]
+        # Else a reader may make them again from the model's configuration, which does not know these tokens.
+        generation._from_model_config = False
     # Not save_pretrained, which refuses settings that many published models have.
     generation.to_json_file(folder / "generation_config.json")
 

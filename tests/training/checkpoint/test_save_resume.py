@@ -228,4 +228,6 @@ def test_stop_tokens_of_the_training_data_go_into_the_generation_config(tmp_path
     run = RunDescription(**(RUN.__dict__ | {"stop_token_ids": (4, 2)}))
     save_steps(tmp_path, 1, run=run)
     path = tmp_path / "step_1" / "policy" / "model" / "generation_config.json"
-    assert json.loads(path.read_text())["eos_token_id"] == [4, 2]
+    saved = json.loads(path.read_text())
+    assert saved["eos_token_id"] == [4, 2]
+    assert not saved.get("_from_model_config")
