@@ -133,9 +133,6 @@ def _claim_outputs(seen: Preview, cluster: ClusterConfig) -> None:
         owner.claim(path, is_live=_is_live)
         if decision.action is Action.RESTART:
             _set_aside(path)
-        elif decision.action is Action.CONTINUE:
-            # What goes on is not finished, whatever it was before.
-            manifest_path(path).unlink(missing_ok=True)
 
 
 def _is_live(owner: OutputOwner) -> bool:

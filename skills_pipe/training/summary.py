@@ -34,6 +34,8 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     console.print(
         preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
     )
+    for sentence in data.train.report.warnings():
+        console.print(f"warning: {sentence}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
     notes = [*(run.resumed.warnings if run.resumed is not None else ()), *without_effect(run.config)]
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)

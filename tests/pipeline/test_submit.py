@@ -111,6 +111,20 @@ def test_continue_keeps_what_is_there(tmp_path):
     assert manifest.read(tmp_path / "checkpoints").identity.fields["options"] == {"steps": 3}
 
 
+def test_what_was_told_to_go_on_and_was_stopped_goes_on_without_being_told_again(tmp_path):
+    submit(training_plan(tmp_path, "finish", jobs=1, total=2), local(tmp_path))
+
+    def longer(steps: int, *moods: str) -> Plan:
+        made = training_plan(tmp_path, *moods, jobs=1, total=steps)
+        return replace(made, stages=(replace(made.stages[0], options={"steps": steps}), made.stages[1]))
+
+    with pytest.raises(JobFailed):
+        submit(longer(4, "crash"), local(tmp_path), flags=SubmitFlags(on_change=OnChange.CONTINUE))
+    assert submit(longer(4, "finish"), local(tmp_path)).actions["sft"] == "continue"
+    with pytest.raises(PlanError, match="steps"):  # control: other options still have to be answered for
+        submit(longer(5, "finish"), local(tmp_path))
+
+
 def test_rerun_runs_finished_stages(tmp_path):
     submit(two_stages(tmp_path), local(tmp_path))
     again = submit(two_stages(tmp_path), local(tmp_path), flags=SubmitFlags(rerun=True))

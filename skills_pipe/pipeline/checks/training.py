@@ -28,6 +28,13 @@ _FLAGS = {
 }
 """Keys that the launcher sets, and the flags that they come from."""
 
+_FIXED = {
+    "checkpointing.checkpoint_dir": "--output_dir",
+    "cluster.gpus_per_node": "--num_gpus",
+    "cluster.num_nodes": "--num_nodes",
+}
+"""Keys that only the flags may set: later stages, or the job itself, go by the flag."""
+
 
 def check_training(request: Request[SftOptions]) -> list[Finding]:
     """What is wrong with the trainer's keys, and with the steps that are to be converted or averaged."""
@@ -43,7 +50,20 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
         return [_finding(problem, request.extras) for problem in problems.problems]
     except ConfigError as problem:
         return [_finding(problem, request.extras)]
-    return _check_steps(request.options, config) + _check_wandb(config, request.cluster)
+    return [
+        *_check_fixed(request.extras),
+        *_check_steps(request.options, config),
+        *_check_wandb(config, request.cluster),
+    ]
+
+
+def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:
+    typed = [key_of(word) for word in extras]
+    return [
+        error(f"{key} follows from {flag}", where=f"++{key}", fix=f"give {flag} instead")
+        for key, flag in _FIXED.items()
+        if key in typed
+    ]
 
 
 def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding]:
@@ -82,22 +102,28 @@ def _check_steps(options: SftOptions, config: TrainingConfig) -> list[Finding]:
         if last is not None and step > last:
             fix = "name earlier steps, or train longer"
             findings.append(error(f"step {step} is never reached: sft.max_num_steps is {last}", where=where, fix=fix))
-        elif step % period and step != last:
-            what = f"step {step} is not saved: checkpoints are saved every {period} steps (checkpointing.save_period)"
+        elif (not period or step % period) and step != last:
+            rule = f"every {period} steps" if period else "at the end only"
+            what = f"step {step} is not saved: checkpoints are saved {rule} (checkpointing.save_period)"
             # Without a number of steps the last one is not known here; it is always saved.
             only_maybe = last is None
             findings.append(
-                warning(f"{what}, and at the end", where=where)
+                warning(f"{what}, and at the end" if period else what, where=where)
                 if only_maybe
-                else error(what, where=where, fix=f"name multiples of {period}, or set ++checkpointing.save_period")
+                else error(what, where=where, fix=_period_advice(period))
             )
     return findings + _check_kept(steps, config, where)
+
+
+def _period_advice(period: int) -> str:
+    setting = "set ++checkpointing.save_period"
+    return f"name multiples of {period}, or {setting}" if period else setting
 
 
 def _check_kept(steps: tuple[int, ...], config: TrainingConfig, where: str) -> list[Finding]:
     """Old checkpoints are deleted as training goes on; those that are still needed must not be among them."""
     keep, last = config.checkpointing.keep_top_k, config.sft.max_num_steps
-    if not steps or keep is None or last is None:
+    if not steps or keep is None or last is None or not config.checkpointing.save_period:
         return []
     saved = -(-last // config.checkpointing.save_period)
     if saved <= keep:

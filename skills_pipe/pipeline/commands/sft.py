@@ -11,6 +11,7 @@ from skills_pipe.pipeline.checks.training import check_training
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
+from skills_pipe.pipeline.decisions.decide import OnChange
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
@@ -192,6 +193,8 @@ def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[st
         "policy.dtensor_cfg.enabled": not megatron,
         "policy.megatron_cfg.enabled": megatron,
     }
+    if options.on_change is OnChange.CONTINUE:
+        keys["checkpointing.on_change"] = "continue"
     if options.training_data:
         keys["data.train_data_path"] = cluster.absolute(options.training_data)
     if options.validation_data:

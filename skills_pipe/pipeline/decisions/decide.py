@@ -116,6 +116,9 @@ class Judge:
         if sealed.identity is None:
             return self._changed(stage, (), f"{output} was not made by a run")
         if sealed.identity.digest != identity.digest:
+            if _is_claimed_for(output, identity):
+                # An earlier run was told to go on from what is there, and was stopped before it had done so.
+                return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
             return self._changed(stage, _changes(sealed.identity, identity), f"{output} was made otherwise")
         damage = manifest.damage(output, sealed, hashes=False)
         if damage:
@@ -133,6 +136,11 @@ class Judge:
     def _changed(self, stage: Stage, changes: tuple[str, ...], reason: str) -> Decision:
         action = _ANSWERS[self.on_change] if self.on_change else Action.REFUSE
         return Decision(stage=stage.name, action=action, reason=reason, changes=changes)
+
+
+def _is_claimed_for(output: Path, identity: Identity) -> bool:
+    owner = OutputOwner.read(output)
+    return owner is not None and owner.identity.digest == identity.digest
 
 
 def _changes(before: Identity, after: Identity) -> tuple[str, ...]:

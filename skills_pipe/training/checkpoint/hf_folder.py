@@ -60,4 +60,4 @@ def _may_replace(output: Path) -> bool:
     if not output.is_dir():
         return False
     manifest = manifests.read(output)
-    return manifest.kind == KIND if manifest else not any(output.iterdir())
+    return manifest.kind == KIND if manifest else (output / LINEAGE).is_file() or not any(output.iterdir())

@@ -59,9 +59,7 @@ def _apply(tree: DictConfig, override: Override, known: Collection[str]) -> Conf
         return _delete(tree, override)
     present = OmegaConf.select(tree, key, throw_on_missing=False) is not None
     if override.action is Action.ADD and present and not isinstance(value, dict | list):
-        return ConfigError(
-            f"{key} is already set", where=_where(override), fix=f"write {key}=... to change it, or ++{key}=..."
-        )
+        return ConfigError(f"{key} is already set", where=_where(override), fix=f"write ++{key}=... to change it")
     OmegaConf.update(tree, key, value, merge=True, force_add=override.action is not Action.CHANGE or key in known)
     return None
 

@@ -198,7 +198,7 @@ class _Builder:
 
     def _refusal(self) -> DataError:
         shown = [f"{fault.where}: {fault.what}" for fault in self._faults[:_SHOWN]]
-        advice = "mend the data, or set data.on_bad_row=skip to leave such rows out"
+        advice = "mend the data, or set ++data.on_bad_row=skip to leave such rows out"
         if len(shown) == 1:
             return DataError(self._faults[0].what, where=self._faults[0].where, fix=advice)
         count = f"{_SHOWN} or more" if len(shown) == _SHOWN else str(len(shown))

@@ -47,6 +47,15 @@ class DataReport:
         """Trained tokens per token, 0 for an empty data set."""
         return self.targets / self.tokens if self.tokens else 0.0
 
+    def warnings(self) -> list[str]:
+        """What will most likely spoil the model, as sentences."""
+        if self.turns and self.turns_without_stop == self.turns:
+            return [
+                "no answer ends with a stop token, so the model will not learn to stop: add ++data.add_eos=true, or "
+                "++policy.tokenizer.chat_template=default to put input and output rows into the tokenizer's template"
+            ]
+        return []
+
     def describe(self) -> list[tuple[str, str]]:
         """Label and value of every line worth showing; counts of nothing are left out."""
         rows = [

@@ -151,7 +151,8 @@ def _missing_keys(row: Mapping[str, Any], source: DataSource) -> str:
     wanted = f"neither {source.chat_key!r} nor {source.input_key!r} with {source.output_key!r}"
     missing = [key for key in (source.input_key, source.output_key) if key not in row]
     near = [hint for key in (source.chat_key, *missing) if (hint := did_you_mean(key, row))]
-    return f"{wanted} among its keys {', '.join(map(repr, row))}" + (f"; {near[0]}" if near else "")
+    advice = near[0] if near else "other names are given as ++data.input_key=... ++data.output_key=..."
+    return f"{wanted} among its keys {', '.join(map(repr, row))}; {advice}"
 
 
 def _pair(row: Mapping[str, Any], source: DataSource) -> list[dict[str, Any]]:

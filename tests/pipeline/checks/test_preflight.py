@@ -190,6 +190,15 @@ def test_all_wrong_keys_are_told_at_once():
     assert len(training_findings("++sft.max_num_step=100", "++policy.lrr=1", "++sft.seed=many")) == 3
 
 
+def test_keys_that_contradict_a_flag_are_told():
+    found = training_findings("++checkpointing.checkpoint_dir=/elsewhere", "++cluster.num_nodes=4")
+    assert [str(finding) for finding in found] == [
+        "error: checkpointing.checkpoint_dir follows from --output_dir (++checkpointing.checkpoint_dir): "
+        "give --output_dir instead",
+        "error: cluster.num_nodes follows from --num_nodes (++cluster.num_nodes): give --num_nodes instead",
+    ]
+
+
 def test_a_run_without_end_is_told():
     found = texts(training_findings("++sft.max_num_steps=100000000", "++sft.max_num_epochs=100000000"))
     assert "bounds the run" in found
@@ -201,6 +210,11 @@ def test_a_run_without_end_is_told():
         (("++sft.max_num_steps=200",), {"average_steps": "100,300"}, "error: step 300 is never reached"),
         (("++sft.max_num_steps=200",), {"average_steps": "100,150"}, "error: step 150 is not saved"),
         (("++sft.max_num_epochs=2",), {"average_steps": "100,150"}, "warning: step 150 is not saved"),
+        (
+            ("++sft.max_num_steps=200", "++checkpointing.save_period=0"),
+            {"average_steps": "100,200"},
+            "error: step 100 is not saved: checkpoints are saved at the end only",
+        ),
         (("++sft.max_num_steps=200",), {"conversion_step": "250"}, "error: step 250 is never reached"),
         (
             ("++sft.max_num_steps=5000", "++checkpointing.keep_top_k=10"),

@@ -140,6 +140,12 @@ def test_the_backend_switches_one_on_and_the_other_off():
     assert (key(made, "policy.dtensor_cfg.enabled"), key(made, "policy.megatron_cfg.enabled")) == ("false", "true")
 
 
+def test_the_trainer_is_told_that_it_may_go_on_with_other_data():
+    assert key(planned(on_change="continue"), "checkpointing.on_change") == "continue"
+    assert key(planned(), "checkpointing.on_change") is None
+    assert planned(on_change="continue").stages == planned().stages  # how to go on is no part of what is made
+
+
 def test_keys_of_the_user_come_last_and_so_win():
     made = planned(extras=("++policy.model_name=other", "++x='a b'"))
     assert made.job("sft-sft-0").command.argv[-2:] == ("++policy.model_name=other", "++x='a b'")

@@ -168,6 +168,9 @@ def test_an_older_model_is_replaced_and_anything_else_is_not(tmp_path):
     for step in ("1", "2"):
         export(Export(training_folder=tmp_path, output=tmp_path / "hf", step=step))
     assert manifests.read(tmp_path / "hf").facts["step"] == 2
+    (tmp_path / "hf" / "manifest.json").unlink()  # as a launcher leaves a model that is to be made again
+    export(Export(training_folder=tmp_path, output=tmp_path / "hf", step="1"))
+    assert manifests.read(tmp_path / "hf").facts["step"] == 1
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep me")
     with pytest.raises(CheckpointError, match="exists and is no model that this program wrote"):

@@ -72,7 +72,7 @@ def test_one_bad_row_is_one_line(tmp_path):
         build(path)
     assert str(caught.value) == (
         f"the last message comes from 'user', not from 'assistant' ({path}:2): "
-        "mend the data, or set data.on_bad_row=skip to leave such rows out"
+        "mend the data, or set ++data.on_bad_row=skip to leave such rows out"
     )
 
 
@@ -138,6 +138,13 @@ def test_a_document_with_nothing_to_train_is_dropped(tmp_path):
     assert len(dataset) == 1
     assert dataset.report.dropped == {"nothing to train": 1}
     assert dataset.report.turns_without_stop == 1
+
+
+def test_answers_that_never_stop_are_warned_of(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "q", "output": "a"}])
+    (warning,) = build(path, chat_template=None, add_eos=False).report.warnings()
+    assert "will not learn to stop" in warning
+    assert build(path, chat_template=None, add_eos=True).report.warnings() == []
 
 
 def test_a_second_beginning_token_is_taken_out(tmp_path):
