@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -17,32 +18,32 @@ from base_model import make_base_model
 from generations import write_generations
 from report import Figures, show_report
 
-from skills_pipe.pipeline.cli import eval, prepare_data, sft_nemo_rl, wrap_arguments
+from skills_pipe.pipeline.cli import Arguments, eval, prepare_data, sft_nemo_rl, wrap_arguments
 
 STEPS, WARMUP = 900, 50
 AVERAGED_STEPS = "800,850,900"
 SCHEDULE = (
-    "[{name:torch.optim.lr_scheduler.LinearLR,kwargs:{start_factor:0.02,total_iters:%d}},"
-    "{name:torch.optim.lr_scheduler.CosineAnnealingLR,kwargs:{T_max:%d,eta_min:1e-4}},{milestones:[%d]}]"
-) % (WARMUP, STEPS - WARMUP, WARMUP)
-TRAINING_ARGUMENTS = f"""
-    ++sft.max_num_steps={STEPS}
-    ++sft.max_num_epochs=100
-    ++sft.val_period=150
-    ++sft.val_batches=4
-    ++sft.val_global_batch_size=64
-    ++policy.train_global_batch_size=64
-    ++policy.train_micro_batch_size=64
-    ++policy.max_total_sequence_length=128
-    ++policy.precision=float32
-    ++policy.optimizer.kwargs.lr=4e-3
-    '++policy.scheduler={SCHEDULE}'
-    ++checkpointing.save_period=50
-    ++checkpointing.keep_top_k=null
-    ++checkpointing.stop_after_steps={STEPS // 2}
-"""
-PROMPT = Path(__file__).with_name("prompt.yaml").resolve()
-EVALUATION_ARGUMENTS = f"++prompt_config={PROMPT} ++inference.tokens_to_generate=64"
+    f"[{{name:torch.optim.lr_scheduler.LinearLR,kwargs:{{start_factor:0.02,total_iters:{WARMUP}}}}},"
+    f"{{name:torch.optim.lr_scheduler.CosineAnnealingLR,kwargs:{{T_max:{STEPS - WARMUP},eta_min:1e-4}}}},"
+    f"{{milestones:[{WARMUP}]}}]"
+)
+TRAINING_KEYS = (
+    f"++sft.max_num_steps={STEPS}",
+    "++sft.max_num_epochs=100",
+    "++sft.val_period=150",
+    "++sft.val_batches=4",
+    "++sft.val_global_batch_size=64",
+    "++policy.train_global_batch_size=64",
+    "++policy.train_micro_batch_size=64",
+    "++policy.max_total_sequence_length=128",
+    "++policy.precision=float32",
+    "++policy.optimizer.kwargs.lr=4e-3",
+    f"++policy.scheduler={SCHEDULE}",
+    "++checkpointing.save_period=50",
+    "++checkpointing.keep_top_k=null",
+    f"++checkpointing.stop_after_steps={STEPS // 2}",
+)
+PROMPT = f"++prompt_config={Path(__file__).with_name('prompt.yaml').resolve()}"
 
 
 def main() -> None:
@@ -65,16 +66,18 @@ def run_pipeline(folder: Path) -> None:
     base, final = folder / "base-model", folder / "final_hf_model"
     for name in ("train", "validation"):
         prepare_data(
-            ctx=wrap_arguments(
-                f"++input_files={folder}/generations/{name}/output-rs*.jsonl ++output_path={folder}/{name}.jsonl "
-                f"++prompt_config={PROMPT} ++tokenizer={base}"
+            ctx=words(
+                f"++input_files={folder}/generations/{name}/output-rs*.jsonl",
+                f"++output_path={folder}/{name}.jsonl",
+                PROMPT,
+                f"++tokenizer={base}",
             ),
             expname=f"demo-data-{name}",
         )
-    prepare_data(ctx=wrap_arguments(""), benchmarks=["arithmetic"], data_dir=str(folder / "data"), expname="demo-bench")
+    prepare_data(ctx=words(), benchmarks=["arithmetic"], data_dir=str(folder / "data"), expname="demo-bench")
     evaluate(folder, model=base, name="before", after="demo-bench")
     sft_nemo_rl(
-        ctx=wrap_arguments(TRAINING_ARGUMENTS),
+        ctx=words(*TRAINING_KEYS),
         expname="demo-sft",
         output_dir=str(folder),
         hf_model=str(base),
@@ -90,7 +93,7 @@ def run_pipeline(folder: Path) -> None:
 def evaluate(folder: Path, *, model: Path, name: str, after: str) -> None:
     """Accuracy of ``model`` on the held-out problems, below ``results-<name>``."""
     eval(
-        ctx=wrap_arguments(EVALUATION_ARGUMENTS),
+        ctx=words(PROMPT, "++inference.tokens_to_generate=64"),
         expname=f"demo-eval-{name}",
         model=str(model),
         server_type="hf",
@@ -101,12 +104,19 @@ def evaluate(folder: Path, *, model: Path, name: str, after: str) -> None:
     )
 
 
+def words(*arguments: str) -> Arguments:
+    """The arguments of an inner program, whatever spaces they hold."""
+    return wrap_arguments(shlex.join(arguments))
+
+
 def _start_anew(folder: Path) -> None:
     """Remove what an earlier demo left; a folder that is no demo's is not touched."""
     marker = folder / ".skills-pipe-demo"
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise SystemExit(f"{folder} exists and was not made by the demo: choose another --output_dir")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        print(f"removing what an earlier demo left in {folder}")
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     marker.touch()
 

@@ -80,8 +80,9 @@ def test_help_behind_the_first_word_of_a_command_is_for_the_command(folder):
     ("words", "told"),
     [
         (("evl",), "error: there is no command 'evl': did you mean 'eval'?\n"),
+        (("sft",), "error: there is no command 'sft': did you mean 'nemo_rl sft'?\n"),
         (("nemo_rl", "stf"), "error: there is no command 'nemo_rl stf': did you mean 'sft'?\n"),
-        (("nemo_rl", "eval"), "error: there is no command 'nemo_rl eval': did you mean 'nemo_rl sft'?\n"),
+        (("nemo_rl", "eval"), "error: there is no command 'nemo_rl eval': did you mean 'eval'?\n"),
         (("zzz",), "error: there is no command 'zzz': `ns --help` lists all of them\n"),
         (("--version=1",), "error: Option '--version' does not take a value.\n"),
         (("--cluster=x", "eval"), "error: there is no option --cluster before the command: write options behind it\n"),

@@ -125,16 +125,17 @@ def check_hub_names(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
 def check_machine(plan: Plan, *, gpus: int) -> list[Finding]:
     """Findings on what a run on this machine asks for, where it has ``gpus`` GPUs."""
     findings = []
+    flag = "--server_gpus" if plan.command == "eval" else "--num_gpus"
     most = max((job.resources.num_gpus for job in plan.jobs), default=0)
     if any(job.resources.num_nodes > 1 for job in plan.jobs):
         findings.append(error("this machine is one node", where="--num_nodes", fix="use --cluster for several"))
     if most > gpus > 0:
         fix = f"ask for {gpus} at most"
-        findings.append(error(f"{most} GPUs are asked for, and this machine has {gpus}", where="--num_gpus", fix=fix))
+        findings.append(error(f"{most} GPUs are asked for, and this machine has {gpus}", where=flag, fix=fix))
     elif most and not gpus:
         processes = "one process" if most == 1 else f"{most} processes"
         what = f"this machine has no GPU that can be used: {processes} on its CPU cores instead"
-        findings.append(warning(what, where="--num_gpus"))
+        findings.append(warning(what, where=flag))
     elif gpus and not most and any(job.command.launch is Launch.PER_GPU for job in plan.jobs):
         fix = f"add --num_gpus={gpus} to use them"
         findings.append(warning(f"the GPUs of this machine ({gpus}) stay idle", where="--num_gpus", fix=fix))

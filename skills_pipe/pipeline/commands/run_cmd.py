@@ -37,6 +37,11 @@ def plan(options: RunCmdOptions, extras: tuple[str, ...], cluster: ClusterConfig
             "give either a command or --command, not " + ("both" if options.argv else "none"),
             fix="write `ns run_cmd [options] PROGRAM ARG ...`, or --command='shell text'",
         )
+    if len(options.argv) == 1 and " " in options.argv[0]:
+        raise OptionError(
+            f"{options.argv[0]!r} is one word, so it would be the name of a program",
+            fix="write the words apart, or give shell text as --command='...'",
+        )
     for name, least in (("num_gpus", 0), ("num_nodes", 1)):
         if getattr(options, name) < least:
             raise OptionError(f"--{name} is {getattr(options, name)}", fix=f"set it to {least} or more")

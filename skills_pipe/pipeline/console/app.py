@@ -57,8 +57,9 @@ def _no_command(word: str, path: list[str], *, known: list[str]) -> OptionError:
         name = word.partition("=")[0]
         return OptionError(f"there is no option {name} before the command", fix="write options behind it")
     name = " ".join(path)
-    advice = did_you_mean(word, known) or did_you_mean(name, [entry.name for entry in ENTRIES])
-    return OptionError(f"there is no command {name!r}", fix=advice or "`ns --help` lists all of them")
+    longer = [f"did you mean {entry.name!r}?" for entry in ENTRIES if entry.name.split()[-1] == word]
+    advice = [*longer, did_you_mean(word, known), did_you_mean(name, [entry.name for entry in ENTRIES])]
+    return OptionError(f"there is no command {name!r}", fix=next(filter(None, advice), "`ns --help` lists all of them"))
 
 
 def _show_version(context: typer.Context, wanted: bool) -> None:

@@ -34,7 +34,7 @@ class SubmitFlags:
     explain: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Preview:
     """What a submission would do.
 
@@ -57,6 +57,11 @@ class Preview:
     scripts: Mapping[str, str]
     findings: tuple[Finding, ...]
     upstream: Upstream
+
+    def __repr__(self) -> str:
+        """Short: in a notebook a dry run is often the last expression."""
+        actions = ", ".join(f"{decision.stage} {decision.action.value}" for decision in self.decisions)
+        return f"<dry run of {self.plan.expname}: {actions}>"
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -43,6 +43,11 @@ def test_a_command_is_given_in_exactly_one_way(line):
         planned(*line)
 
 
+def test_shell_text_in_one_word_is_told_from_a_program():
+    with pytest.raises(OptionError, match="--command="):
+        planned("echo $HOME && true")
+
+
 def test_it_always_runs_and_needs_no_gpu():
     made = planned("ls")
     assert made.stages[0].output is None
