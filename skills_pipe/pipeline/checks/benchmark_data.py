@@ -8,6 +8,7 @@ from pathlib import Path
 import skills_pipe
 from skills_pipe.errors import OptionError, did_you_mean
 from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.paths import PathMap
 from skills_pipe.pipeline.options.declaration import option
 
 ENV_DATA_DIR = "NEMO_SKILLS_DATA_DIR"
@@ -22,8 +23,7 @@ class DataOptions:
         None,
         metavar="PATH",
         env=ENV_DATA_DIR,
-        help="folder for the data of benchmarks, as jobs see it; on this machine by default benchmarks in the "
-        "folder of run records",
+        help="folder for the data of benchmarks, as jobs see it; by default benchmarks in the folder of run records",
     )
 
 
@@ -31,13 +31,14 @@ def data_dir_of(options: DataOptions, cluster: ClusterConfig) -> str:
     """The folder with the data of all benchmarks.
 
     Raises:
-        OptionError: none is named, and the run is not on this machine.
+        OptionError: none is named, and jobs do not see the folder of run records.
     """
     if options.data_dir:
         return cluster.absolute(options.data_dir)
-    if cluster.is_local:
-        return f"{cluster.job_dir}/benchmarks"
-    raise OptionError("--data_dir is missing", fix=f"name a mounted folder, or set {ENV_DATA_DIR}")
+    folder = PathMap.of(cluster).to_container(f"{cluster.job_dir}/benchmarks")
+    if folder is None:
+        raise OptionError("--data_dir is missing", fix=f"name a mounted folder, or set {ENV_DATA_DIR}")
+    return folder
 
 
 def check_names(names: tuple[str, ...], *, where: str) -> None:

@@ -31,7 +31,7 @@ def application() -> TyperGroup:
         root.add_command(groups[name])
     for entry in ENTRIES:
         group, _, name = entry.name.rpartition(" ")
-        groups[group].add_command(CommandLine(name, help=entry.help, context_settings={"obj": entry.load}))
+        groups[group].add_command(_Command(name, help=entry.help, context_settings={"obj": entry.load}))
     return root
 
 
@@ -47,6 +47,13 @@ class _Group(TyperGroup):
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise _no_command(args[0], [*ctx.command_path.split()[1:], args[0]], known=[*self.commands])
         return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        formatter.write(help_text(ctx.command_path.split()[1:]))
+
+
+class _Command(CommandLine):
+    """A command with its options in sections, long names whole."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_text(ctx.command_path.split()[1:]))

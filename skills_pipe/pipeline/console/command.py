@@ -16,7 +16,6 @@ from typer.core import TyperCommand
 
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.console.argv import divide, misplaced
-from skills_pipe.pipeline.console.help import help_text
 from skills_pipe.pipeline.options.declaration import Kind, Option, build, join_problems, options_of
 
 
@@ -100,10 +99,6 @@ class CommandLine(TyperCommand):
         """Run the command with what was given."""
         command: Command = ctx.obj()
         return command.run(build(command.options, ctx.params), tuple(ctx.args))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help in sections, with long names whole."""
-        formatter.write(help_text(ctx.command_path.split()[1:]))
 
 
 def _declared(options: Sequence[Option]) -> list[Any]:

@@ -13,9 +13,10 @@ from skills_pipe.pipeline.checks.preflight import (
     check_paths,
     errors_in,
 )
-from skills_pipe.pipeline.checks.training import check_training
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind, SshTunnel
-from skills_pipe.pipeline.commands.sft import SftOptions, plan
+from skills_pipe.pipeline.commands.sft import plan
+from skills_pipe.pipeline.commands.sft_checks import check_training
+from skills_pipe.pipeline.commands.sft_options import SftOptions
 from skills_pipe.pipeline.launch import Request
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import Mount, Plan

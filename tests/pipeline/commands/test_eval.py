@@ -1,15 +1,16 @@
 """``ns eval``: one independent job for each benchmark, then one table."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.eval import EvalOptions, check, plan
 from skills_pipe.pipeline.launch import Request
 from skills_pipe.pipeline.options.declaration import build
-from skills_pipe.pipeline.plan import EdgeKind, Plan
+from skills_pipe.pipeline.plan import EdgeKind, Mount, Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
 SLURM = ClusterConfig(name="slurm", executor=ExecutorKind.SLURM, job_dir="/jobs", partition="gpu", cpu_partition="cpu")
@@ -70,8 +71,11 @@ def test_the_data_of_benchmarks_is_looked_for_where_it_is_prepared(monkeypatch):
     monkeypatch.setenv("NEMO_SKILLS_DATA_DIR", "/env")
     assert planned().stage("gsm8k").inputs[1] == "/env/gsm8k/test.jsonl"
     monkeypatch.delenv("NEMO_SKILLS_DATA_DIR")
+    in_containers = replace(SLURM, job_dir="/lustre/jobs", container_runtime=ContainerRuntime.PYXIS)
     with pytest.raises(OptionError, match="--data_dir is missing"):
-        planned(SLURM)
+        planned(in_containers)
+    mounted = replace(in_containers, mounts=(Mount(source="/lustre", target="/w"),))
+    assert planned(mounted).stage("gsm8k").inputs[1] == "/w/jobs/benchmarks/gsm8k/test.jsonl"
 
 
 def test_generating_in_the_job_takes_its_gpus():

@@ -6,7 +6,8 @@ import pytest
 
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
-from skills_pipe.pipeline.commands.sft import SftOptions, plan
+from skills_pipe.pipeline.commands.sft import plan
+from skills_pipe.pipeline.commands.sft_options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
 

@@ -11,7 +11,7 @@ from skills_pipe.pipeline.launch import Request
 from skills_pipe.pipeline.options.overrides import key_of
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.commands.sft import SftOptions
+    from skills_pipe.pipeline.commands.sft_options import SftOptions
     from skills_pipe.training.config import TrainingConfig
 
 
