@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 from skills_pipe import __version__
 from skills_pipe.errors import OptionError, did_you_mean
 from skills_pipe.pipeline.console.command import CommandLine
-from skills_pipe.pipeline.console.help import help_text
 from skills_pipe.pipeline.console.registry import ENTRIES, GROUPS
 
 _SETTINGS = {
@@ -49,14 +48,20 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(help_text(ctx.command_path.split()[1:]))
+        _write_help(ctx, formatter)
 
 
 class _Command(CommandLine):
     """A command with its options in sections, long names whole."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(help_text(ctx.command_path.split()[1:]))
+        _write_help(ctx, formatter)
+
+
+def _write_help(ctx: Any, formatter: Any) -> None:
+    from skills_pipe.pipeline.console.help import help_text  # rich, which only the help needs here
+
+    formatter.write(help_text(ctx.command_path.split()[1:]))
 
 
 def _no_command(word: str, path: list[str], *, known: list[str]) -> OptionError:

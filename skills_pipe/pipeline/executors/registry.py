@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.executors.base import Executor
-from skills_pipe.pipeline.executors.local import LocalExecutor
-from skills_pipe.pipeline.executors.machine import Machine
-from skills_pipe.pipeline.executors.slurm import SlurmExecutor
 from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run
 
@@ -16,9 +13,15 @@ def executor_of(run: Run) -> Executor:
     record = run.submission
     if record is None:
         raise StoreError(f"run {run} was never submitted", where=str(run.folder))
+    # Imported here: a plan that is only looked at needs neither.
     if record.executor == "local":
+        from skills_pipe.pipeline.executors.local import LocalExecutor
+        from skills_pipe.pipeline.executors.machine import Machine
+
         return LocalExecutor(machine=Machine(cores=1))
     if record.executor == "slurm":
+        from skills_pipe.pipeline.executors.slurm import SlurmExecutor
+
         return SlurmExecutor()
     raise StoreError(f"nothing is known of executor {record.executor!r}", where=str(run.folder / "submission.json"))
 

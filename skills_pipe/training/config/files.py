@@ -58,7 +58,11 @@ def load_with_parents(path: Path, *, children: Sequence[Path] = ()) -> Layers:
     own = _load(path)
     tree = OmegaConf.create({})
     files: list[Path] = []
-    for parent in _parents(own, path):
+    parents = _parents(own, path)
+    if not parents:  # nothing to merge with, which would copy the whole tree
+        _clear_replaced(tree, own)
+        return Layers(tree=own, files=(path,))
+    for parent in parents:
         layers = load_with_parents(path.parent / parent, children=(*children, resolved))
         tree = merge(tree, layers.tree)
         files = [*layers.files, *files]
@@ -67,7 +71,15 @@ def load_with_parents(path: Path, *, children: Sequence[Path] = ()) -> Layers:
 
 def merge(base: DictConfig, over: DictConfig) -> DictConfig:
     """``over`` laid on ``base``; both may be changed by this."""
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
+
+    _clear_replaced(base, over)
+    return _as_mapping(OmegaConf.merge(base, over))
+
+
+def _clear_replaced(base: DictConfig, over: DictConfig) -> None:
+    """Take out of ``base`` the sections that ``over`` replaces as a whole, and the marks that say so."""
+    from omegaconf import DictConfig
 
     for name in list(over):
         section = over._get_node(name)
@@ -76,7 +88,6 @@ def merge(base: DictConfig, over: DictConfig) -> DictConfig:
                 continue
             section.pop(_REPLACE)
             base.pop(name, None)
-    return _as_mapping(OmegaConf.merge(base, over))
 
 
 def _make_room(packaged: DictConfig, own: DictConfig) -> None:
