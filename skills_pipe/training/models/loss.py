@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from skills_pipe.training.data.batches import IGNORE
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
-
-IGNORED = -100
-"""Label of a position that is not supervised."""
 
 _CHUNK_ELEMENTS = 2**24
 """Logits that exist at one time, as a number of fp32 values (64 MiB)."""
@@ -38,14 +36,14 @@ class SupervisedLoss(nn.Module):
         Args:
             input_ids: int64 ``[1, tokens]``.
             position_ids: int64 ``[1, tokens]``, from 0 in each document.
-            labels: int64 ``[1, tokens]``: the token that follows within the document, or :data:`IGNORED`.
+            labels: int64 ``[1, tokens]``: the token that follows within the document, or :data:`~skills_pipe.training.data.batches.IGNORE`.
             documents: how the row is divided.
             scale: one over the number of supervised tokens of the whole global batch, or 1.
         """
         hidden = self.model.base_model(
             input_ids=input_ids, position_ids=position_ids, attention_mask=None, use_cache=False, documents=documents
         ).last_hidden_state
-        supervised = (labels[0] != IGNORED).nonzero().squeeze(1)
+        supervised = (labels[0] != IGNORE).nonzero().squeeze(1)
         weight = self.model.get_output_embeddings().weight
         return summed_cross_entropy(hidden[0, supervised], weight, labels[0, supervised], scale=scale)
 
