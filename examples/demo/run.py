@@ -56,6 +56,7 @@ def main() -> None:
     # on a busy machine keeps the one that is waited for from running; waiting less long costs nothing on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
+    os.chdir(folder)
     texts = write_generations(folder / "generations")
     make_base_model(folder / "base-model", texts)
 
@@ -70,7 +71,8 @@ def run_pipeline(folder: Path) -> None:
     for name in ("train", "validation"):
         prepare_data(
             ctx=words(
-                f"++input_files={folder}/generations/{name}/output-rs*.jsonl",
+                # Several patterns may stand here, apart by spaces: so none of the folder's own may.
+                f"++input_files=generations/{name}/output-rs*.jsonl",
                 f"++output_path={folder}/{name}.jsonl",
                 PROMPT,
                 f"++tokenizer={base}",

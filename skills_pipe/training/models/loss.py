@@ -36,7 +36,7 @@ class SupervisedLoss(nn.Module):
         Args:
             input_ids: int64 ``[1, tokens]``.
             position_ids: int64 ``[1, tokens]``, from 0 in each document.
-            labels: int64 ``[1, tokens]``: the token that follows within the document, or :data:`~skills_pipe.training.data.batches.IGNORE`.
+            labels: int64 ``[1, tokens]``: the token that follows within the document, or ``IGNORE``.
             documents: how the row is divided.
             scale: one over the number of supervised tokens of the whole global batch, or 1.
         """

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from skills_pipe.training.data.batches import IGNORE
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
-from skills_pipe.training.models.loss import IGNORED, SupervisedLoss
+from skills_pipe.training.models.loss import SupervisedLoss
 from tests.training.tiny import ARCHITECTURES, tiny_model
 
 LENGTHS = (5, 23, 1, 40, 11)
@@ -65,7 +66,7 @@ def test_transformers_own_attention_with_a_cache_leaks_and_the_comparison_sees_i
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loss_and_gradients_of_a_packed_row_equal_the_sum_over_documents(architecture):
     ids, positions, documents = packed_row()
-    labels = torch.full_like(ids, IGNORED)
+    labels = torch.full_like(ids, IGNORE)
     start = 0
     for length in LENGTHS:
         labels[0, start : start + length - 1] = ids[0, start + 1 : start + length]
