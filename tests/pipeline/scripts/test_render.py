@@ -23,7 +23,7 @@ from skills_pipe.pipeline.scripts.sbatch import dependency, render_sbatch
 SCRIPTS = Path(__file__).parents[1] / "golden" / "scripts"
 RUN = Run(Path("/lustre/jobs/experiments/my-exp/run-3"))
 MOUNTS = (
-    Mount(source="/lustre/work", target="/workspace"),
+    Mount(source="/lustre/lab", target="/workspace"),
     Mount(source="/lustre/data", target="/data", read_only=True),
 )
 

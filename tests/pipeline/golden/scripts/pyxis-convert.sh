@@ -4,7 +4,7 @@
 #SBATCH --partition=cpu
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
-#SBATCH --output=/lustre/work/out/convert-final-ckpt/my-exp-convert-final-ckpt_%j_sbatch.log
+#SBATCH --output=/lustre/lab/out/convert-final-ckpt/my-exp-convert-final-ckpt_%j_sbatch.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --export=NIL
@@ -37,7 +37,7 @@ interrupted=
 trap 'interrupted=1' USR1
 terminated=
 trap 'interrupted=1; terminated=1' TERM
-srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/work/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf &
+srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf &
 while :; do
   interrupted=
   wait $!

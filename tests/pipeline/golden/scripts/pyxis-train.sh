@@ -8,7 +8,7 @@
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
 #SBATCH --exclusive
-#SBATCH --output=/lustre/work/out/training-logs/my-exp-sft-0_%j_sbatch.log
+#SBATCH --output=/lustre/lab/out/training-logs/my-exp-sft-0_%j_sbatch.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --export=NIL
@@ -38,7 +38,7 @@ export SKILLS_PIPE_VERDICT_FILE=/nemo_run/verdicts/my-exp-sft-0.json
 export SKILLS_PIPE_SAVE_NOW_FILE=/nemo_run/save-now/my-exp-sft-0
 export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
 
-checkpoints=/lustre/work/out/checkpoints
+checkpoints=/lustre/lab/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
 latest_step() {
   {
@@ -73,7 +73,7 @@ interrupted=
 trap 'touch "$run/save-now/$job"; interrupted=1' USR1
 terminated=
 trap 'interrupted=1; terminated=1' TERM
-srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/work/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/work:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
+srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/lab/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
 while :; do
   interrupted=
   wait $!
