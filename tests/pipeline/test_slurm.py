@@ -294,7 +294,10 @@ def test_an_installation_runs_once_on_each_node_and_its_failure_ends_the_job(clu
         command=replace(ranks.command, launch=Launch.PER_GPU, installation_command=install),
         resources=Resources(num_nodes=2, num_gpus=2),
     )
-    assert ended(submit(plan_of(ranks), cluster)) == {"a": S.SUCCEEDED}
+    submission = submit(plan_of(ranks), cluster)
+    assert ended(submission) == {"a": S.SUCCEEDED}
+    # What tells the ranks that it is done is this run's own: job ids begin anew with a new controller.
+    assert len(list((submission.run_dir / "progress").glob("*.installed-*"))) == 2
     assert [(tmp_path / f"installed-{node}").read_text() for node in range(2)] == ["once\n"] * 2
     assert len(list(tmp_path.glob("ran-*"))) == 4
     broken = replace(ranks, command=replace(ranks.command, installation_command="false"))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import skills_pipe
-from skills_pipe.artifacts.names import ENV_DEADLINE
+from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_PROGRESS
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.environment import public_environment
@@ -311,7 +311,8 @@ def _installed(job: Job) -> tuple[str, ...]:
     if not text:
         return job.command.argv
     script = (
-        'mark="/tmp/.installed-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_NODEID-${SLURM_RESTART_COUNT:-0}"; '
+        # In the folder of the run: one in /tmp would meet that of another cluster's, or an older, job of this id.
+        f'mark="${ENV_PROGRESS}.installed-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_NODEID-${{SLURM_RESTART_COUNT:-0}}"; '
         'if [ "$SLURM_LOCALID" = 0 ]; then '
         '( eval "$0" ) && echo ok > "$mark" || echo failed > "$mark"; fi; '
         'until [ -s "$mark" ]; do sleep 0.2; done; '
