@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -140,7 +141,8 @@ def launcher(world: World) -> None:
     """``ns`` itself."""
     program = world.folder / "bin" / "ns"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("ns_in_world.py")} "$@"\n')
+    command = shlex.join([sys.executable, str(Path(__file__).with_name("ns_in_world.py"))])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     program.chmod(0o755)
 
 

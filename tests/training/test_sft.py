@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -377,6 +378,12 @@ def wait_for_step(process: subprocess.Popen, output: Path, step: int) -> None:
         time.sleep(0.05)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def start(command: list[str], **env: str) -> subprocess.Popen:
     return subprocess.Popen(
         command, env=environment(**env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -417,6 +424,31 @@ def test_two_ranks_agree_on_the_save_now_file_and_one_goes_on(tiny_model_folder,
     # Saved by two ranks, continued by one: sharding is no part of a checkpoint.
     assert main(arguments(tiny_model_folder, chat_data, tmp_path, f"sft.max_num_steps={stopped.step + 3}")) == 0
     assert verdict(tmp_path).step == stopped.step + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["save-now", "SIGTERM", "stop_after_steps"])
+def test_ranks_started_one_by_one_agree_on_when_to_stop(tiny_model_folder, chat_data, tmp_path, how):
+    """As srun starts them, without an agent over them; a signal to one rank is enough."""
+    now = tmp_path / "now"
+    extra = ["checkpointing.stop_after_steps=3"] if how == "stop_after_steps" else []
+    settings = arguments(tiny_model_folder, chat_data, tmp_path, *LONG, *extra)
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), ENV_SAVE_NOW: str(now)}
+    ranks = [start(python(SFT, *settings), RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+    if how != "stop_after_steps":
+        wait_for_step(ranks[0], tmp_path, 3)
+    if how == "save-now":
+        now.touch()
+    elif how == "SIGTERM":
+        ranks[1].send_signal(signal.SIGTERM)
+    for rank in ranks:
+        rank.communicate(timeout=300)
+
+    assert [rank.returncode for rank in ranks] == [75, 75]
+    found = verdict(tmp_path)
+    assert found.outcome is Outcome.CONTINUE
+    assert saved_steps(tmp_path) == [found.step]
+    assert found.step >= 3
 
 
 @pytest.mark.slow
