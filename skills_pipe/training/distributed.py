@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -77,6 +79,19 @@ def join() -> Iterator[World]:
         # What training left in reference cycles still holds the groups; gloo's threads must not outlive them.
         gc.collect()
         dist.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, after :func:`join`.
+
+    A rank ends without tearing the interpreter down: threads of gloo that outlive their group would abort it now and
+    then ("terminate called without an active exception"), after all the work was done.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _device(local_rank: int) -> torch.device:

@@ -13,7 +13,7 @@ from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.dataset import Example, SftDataset
-from skills_pipe.training.distributed import World, join
+from skills_pipe.training.distributed import World, join, leave
 from tests.training.tiny import tiny_model
 
 BATCH = 8
@@ -81,3 +81,4 @@ if __name__ == "__main__":
         found |= {name: train(SCENARIOS["float32"], here, PACKED, name) for name in ("qwen2", "qwen3", "mistral")}
         if here.first:
             torch.save({name: vars(result) for name, result in found.items()}, sys.argv[1])
+    leave(0)

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.training.checkpoint.state import Trainee
+from skills_pipe.training.distributed import leave
 from tests.training.checkpoint.runs import info_at, new_manager, position_at, train, with_optimizer
 from tests.training.tiny import tiny_model
 
@@ -87,3 +88,4 @@ def run() -> None:
 
 if __name__ == "__main__":
     run()
+    leave(0)
