@@ -97,6 +97,28 @@ class Command:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """A command that runs beside the main one of its job: a model server, a sandbox, a second main command.
+
+    Attributes:
+        name: unique in its job: ``server``, ``sandbox``, ``main_1``; names its log, and it in errors.
+        command: what runs.
+        num_nodes, num_gpus: what it takes of the job; GPUs on each of its nodes.
+        service: it is stopped when the main commands have ended; other members are waited for.
+        port: variable that gets, in every command of the job, a port that is free on the first node.
+        ready: path of a HTTP address on that port; the main command starts once it answers.
+    """
+
+    name: str
+    command: Command
+    num_nodes: int = 1
+    num_gpus: int = 0
+    service: bool = False
+    port: str | None = None
+    ready: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """Place of a job in its chain: number ``index`` (from 0) of ``count``."""
 
@@ -113,6 +135,7 @@ class Job:
         stage: name of the stage it belongs to.
         log_dir: container path of the folder for its logs.
         segment: set for the jobs of a chain: they write a verdict.
+        beside: commands that run beside the main one.
     """
 
     name: str
@@ -122,6 +145,7 @@ class Job:
     log_dir: str
     edges: tuple[Edge, ...] = ()
     segment: Segment | None = None
+    beside: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,20 +302,26 @@ def _stage_from_json(value: Mapping[str, Any]) -> Stage:
 
 
 def _job_from_json(value: Mapping[str, Any]) -> Job:
-    command = value["command"]
     return Job(
         name=value["name"],
         stage=value["stage"],
         log_dir=value["log_dir"],
-        command=Command(
-            **{
-                **command,
-                "argv": tuple(command["argv"]),
-                "launch": Launch(command["launch"]),
-                "env": tuple((name, text) for name, text in command["env"]),
-            }
-        ),
+        command=_command_from_json(value["command"]),
         resources=Resources(**value["resources"]),
         edges=tuple(Edge(upstream=edge["upstream"], kind=EdgeKind(edge["kind"])) for edge in value["edges"]),
         segment=Segment(**value["segment"]) if value["segment"] else None,
+        beside=tuple(
+            Member(**{**member, "command": _command_from_json(member["command"])}) for member in value.get("beside", ())
+        ),
+    )
+
+
+def _command_from_json(value: Mapping[str, Any]) -> Command:
+    return Command(
+        **{
+            **value,
+            "argv": tuple(value["argv"]),
+            "launch": Launch(value["launch"]),
+            "env": tuple((name, text) for name, text in value["env"]),
+        }
     )

@@ -16,7 +16,7 @@ from skills_pipe.pipeline.options.declaration import argument, option, switch
 from skills_pipe.pipeline.records.failures import tail
 from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run, RunStore
-from skills_pipe.pipeline.scripts.sbatch import batch_log
+from skills_pipe.pipeline.scripts.setting import batch_log
 
 _PAUSE_SECONDS = 0.3
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +12,16 @@ from typing import Any
 from skills_pipe.artifacts.atomic import write_text
 from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobState, JobStatus, record_end, record_start, recorded_statuses
 from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.scripts.dependency import dependency
 from skills_pipe.pipeline.scripts.render import export_lines
-from skills_pipe.pipeline.scripts.sbatch import ALL_STOPPED, JOBS, SECRETS, dependency, log_paths
+from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, JOBS, SECRETS, Setting, log_paths
+from skills_pipe.pipeline.transport import Here, Transport
 
-_TIMEOUT_SECONDS = 120
+_HERE: Transport = Here()
 
 _STATES = {
     "PENDING": JobState.PENDING,
@@ -67,7 +67,7 @@ class SlurmExecutor:
             lines = export_lines(self.secrets.items())
             write_text(run.folder / SECRETS, "\n".join(lines) + "\n", mode=0o600)
         for job in plan.jobs:
-            for log in log_paths(job, plan, self.cluster, run):
+            for log in log_paths(Setting(job=job, plan=plan, cluster=self.cluster, run=run)):
                 Path(log).parent.mkdir(parents=True, exist_ok=True)
         ids: dict[str, str] = {}
         try:
@@ -134,8 +134,18 @@ class SlurmExecutor:
             submitted_at=time.time(),
             actions=dict(actions),
             job_ids=dict(ids),
-            logs={job.name: log_paths(job, plan, cluster, run)[1].replace("%j", ids[job.name]) for job in plan.jobs},
+            logs={
+                job.name: log_paths(Setting(job=job, plan=plan, cluster=cluster, run=run))[1].replace(
+                    "%j", ids[job.name]
+                )
+                for job in plan.jobs
+            },
         )
+
+
+def _step_log(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, job_id: str) -> str:
+    _, step_log = log_paths(Setting(job=job, plan=plan, cluster=cluster, run=run))
+    return step_log.replace("%j", job_id)
 
 
 def _left_behind(run: Run, job: str) -> dict[str, Any]:
@@ -207,7 +217,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _require(program: str) -> None:
-    if shutil.which(program) is None:
+    if not _HERE.run([program, "--version"]).ok:
         raise PlanError(f"there is no {program} on this machine", fix="submit from a login node of the cluster")
 
 
@@ -227,15 +237,13 @@ def _call(argv: Sequence[str]) -> str:
     Raises:
         PlanError: it refused; its own words are the message.
     """
-    answer = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
-    if answer.returncode != 0:
-        words = " ".join(answer.stderr.replace("sbatch: error: ", "").split())
-        raise PlanError(f"{argv[0]} refused: {words or f'exit code {answer.returncode}'}")
-    return answer.stdout
+    answer = _HERE.run(argv)
+    if not answer.ok:
+        words = " ".join(answer.err.replace("sbatch: error: ", "").split())
+        raise PlanError(f"{argv[0]} refused: {words or f'exit code {answer.code}'}")
+    return answer.out
 
 
 def _try(argv: Sequence[str]) -> str | None:
-    if shutil.which(argv[0]) is None:
-        return None
-    answer = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
-    return answer.stdout if answer.returncode == 0 else None
+    answer = _HERE.run(argv)
+    return answer.out if answer.ok else None

@@ -77,6 +77,11 @@ class Run:
         return f"{self.expname}/{self.folder.name}"
 
     @property
+    def at(self) -> str:
+        """Path of the folder on the cluster, as its jobs and login nodes see it."""
+        return str(self.folder)
+
+    @property
     def expname(self) -> str:
         """Name of the experiment."""
         return self.folder.parent.name

@@ -1,0 +1,65 @@
+"""The setting of a batch script: a job, its plan, the cluster and the run, and paths as the cluster has them."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+import skills_pipe
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below, to_cluster
+from skills_pipe.pipeline.plan import Job, Launch, Plan
+from skills_pipe.pipeline.records.store import Run
+
+SECRETS = "secrets.env"
+"""File in the run folder, readable by its owner only, with variables that must not stand in scripts."""
+JOBS = "jobs.tsv"
+"""File in the run folder: one line for each job, name and id of Slurm."""
+ALL_STOPPED = "chain/all.stopped"
+"""File in the run folder that keeps the segments of all its chains from starting."""
+CODE_INSIDE = f"{RUN_DIR}/code"
+"""Folder of the code inside containers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every part of a batch script may look at."""
+
+    job: Job
+    plan: Plan
+    cluster: ClusterConfig
+    run: Run
+
+    @property
+    def contained(self) -> bool:
+        """Whether commands run in containers."""
+        return self.cluster.container_runtime is not ContainerRuntime.NONE
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes of the main command on each node."""
+        job = self.job
+        return max(1, job.resources.num_gpus) if job.command.launch is Launch.PER_GPU else 1
+
+    def on_cluster(self, path: str) -> str:
+        """A path of the job as the cluster itself has it: the same without containers, but for the run folder."""
+        if is_below(path, RUN_DIR):
+            return posixpath.normpath(f"{self.run.at}/{posixpath.relpath(path, RUN_DIR)}")
+        return to_cluster(path, self.plan.mounts) if self.contained else path
+
+
+def log_paths(setting: Setting) -> tuple[str, str]:
+    """Paths of the logs of the batch script and of its step; ``%j`` stands for the job id."""
+    folder, name = setting.on_cluster(setting.job.log_dir), setting.job.name
+    return f"{folder}/{name}_%j_sbatch.log", f"{folder}/main_{name}_%j_srun.log"
+
+
+def batch_log(step_log: Path) -> Path:
+    """The log of the batch script beside the log of its step: it says why a step never began."""
+    return step_log.with_name(step_log.name.removeprefix("main_").removesuffix("_srun.log") + "_sbatch.log")
+
+
+def code_dir() -> Path:
+    """Folder that holds the package, as this machine and the nodes see it."""
+    return Path(skills_pipe.__file__).resolve().parents[1]
