@@ -42,6 +42,8 @@ class ExecutorKind(str, Enum):
     """Processes on this machine."""
     SLURM = "slurm"
     """A Slurm cluster, here or through ``ssh_tunnel``."""
+    NEMO_RUN = "nemo_run"
+    """An executor of nemo-run, as the section ``nemo_run`` says."""
 
 
 class ContainerRuntime(str, Enum):
@@ -96,6 +98,7 @@ class ClusterConfig:
         time_limits: partition -> seconds; ``default_time_limit`` for all others, None for no limit.
         disable_gpus_per_node: leave ``--gpus-per-node`` away.
         sbatch: further ``#SBATCH`` keys, ``{"reservation": "spring", "exclude": "node7"}``.
+        nemo_run: the section of this name: which executor of nemo-run, and its keywords.
         dependency_type: kept for configurations of NeMo-Skills; the edges of a plan say more.
         num_workers: submissions at once.
         working_dir: folder in which jobs start: the current one on this machine; None for that of the code.
@@ -122,6 +125,7 @@ class ClusterConfig:
     num_workers: int = 4
     skip_hf_home_check: bool = False
     sbatch: Mapping[str, str] = field(default_factory=dict)
+    nemo_run: Mapping[str, object] = field(default_factory=dict)
     working_dir: str | None = None
 
     @property

@@ -47,6 +47,7 @@ _KEYS = (
     "num_workers",
     "skip_hf_home_check",
     "sbatch",
+    "nemo_run",
 )
 _TUNNEL_KEYS = ("host", "job_dir", "user", "identity", "shell", "pre_command")
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -127,7 +128,8 @@ def read_mapping(value: Mapping[str, Any], *, name: str, where: str) -> ClusterC
         num_workers=reader.count("num_workers", default=4),
         skip_hf_home_check=reader.flag("skip_hf_home_check"),
         sbatch=reader.texts("sbatch"),
-        working_dir=str(Path.cwd()) if executor is not ExecutorKind.SLURM else None,
+        nemo_run=dict(reader.section("nemo_run")),
+        working_dir=str(Path.cwd()) if executor in (None, ExecutorKind.LOCAL) else None,
     )
     if reader.problems:
         raise ClusterConfigError("; ".join(reader.problems), where=where)
@@ -291,13 +293,13 @@ def _job_dir(reader: _Reader, executor: ExecutorKind | None, tunnel: SshTunnel |
     own = reader.path("job_dir")
     if tunnel is not None and executor is ExecutorKind.SLURM:
         return tunnel.job_dir
-    if own is None and executor is ExecutorKind.SLURM:
+    if own is None and executor in (ExecutorKind.SLURM, ExecutorKind.NEMO_RUN):
         reader.problem("job_dir", "is missing: set it, or ssh_tunnel.job_dir, to a folder that all nodes see")
     return own or default_job_dir()
 
 
 def _runtime(reader: _Reader, executor: ExecutorKind | None) -> ContainerRuntime:
-    has_images = executor is ExecutorKind.SLURM and bool(reader.section("containers"))
+    has_images = executor in (ExecutorKind.SLURM, ExecutorKind.NEMO_RUN) and bool(reader.section("containers"))
     default = ContainerRuntime.PYXIS if has_images else ContainerRuntime.NONE
     return reader.choice("container_runtime", ContainerRuntime, default=default, aliases={}) or default
 
