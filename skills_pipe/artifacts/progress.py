@@ -18,9 +18,11 @@ class Progress:
     Attributes:
         done: units finished (steps, rows, prompts) of ``total``; ``total`` is 0 when it is not known.
         unit: what is counted, in the plural: ``steps``.
-        note: a few words on the state: ``loss 1.234, 5.6k tokens/s``.
+        note: a few words on the state: ``3 of 20 wrong``.
         updated_at: Unix time in seconds.
         eta_seconds: estimated seconds to the end, None when unknown.
+        loss: training loss of the last step, in nats per token; None where nothing is trained.
+        tokens_per_second: tokens trained on in a second, over all devices.
     """
 
     done: int
@@ -29,6 +31,8 @@ class Progress:
     note: str = ""
     eta_seconds: float | None = None
     updated_at: float = 0.0
+    loss: float | None = None
+    tokens_per_second: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Progress | None:

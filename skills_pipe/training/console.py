@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from skills_pipe.artifacts.units import compact, duration
+
 _SECONDS_BETWEEN_LINES = 1.0
 
 
@@ -53,21 +55,6 @@ class Console:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.stop()
-
-
-def compact(value: float) -> str:
-    """A count in three digits: ``5.6k``, ``1.2M``."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as ``1:02:03``, or ``2:03`` below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _note(values: Mapping[str, float], eta: float | None) -> str:

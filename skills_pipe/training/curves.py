@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,32 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skills_pipe.artifacts.atomic import publish_file
+from skills_pipe.artifacts.metrics import TRAIN_LOSS, VALIDATION_LOSS, Curve, read_metrics
+from skills_pipe.artifacts.text_plot import line_plot
 from skills_pipe.errors import DataError, UserError
-from skills_pipe.training.metrics import read_metrics
-from skills_pipe.training.text_plot import line_plot
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Values of one metric: ``steps[i]`` had ``values[i]``."""
-
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
-
-    def smoothed(self) -> Curve:
-        """Mean over a window around each point, a twentieth of the run wide.
-
-        The window is symmetric and shrinks towards both ends, so the curve is not shifted to the right as a running
-        average is, and starts and ends at the true values.
-        """
-        count = len(self.values)
-        reach = count // 40
-        sums = [0.0, *itertools.accumulate(self.values)]
-        values = []
-        for index in range(count):
-            side = min(reach, index, count - 1 - index)
-            values.append((sums[index + side + 1] - sums[index - side]) / (2 * side + 1))
-        return Curve(steps=self.steps, values=tuple(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +38,10 @@ class Curves:
         if not path.is_file():
             raise DataError(f"no metrics file at {path}", fix="name the metrics.jsonl in a run's training-logs folder")
         lines = read_metrics(path)
-        found = {
-            name: Curve(
-                steps=tuple(line["step"] for line in lines if line.get(name) is not None),
-                values=tuple(line[name] for line in lines if line.get(name) is not None),
-            )
-            for name in ("train/loss", "train/lr", "validation/val_loss")
-        }
-        if not found["train/loss"].steps:
+        loss = Curve.of(TRAIN_LOSS, lines)
+        if not loss.steps:
             raise DataError(f"{path} has no training step yet", fix="wait for the first step to be logged")
-        return cls(loss=found["train/loss"], learning_rate=found["train/lr"], validation=found["validation/val_loss"])
+        return cls(loss=loss, learning_rate=Curve.of("train/lr", lines), validation=Curve.of(VALIDATION_LOSS, lines))
 
 
 def draw_png(curves: Curves, path: Path) -> None:
@@ -107,8 +77,8 @@ def draw_text(curves: Curves, *, width: int | None = None) -> str:
     """The loss curve in characters, ``width`` columns wide (None: as wide as the terminal, 100 at most)."""
     smooth = curves.loss.smoothed()
     picture = line_plot(
-        list(zip(smooth.steps, smooth.values, strict=True)),
-        points=list(zip(curves.validation.steps, curves.validation.values, strict=True)),
+        smooth.points,
+        points=curves.validation.points,
         width=width or min(100, shutil.get_terminal_size().columns),
     )
     marks = ", x validation loss" if curves.validation.steps else ""

@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from skills_pipe.artifacts.atomic import publish_file
+from skills_pipe.artifacts.metrics import TOKENS_PER_SECOND, TRAIN_LOSS, read_metrics
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.artifacts.progress import Progress, ProgressReporter
 from skills_pipe.training.config.schema.logger import LoggerConfig
-from skills_pipe.training.console import Console, compact
+from skills_pipe.training.console import Console
 from skills_pipe.training.trackers import open_trackers
-
-TRAIN_LOSS = "train/loss"
-"""The metric that every training step logs; a line with it moves the progress bar."""
 
 
 class MetricsLogger:
@@ -80,10 +78,14 @@ class MetricsLogger:
             tracker.close()
 
     def _report(self, step: int, values: Mapping[str, float], eta: float | None) -> None:
-        note = f"loss {values[TRAIN_LOSS]:.3f}"
-        if "train/tokens_per_second" in values:
-            note += f", {compact(values['train/tokens_per_second'])} tokens/s"
-        progress = Progress(done=step, total=self._total, unit="steps", note=note, eta_seconds=eta)
+        progress = Progress(
+            done=step,
+            total=self._total,
+            unit="steps",
+            eta_seconds=eta,
+            loss=values[TRAIN_LOSS],
+            tokens_per_second=values.get(TOKENS_PER_SECOND),
+        )
         self._reporter.report(progress, now=step == self._total)
 
     def _eta(self, step: int) -> float | None:
@@ -91,19 +93,6 @@ class MetricsLogger:
         if done <= 0 or not self._total:
             return None
         return (time.monotonic() - self._begin) / done * max(0, self._total - step)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl`` in their order; a line cut short by a kill is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            value = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and "step" in value:
-            lines.append(value)
-    return lines
 
 
 def _open_lines(path: Path, resumed_step: int) -> IO[str]:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skills_pipe.artifacts.metrics import Curve
 from skills_pipe.errors import DataError
-from skills_pipe.training.curves import Curve, Curves, draw_png, draw_text, main
+from skills_pipe.training.curves import Curves, draw_png, draw_text, main
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from skills_pipe.artifacts import manifest
+from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.console import Console
-from skills_pipe.training.metrics import read_metrics
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import StopReason, StopRequest
 from tests.training.launch import environment, python, run, torchrun

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skills_pipe.training.text_plot import line_plot
+from skills_pipe.artifacts.text_plot import line_plot
 
 VALUES = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
