@@ -53,6 +53,10 @@ class JobStatus:
         gpus: how many GPUs it holds, on all its nodes.
         started_at, ended_at: Unix time in seconds.
         reason: why it ended as it did, or what it waits for; empty when there is nothing to say.
+        nodes: names of its nodes as the scheduler writes them; empty when it has none, or on this machine.
+        deadline: Unix time at which a running job will be killed; of a waiting one, when it may start; None unknown.
+        restarts: how often it was requeued.
+        earlier_seconds: that it ran before it was requeued, all starts together.
     """
 
     job: str
@@ -66,12 +70,20 @@ class JobStatus:
     ended_at: float | None = None
     exit_code: int | None = None
     reason: str = ""
+    nodes: str = ""
+    deadline: float | None = None
+    restarts: int = 0
+    earlier_seconds: float = 0.0
 
     def elapsed(self, now: float) -> float | None:
         """Seconds that it has run, None when it has not started."""
         if self.started_at is None:
             return None
         return max(0.0, (self.ended_at or now) - self.started_at)
+
+    def gpu_hours(self, now: float) -> float:
+        """What it has used so far, over all of its starts."""
+        return self.gpus * (self.earlier_seconds + (self.elapsed(now) or 0.0)) / 3600
 
 
 def record_start(log: EventLog, status: JobStatus) -> None:
