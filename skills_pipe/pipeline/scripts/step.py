@@ -29,7 +29,7 @@ def srun_argv(setting: Setting) -> tuple[str, ...]:
         f"--output={step_log}",
         "--open-mode=append",
         *_container_flags(setting),
-        *_installed(job),
+        *installed(job),
     )
 
 
@@ -51,7 +51,7 @@ def _container_flags(setting: Setting) -> tuple[str, ...]:
     return srun_flags(cluster.container_runtime, spec)
 
 
-def _installed(job: Job) -> tuple[str, ...]:
+def installed(job: Job) -> tuple[str, ...]:
     """The command, after the installation that the first task of each node does for all of its tasks."""
     text = job.command.installation_command
     if not text:
