@@ -101,6 +101,8 @@ class ClusterConfig:
         nemo_run: the section of this name: which executor of nemo-run, and its keywords.
         dependency_type: kept for configurations of NeMo-Skills; the edges of a plan say more.
         num_workers: submissions at once.
+        qos: quality of service of jobs whose command names none.
+        gpu_memory_gb: memory of one GPU in GiB, for the estimate of what training needs; None: as its type says.
         working_dir: folder in which jobs start: the current one on this machine; None for that of the code.
     """
 
@@ -126,6 +128,8 @@ class ClusterConfig:
     skip_hf_home_check: bool = False
     sbatch: Mapping[str, str] = field(default_factory=dict)
     nemo_run: Mapping[str, object] = field(default_factory=dict)
+    qos: str | None = None
+    gpu_memory_gb: float | None = None
     working_dir: str | None = None
 
     @property

@@ -94,7 +94,7 @@ class SlurmOptions:
     """Slurm."""
 
     partition: str | None = option(None, metavar="NAME", help="partition, in place of that of the configuration")
-    qos: str | None = option(None, metavar="NAME", help="quality of service")
+    qos: str | None = option(None, metavar="NAME", help="quality of service, in place of that of the configuration")
     time_min: str | None = option(
         None,
         parse=read_time,
@@ -155,7 +155,7 @@ def resources(
         num_nodes=num_nodes,
         num_gpus=num_gpus,
         partition=partition,
-        qos=options.qos,
+        qos=options.qos or cluster.qos,
         time_min=options.time_min,
         time_limit=cluster.time_limit(partition),
         exclusive=options.exclusive and not aside,
