@@ -52,6 +52,8 @@ class Launch(str, Enum):
     """One process in the whole job."""
     PER_GPU = "per_gpu"
     """One process per GPU on every node, joined into one process group (ranks)."""
+    PER_NODE = "per_node"
+    """``num_tasks`` processes on every node, which tell each other apart by ``SLURM_PROCID``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,12 @@ class Command:
     Attributes:
         argv: tokens; ``python`` as the first one means the interpreter of the job's environment.
         container: key in ``containers`` of the cluster configuration, or an image; not used without containers.
-        launch: once per job, or one process per GPU.
+        launch: once per job, one process per GPU, or ``num_tasks`` processes on every node.
         env: variables to set, on top of the cluster's.
         working_dir: None for the folder of the code.
         installation_command: shell text to run once per node before the command.
+        secrets: names of the secret variables that it gets; None for all that the job has.
+        mounts: whether its container sees the mounts; without them it sees nothing of the cluster.
     """
 
     argv: tuple[str, ...]
@@ -94,19 +98,27 @@ class Command:
     env: tuple[tuple[str, str], ...] = ()
     working_dir: str | None = None
     installation_command: str | None = None
+    num_tasks: int = 1
+    secrets: tuple[str, ...] | None = None
+    mounts: bool = True
+
+
+MAIN = "main"
+"""Name of the main command of a job among its members."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A command that runs beside the main one of its job: a model server, a sandbox, a second main command.
+    """A command of a job, seen beside others: the main one, a model server, a sandbox, a second main command.
 
     Attributes:
         name: unique in its job: ``server``, ``sandbox``, ``main_1``; names its log, and it in errors.
         command: what runs.
         num_nodes, num_gpus: what it takes of the job; GPUs on each of its nodes.
         service: it is stopped when the main commands have ended; other members are waited for.
-        port: variable that gets, in every command of the job, a port that is free on the first node.
-        ready: path of a HTTP address on that port; the main command starts once it answers.
+        ports: variables that get, in every command of the job, ports that are free on the first node.
+        ready: path of a HTTP address on the first of the ports; what is no service starts once it answers 200.
+        ready_seconds: how long it may take until then.
     """
 
     name: str
@@ -114,8 +126,21 @@ class Member:
     num_nodes: int = 1
     num_gpus: int = 0
     service: bool = False
-    port: str | None = None
+    ports: tuple[str, ...] = ()
     ready: str | None = None
+    ready_seconds: int = 3600
+
+    @property
+    def nodes(self) -> int:
+        """Nodes on which processes of it start."""
+        return 1 if self.command.launch is Launch.ONCE else self.num_nodes
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Processes of it on each of them."""
+        if self.command.launch is Launch.PER_GPU:
+            return max(1, self.num_gpus)
+        return self.command.num_tasks if self.command.launch is Launch.PER_NODE else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +161,7 @@ class Job:
         log_dir: container path of the folder for its logs.
         segment: set for the jobs of a chain: they write a verdict.
         beside: commands that run beside the main one.
+        main_gpus: GPUs on each node for the main command; None for all that the job has.
     """
 
     name: str
@@ -146,6 +172,14 @@ class Job:
     edges: tuple[Edge, ...] = ()
     segment: Segment | None = None
     beside: tuple[Member, ...] = ()
+    main_gpus: int | None = None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All its commands, the main one first."""
+        gpus = self.resources.num_gpus if self.main_gpus is None else self.main_gpus
+        main = Member(name=MAIN, command=self.command, num_nodes=self.resources.num_nodes, num_gpus=gpus)
+        return (main, *self.beside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +224,7 @@ class Plan:
         _check_order(self)
         for job in self.jobs:
             _check_gate(job)
+            _check_members(job)
 
     def stage(self, name: str) -> Stage:
         """The stage of this name."""
@@ -293,6 +328,20 @@ def _check_gate(job: Job) -> None:
         )
 
 
+def _check_members(job: Job) -> None:
+    names = [member.name for member in job.members]
+    if len(set(names)) < len(names):
+        raise PlanError(f"two commands of job {job.name!r} have the same name", fix="rename one of them")
+    for member in job.beside:
+        if member.ready and not member.ports:
+            raise PlanError(f"{member.name!r} of job {job.name!r} has no port on which it could answer")
+        if member.num_nodes > job.resources.num_nodes:
+            raise PlanError(f"{member.name!r} takes more nodes than job {job.name!r} has")
+    # Those that share a node must not share its GPUs.
+    if sum(member.num_gpus for member in job.members) > max(job.resources.num_gpus, 0) and job.beside:
+        raise PlanError(f"the commands of job {job.name!r} take more GPUs than it has")
+
+
 def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in items}
 
@@ -310,10 +359,13 @@ def _job_from_json(value: Mapping[str, Any]) -> Job:
         resources=Resources(**value["resources"]),
         edges=tuple(Edge(upstream=edge["upstream"], kind=EdgeKind(edge["kind"])) for edge in value["edges"]),
         segment=Segment(**value["segment"]) if value["segment"] else None,
-        beside=tuple(
-            Member(**{**member, "command": _command_from_json(member["command"])}) for member in value.get("beside", ())
-        ),
+        beside=tuple(_member_from_json(member) for member in value.get("beside", ())),
+        main_gpus=value.get("main_gpus"),
     )
+
+
+def _member_from_json(value: Mapping[str, Any]) -> Member:
+    return Member(**{**value, "command": _command_from_json(value["command"]), "ports": tuple(value["ports"])})
 
 
 def _command_from_json(value: Mapping[str, Any]) -> Command:
@@ -323,5 +375,6 @@ def _command_from_json(value: Mapping[str, Any]) -> Command:
             "argv": tuple(value["argv"]),
             "launch": Launch(value["launch"]),
             "env": tuple((name, text) for name, text in value["env"]),
+            "secrets": None if value.get("secrets") is None else tuple(value["secrets"]),
         }
     )
