@@ -23,6 +23,7 @@ class Progress:
         eta_seconds: estimated seconds to the end, None when unknown.
         loss: training loss of the last step, in nats per token; None where nothing is trained.
         tokens_per_second: tokens trained on in a second, over all devices.
+        checkpoint: step of the last checkpoint, from which the work would go on; None without one.
     """
 
     done: int
@@ -33,6 +34,7 @@ class Progress:
     updated_at: float = 0.0
     loss: float | None = None
     tokens_per_second: float | None = None
+    checkpoint: int | None = None
 
     @classmethod
     def read(cls, path: Path) -> Progress | None:

@@ -223,6 +223,8 @@ def _save(run: Run, progress: _Progress, metrics: Mapping[str, float]) -> None:
     position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.dataset.fingerprint)
     run.checkpoints.save(run.backend.trainee, info, position)
     _log(run, progress.step, {"timing/train/checkpointing": time.monotonic() - began})
+    if run.metrics is not None:
+        run.metrics.saved(progress.step)
 
 
 def _stopped(run: Run, stop: StopReason, step: int) -> Verdict:

@@ -56,6 +56,8 @@ class MetricsLogger:
         self._console = Console(total_steps=total_steps, resumed_step=resumed_step)
         self._reporter = ProgressReporter()
         self._begin, self._first_step = time.monotonic(), resumed_step
+        self._saved = resumed_step or None
+        self._last: tuple[int, Mapping[str, float | None], float | None] | None = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record values that were measured at ``step``; a value that is not finite becomes ``null`` in the file."""
@@ -68,25 +70,33 @@ class MetricsLogger:
         eta = self._eta(step) if TRAIN_LOSS in plain else None
         self._console.show(step, plain, eta=eta)
         if TRAIN_LOSS in plain:
-            self._report(step, plain, eta)
+            self._last = step, lines, eta
+            self._report(step, lines, eta, now=step == self._total)
+
+    def saved(self, step: int) -> None:
+        """There is a checkpoint of ``step`` from now on; who watches the run is told at once."""
+        self._saved = step
+        if self._last is not None:
+            self._report(*self._last, now=True)
 
     def close(self) -> None:
-        """Flush and end every log; the last progress report is published."""
+        """Flush and end every log."""
         self._file.close()
         self._console.close()
         for tracker in self._trackers:
             tracker.close()
 
-    def _report(self, step: int, values: Mapping[str, float], eta: float | None) -> None:
+    def _report(self, step: int, values: Mapping[str, float | None], eta: float | None, *, now: bool) -> None:
         progress = Progress(
             done=step,
             total=self._total,
             unit="steps",
             eta_seconds=eta,
-            loss=values[TRAIN_LOSS],
+            loss=values.get(TRAIN_LOSS),
             tokens_per_second=values.get(TOKENS_PER_SECOND),
+            checkpoint=self._saved,
         )
-        self._reporter.report(progress, now=step == self._total)
+        self._reporter.report(progress, now=now)
 
     def _eta(self, step: int) -> float | None:
         done = step - self._first_step

@@ -149,6 +149,27 @@ def test_the_launcher_sees_how_far_the_run_is(tmp_path, monkeypatch):
     metrics.close()
 
 
+def test_the_launcher_sees_a_checkpoint_as_soon_as_it_is_there(tmp_path, monkeypatch):
+    path = tmp_path / "progress.json"
+    monkeypatch.setenv("SKILLS_PIPE_PROGRESS_FILE", str(path))
+    metrics = MetricsLogger(quiet(tmp_path), total_steps=9)
+    metrics.log(1, {"train/loss": float("nan")})
+    assert (Progress.read(path).loss, Progress.read(path).checkpoint) == (None, None)
+    metrics.log(2, {"train/loss": 2.0})
+    metrics.saved(2)
+    assert (Progress.read(path).done, Progress.read(path).checkpoint) == (2, 2)
+    metrics.close()
+
+
+def test_a_resumed_run_has_a_checkpoint_from_its_first_step_on(tmp_path, monkeypatch):
+    path = tmp_path / "progress.json"
+    monkeypatch.setenv("SKILLS_PIPE_PROGRESS_FILE", str(path))
+    metrics = MetricsLogger(quiet(tmp_path), total_steps=9, resumed_step=4)
+    metrics.log(5, {"train/loss": 2.0})
+    assert Progress.read(path).checkpoint == 4
+    metrics.close()
+
+
 SCRIPT = """
 import sys
 from skills_pipe.training.metrics import MetricsLogger
