@@ -22,6 +22,7 @@ from skills_pipe.pipeline.checks.preflight import (
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import is_below
+from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
 from skills_pipe.pipeline.plan import Job, Launch, Plan
 
@@ -79,7 +80,7 @@ def launch(
         if options.dry_run:
             return seen
         submission = _submit(made, cluster, options)
-        if not cluster.is_local:
+        if not stays_until_the_end(cluster):
             _announce(submission, made, options)
         elif shows:
             _print_logs(submission, [job.name for job in made.jobs if shows(job)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.checks.preflight import Finding, Severity
-from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
 from skills_pipe.pipeline.decisions.fingerprint import fingerprint, is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
@@ -90,7 +90,12 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
         decisions=decisions,
         identities=identities,
         scripts={job.name: render(job, to_run, cluster, run) for job in to_run.jobs},
-        findings=(*upstream.findings, *findings, *_refusals(plan, decisions)),
+        findings=(
+            *upstream.findings,
+            *findings,
+            *_refusals(plan, decisions),
+            *_refused_by_executor(to_run, cluster, run, upstream),
+        ),
         upstream=upstream,
     )
 
@@ -123,6 +128,15 @@ def _promised(path: str, upstream: Upstream) -> str | None:
     if identity is not None:
         return f"stage:{identity.digest}"
     return f"hub:{path}" if is_hub_id(path) else None
+
+
+def _refused_by_executor(plan: Plan, cluster: ClusterConfig, run: Run, upstream: Upstream) -> list[Finding]:
+    """What the executor of the cluster cannot do; our own can do all that a plan says."""
+    if cluster.executor is not ExecutorKind.NEMO_RUN:
+        return []
+    from skills_pipe.pipeline.executors.nemo_run.refusals import refusals
+
+    return refusals(plan, cluster, run, after=upstream.job_ids)
 
 
 def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:

@@ -6,14 +6,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import public_environment
 from skills_pipe.pipeline.cluster.paths import to_cluster
 from skills_pipe.pipeline.executors.machine import Machine
+from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.scripts.nemo_run import render_task
 from skills_pipe.pipeline.scripts.render import Surroundings, render_local, threads_per_process
 from skills_pipe.pipeline.scripts.sbatch import render_sbatch
+from skills_pipe.pipeline.scripts.setting import Setting
 
 
 def locator(cluster: ClusterConfig, plan: Plan) -> Callable[[str], Path]:
@@ -27,6 +30,10 @@ def locator(cluster: ClusterConfig, plan: Plan) -> Callable[[str], Path]:
 
 def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
     """The script of a job, byte for byte as it is submitted."""
+    if cluster.executor is ExecutorKind.NEMO_RUN:
+        return render_task(
+            Setting(job=job, plan=plan, cluster=cluster, run=run), queued=not stays_until_the_end(cluster)
+        )
     if not cluster.is_local:
         return render_sbatch(job, plan, cluster, run)
     place = Surroundings(

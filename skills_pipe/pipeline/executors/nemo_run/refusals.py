@@ -1,0 +1,117 @@
+"""What of a plan nemo-run cannot honour: told before anything is submitted, job by job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.checks.preflight import Finding, error
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.paths import RUN_DIR
+from skills_pipe.pipeline.executors.nemo_run.target import Settings
+from skills_pipe.pipeline.plan import EdgeKind, Job, Plan
+from skills_pipe.pipeline.records.store import Run
+
+_PLAIN = re.compile(r"[\w./+=@-]+", re.ASCII)
+_RUN_DIR_IN_TEXT = re.compile(rf"(?<![\w./-]){RUN_DIR}(?![\w-])", re.ASCII)
+_OTHER_EXECUTOR = "use executor: slurm"
+
+
+def refusals(plan: Plan, cluster: ClusterConfig, run: Run, *, after: Sequence[str] = ()) -> list[Finding]:
+    """Everything that stops a plan from going to nemo-run.
+
+    Args:
+        after: ids of Slurm jobs that must end well first.
+    """
+    try:
+        settings = Settings.of(cluster)
+    except ClusterConfigError as problem:
+        return [error(problem.what, where=problem.where, fix=problem.fix)]
+    findings = [*_about_cluster(cluster, settings, run), *_about_jobs(plan, cluster, settings)]
+    if after:
+        findings.append(
+            error(
+                f"nemo-run cannot wait for jobs of other runs ({', '.join(after)})",
+                where="--run_after",
+                fix=f"wait until they have ended, or {_OTHER_EXECUTOR}",
+            )
+        )
+    return findings
+
+
+def _about_cluster(cluster: ClusterConfig, settings: Settings, run: Run) -> Iterator[Finding]:
+    where = f"cluster {cluster.name!r}"
+    target, name = settings.target, settings.name
+    contained = cluster.container_runtime is not ContainerRuntime.NONE
+    if cluster.ssh_tunnel is not None:
+        yield error(
+            "nemo-run's own ssh is not used",
+            where=f"ssh_tunnel of {where}",
+            fix="run ns on a login node, or use executor: slurm with it",
+        )
+    if contained and target.image is None:
+        yield error(f"nemo-run's {name} executor has no containers", where=f"containers of {where}", fix="remove them")
+    if not contained and target.image and not target.queued:
+        yield error(f"nemo-run's {name} executor needs an image", where=where, fix="add the section containers")
+    if target.queued and cluster.container_runtime not in (ContainerRuntime.PYXIS, ContainerRuntime.NONE):
+        runtime = cluster.container_runtime.value
+        fix = f"set it to pyxis or none, or {_OTHER_EXECUTOR}"
+        yield error(f"nemo-run knows no {runtime}", where=f"container_runtime of {where}", fix=fix)
+    if not _PLAIN.fullmatch(run.at):
+        fix = "choose a job_dir and an --expname of letters, digits and . _ - + = @ /"
+        yield error(f"nemo-run would not quote {run.at!r}", where=f"job_dir of {where}", fix=fix)
+    if target.queued and not contained and RUN_DIR in run.at:
+        what = f"without containers nemo-run replaces {RUN_DIR} wherever it stands in its script, and {run.at} has it"
+        yield error(what, where=f"job_dir of {where}", fix="rename that folder")
+
+
+def _about_jobs(plan: Plan, cluster: ClusterConfig, settings: Settings) -> Iterator[Finding]:
+    target, name = settings.target, settings.name
+    if target.queued:
+        yield from _about_edges(plan)
+    for job in plan.jobs:
+        if job.beside:
+            members = ", ".join(member.name for member in job.beside)
+            yield error(
+                f"job {job.name!r} runs {members} beside its main command, and nemo-run would kill what is left as soon"
+                " as one of them ends",
+                fix=_OTHER_EXECUTOR,
+            )
+        if job.resources.num_nodes > 1 and not target.queued:
+            what = (
+                f"job {job.name!r} asks for {job.resources.num_nodes} nodes, and gets one by nemo-run's {name} executor"
+            )
+            yield error(what, where="--num_nodes", fix=f"set it to 1, or {_OTHER_EXECUTOR}")
+        if _mentions_run_dir(job) and cluster.container_runtime is not ContainerRuntime.NONE:
+            what = f"job {job.name!r} names {RUN_DIR}, which is a folder of nemo-run's own in its tasks"
+            yield error(what, fix="use a mounted folder")
+
+
+def _about_edges(plan: Plan) -> Iterator[Finding]:
+    """An executor of nemo-run has one type of dependency, for all jobs that it waits for, and joins them by AND."""
+    for stage in plan.stages:
+        chain = [job.name for job in plan.jobs_of(stage.name) if job.segment is not None]
+        if len(chain) > 1:
+            yield error(
+                f"jobs {', '.join(map(repr, chain))} are a chain, and nemo-run has no dependencies that could make one",
+                fix=f"use --num_training_jobs=1, or {_OTHER_EXECUTOR}",
+            )
+    segments = {job.name for job in plan.jobs if job.segment is not None}
+    for job in plan.jobs:
+        if job.name in segments:
+            continue
+        gates = [edge.upstream for edge in job.edges if edge.kind is EdgeKind.ANY_SUCCEEDED]
+        of_chain = set(gates) <= segments
+        unfinished = [edge.upstream for edge in job.edges if edge.kind is EdgeKind.UNFINISHED]
+        if unfinished or (len(gates) > 1 and not of_chain):
+            yield error(
+                f"job {job.name!r} does not simply start after {', '.join(gates or unfinished)} ended well, and"
+                " nemo-run knows no other edges",
+                fix=_OTHER_EXECUTOR,
+            )
+
+
+def _mentions_run_dir(job: Job) -> bool:
+    words = (*job.command.argv, job.command.working_dir or "", *(value for _, value in job.command.env))
+    return any(_RUN_DIR_IN_TEXT.search(word) for word in words)
