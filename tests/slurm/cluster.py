@@ -1,0 +1,177 @@
+"""A real Slurm on this machine: munge, a controller, several nodes, accounting if asked for.
+
+All that it writes is in one folder of its own, and nothing of it is left when it has been left.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.slurm.accounting import SETUP, database_argv, install_argv, ping_argv
+from tests.slurm.availability import why_no_plugin
+from tests.slurm.files import HOST, Places, write_files
+from tests.slurm.machine import Machine
+from tests.slurm.ports import Ports
+from tests.slurm.pyxis.library import build_library
+from tests.slurm.reaper import Reaper
+from tests.slurm.spec import ClusterSpec
+
+
+class SlurmCluster:
+    """A cluster that runs while it is entered.
+
+    Attributes:
+        spec: what it is like.
+        base: the folder of all its files; ``base / "log"`` has the logs of its daemons.
+    """
+
+    def __init__(self, spec: ClusterSpec | None = None) -> None:
+        self.spec = spec or ClusterSpec()
+        # In /tmp whatever TMPDIR says: the path of a socket is short.
+        self.base = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+        self._ports = Ports()
+        self._machines: dict[str, Machine] = {}
+
+    @property
+    def conf(self) -> Path:
+        """Value for SLURM_CONF."""
+        return self._places.conf
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes."""
+        return self.spec.names
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs that talk to this cluster."""
+        return os.environ | {"SLURM_CONF": str(self.conf)}
+
+    def __enter__(self) -> SlurmCluster:
+        self._reaper = Reaper(self.base)
+        try:
+            self.base.chmod(0o755)
+            self._places = self._take_places()
+            write_files(self.spec, self._places)
+            self._start_munge()
+            if self.spec.accounting:
+                self._start_accounting()
+            self.start_controller()
+            for name in self.nodes:
+                self.start_node(name)
+            self.until_idle()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reaper.reap()
+        for machine in self._machines.values():
+            machine.kill()
+        self._ports.give_back()
+
+    def run(self, *argv: str, check: bool = True, timeout: float = 60) -> str:
+        """What a program prints that talks to this cluster."""
+        answer = subprocess.run(
+            argv, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        if check and answer.returncode != 0:
+            raise RuntimeError(f"{' '.join(argv)} ended with {answer.returncode}: {answer.stderr}")
+        return answer.stdout
+
+    def states(self) -> dict[str, str]:
+        """State of each node in the words of sinfo: idle, alloc, mix, down, ..."""
+        lines = self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%N %T").splitlines()
+        return {name: state for name, _, state in (line.partition(" ") for line in lines)}
+
+    def until_idle(self) -> None:
+        """Wait until all nodes are up and nothing runs on them."""
+        self._until(lambda: set(self.states().values()) == {"idle"}, "idle nodes")
+
+    def kill_controller(self) -> None:
+        """SIGKILL to slurmctld."""
+        self._controller.kill()
+        self._controller.wait()
+
+    def start_controller(self) -> None:
+        """Start slurmctld; it goes on from its saved state. Returns when it answers."""
+        self._controller = self._start(HOST, "slurmctld", "-D", "-f", str(self.conf))
+        self._until(lambda: "UP" in self.run("scontrol", "ping", check=False), "the controller")
+
+    def restart_controller(self) -> None:
+        """Kill and start it."""
+        self.kill_controller()
+        self.start_controller()
+
+    def kill_node(self, name: str) -> None:
+        """Cut a node's power: SIGKILL to slurmd, to the steps and to all that they run.
+
+        The controller finds out after ``spec.node_timeout``; ``report_down`` tells it at once.
+        """
+        self._machines.pop(name).kill()
+
+    def start_node(self, name: str) -> None:
+        """Start a node. It is usable as soon as ``states()`` says so."""
+        self._start(name, "slurmd", "-D", "-N", name, "-f", str(self.conf))
+
+    def report_down(self, name: str) -> None:
+        """Tell the controller that a node is down, as it would find out by itself."""
+        self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
+
+    def pids_on(self, name: str) -> list[int]:
+        """Of all that runs on a node, jobs included."""
+        return self._machines[name].pids() if name in self._machines else []
+
+    def pids(self) -> list[int]:
+        """Of all that runs on its machines."""
+        return [pid for machine in self._machines.values() for pid in machine.pids()]
+
+    def _take_places(self) -> Places:
+        accounting = self.spec.accounting
+        return Places(
+            base=self.base,
+            controller_port=self._ports.take(),
+            node_ports=tuple(self._ports.take() for _ in self.nodes),
+            accounting_port=self._ports.take() if accounting else None,
+            database_port=self._ports.take() if accounting else None,
+            plugin=build_library(self.base) if self.spec.containers and not why_no_plugin() else None,
+        )
+
+    def _start(self, machine: str, *argv: str) -> subprocess.Popen[bytes]:
+        if machine not in self._machines:
+            new = Machine(machine, hosts=self.base / "hosts", log=self.base / "log" / f"{machine}.log")
+            self._machines[machine] = new
+            self._reaper.watch(new)
+        return self._machines[machine].start(*argv, variables={"SLURM_CONF": str(self.conf)})
+
+    def _start_munge(self) -> None:
+        files = {"--key-file": "munge.key", "--pid-file": "munged.pid", "--seed-file": "munge.seed"}
+        options = [f"{flag}={self.base / file}" for flag, file in files.items()]
+        socket = str(self._places.munge_socket)
+        self._start(HOST, "munged", "--foreground", f"--socket={socket}", *options)
+        self._until(lambda: self.run("munge", "-S", socket, "-n", check=False), "munge")
+
+    def _start_accounting(self) -> None:
+        self.run(*install_argv(self._places))
+        self._start(HOST, *database_argv(self._places))
+        self._until(lambda: self.run(*ping_argv(self._places), check=False), "the database")
+        self._start(HOST, "slurmdbd", "-D")
+        self._until(lambda: "Cluster" in self.run("sacctmgr", "show", "cluster", check=False), "slurmdbd")
+        for words in SETUP:
+            self.run("sacctmgr", "-i", *words)
+
+    def _until(self, ready: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 60
+        while not ready():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what} never came up\n{self._logs()}")
+            time.sleep(0.02)
+
+    def _logs(self) -> str:
+        return "\n".join(f"== {log.name}\n{log.read_text()[-2000:]}" for log in (self.base / "log").iterdir())

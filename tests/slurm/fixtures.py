@@ -1,0 +1,75 @@
+"""The clusters that tests can ask for. A cluster starts when the first test needs it and runs until the last has ended.
+
+``slurm``, ``slurm_accounting`` and ``slurm_forgetful`` are those that run already, with SLURM_CONF set to them for the
+test. ``slurm_clusters`` starts others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.availability import ACCOUNTING, need, why_no_plugin, why_no_slurm, why_not
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.spec import ClusterSpec
+
+STANDARD = ClusterSpec()
+WITH_ACCOUNTING = ClusterSpec(accounting=True)
+FORGETFUL = ClusterSpec(min_job_age=2, node_timeout=6, grace_time=4)
+
+
+class Clusters:
+    """The clusters that run, by what they are like."""
+
+    def __init__(self) -> None:
+        self._running: dict[ClusterSpec, SlurmCluster] = {}
+
+    def get(self, spec: ClusterSpec) -> SlurmCluster:
+        """The cluster of this kind, started if need be."""
+        need(why_no_slurm())
+        if spec.accounting:
+            need(why_not(*ACCOUNTING))
+        if spec not in self._running:
+            self._running[spec] = SlurmCluster(spec).__enter__()
+        return self._running[spec]
+
+    def stop(self) -> None:
+        """End them all."""
+        while self._running:
+            self._running.popitem()[1].__exit__()
+
+
+@pytest.fixture(scope="session")
+def slurm_clusters() -> Iterator[Clusters]:
+    """For tests of a wider scope, and for clusters of other kinds; set SLURM_CONF yourself."""
+    clusters = Clusters()
+    yield clusters
+    clusters.stop()
+
+
+@pytest.fixture
+def slurm(slurm_clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
+    """Four nodes with 8 GPUs each, no accounting: sbatch and its like talk to it during the test."""
+    return _use(slurm_clusters, STANDARD, monkeypatch)
+
+
+@pytest.fixture
+def slurm_accounting(slurm_clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
+    """The same with slurmdbd: sacct answers, and accounts and QOS are enforced."""
+    return _use(slurm_clusters, WITH_ACCOUNTING, monkeypatch)
+
+
+@pytest.fixture
+def slurm_forgetful(slurm_clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
+    """The same as ``slurm``, but jobs that have ended are forgotten and dead nodes are noticed within seconds."""
+    return _use(slurm_clusters, FORGETFUL, monkeypatch)
+
+
+def _use(clusters: Clusters, spec: ClusterSpec, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
+    cluster = clusters.get(spec)
+    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+    return cluster
+
+
+__all__ = ["need", "slurm", "slurm_accounting", "slurm_clusters", "slurm_forgetful", "why_no_plugin"]
