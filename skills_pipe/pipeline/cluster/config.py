@@ -51,6 +51,14 @@ class ContainerRuntime(str, Enum):
 
     PYXIS = "pyxis"
     """The ``--container-*`` flags of srun, by NVIDIA's plugin."""
+    APPTAINER = "apptainer"
+    """``apptainer exec``, once for each task."""
+    CHARLIECLOUD = "charliecloud"
+    """``ch-run``, once for each task; its mounts can all be written."""
+    DOCKER = "docker"
+    """``docker run``, once for each task, by the daemon of the node."""
+    PODMAN = "podman"
+    """``podman run``, once for each task."""
     NONE = "none"
     """No containers: jobs see the cluster's own files."""
 

@@ -1,14 +1,16 @@
-"""What a batch script sets up before its commands: a clean environment, the run folder, secrets, variables."""
+"""What commands of a batch script find around them: a clean shell, and their own secrets and variables."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.pipeline.cluster.environment import public_environment
 from skills_pipe.pipeline.cluster.paths import RUN_DIR
-from skills_pipe.pipeline.scripts.render import Surroundings, export_lines, job_environment, quote
-from skills_pipe.pipeline.scripts.setting import CODE_INSIDE, SECRETS, Setting, code_dir
+from skills_pipe.pipeline.plan import Command
+from skills_pipe.pipeline.scripts.render import export_lines, quote
+from skills_pipe.pipeline.scripts.setting import CODE_INSIDE, SECRETS, Component, Setting
 
 
 def prologue(setting: Setting) -> list[str]:
@@ -24,22 +26,49 @@ def prologue(setting: Setting) -> list[str]:
         # Slurm forgets how a job ended; the run does not.
         'rm -f "$run/exits/$job"',
         """trap 'echo "$?" > "$run/exits/$job"' EXIT""",
-        f'if [ -r "$run/{SECRETS}" ]; then . "$run/{SECRETS}"; fi',
     ]
 
 
-def environment(setting: Setting) -> list[str]:
-    """The variables of the job, and where its interpreter or its code is found."""
-    job, cluster, run, inside = setting.job, setting.cluster, setting.run, setting.contained
-    place = Surroundings(
-        run_name=str(run),
-        run_dir=RUN_DIR if inside else run.at,
-        working_dir=CODE_INSIDE if inside else str(code_dir()),
-        env=tuple(public_environment(cluster).items()),
-    )
-    lines = export_lines(job_environment(job, place))
-    if inside:
-        lines.append(f'export PYTHONPATH="{CODE_INSIDE}${{PYTHONPATH:+:$PYTHONPATH}}"')
-    else:
+def secret_lines(command: Command) -> list[str]:
+    """Lines that export the secrets that a command may have, in a shell that starts it and nothing else."""
+    file = f'"$run/{SECRETS}"'
+    if command.secrets == ():
+        return []
+    lines = [f"if [ -r {file} ]; then . {file}; fi"]
+    allowed = quote(f" {' '.join(command.secrets or ())} ")
+    if command.secrets is not None:
+        lines += [
+            f"for name in $(sed -n 's/^export \\([A-Za-z0-9_]*\\)=.*/\\1/p' {file} 2>/dev/null); do",
+            f'  case {allowed} in *" $name "*) ;; *) unset "$name" ;; esac',
+            "done",
+        ]
+    return lines
+
+
+def variables(setting: Setting, component: Component) -> dict[str, str]:
+    """Variables of a command; later ones win: those of the command over those of the cluster."""
+    values = {"PYTHONUNBUFFERED": "1"} | public_environment(setting.cluster) | dict(component.command.env)
+    return values | _records(setting) if component.main else values
+
+
+def variable_lines(setting: Setting, component: Component) -> list[str]:
+    """Lines that export the variables of a command, and where its code and its interpreter are found."""
+    lines = export_lines(variables(setting, component).items())
+    if component.command.mounts or not setting.contained:
+        code = CODE_INSIDE if setting.contained else setting.code
+        lines.append(f'export PYTHONPATH={quote(code)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    if not setting.contained and setting.cluster.ssh_tunnel is None:
         lines.append(f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"')
     return lines
+
+
+def _records(setting: Setting) -> dict[str, str]:
+    job, run = setting.job, RUN_DIR if setting.contained else setting.run.at
+    names = {
+        ENV_IDENTITY: f"{run}/identities/{job.stage}.json",
+        ENV_PROGRESS: f"{run}/progress/{job.name}.json",
+    }
+    if job.segment is not None:
+        names[ENV_VERDICT] = f"{run}/verdicts/{job.name}.json"
+        names[ENV_SAVE_NOW] = f"{run}/save-now/{job.name}"
+    return names

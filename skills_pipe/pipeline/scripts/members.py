@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from skills_pipe.pipeline.scripts.render import join
 from skills_pipe.pipeline.scripts.setting import Setting
-from skills_pipe.pipeline.scripts.step import srun_argv
+from skills_pipe.pipeline.scripts.step import component_lines, main_component
 
 
 def run_lines(setting: Setting) -> list[str]:
@@ -13,6 +12,7 @@ def run_lines(setting: Setting) -> list[str]:
     The step runs in the background: a trap runs only while bash waits, and a signal to srun would hit its children.
     """
     save_now = 'touch "$run/save-now/$job"; ' if setting.job.segment else ""
+    *step, end = component_lines(setting, main_component(setting))
     return [
         "export SUBMITIT_EXECUTOR=slurm",
         # Since 22.05 srun takes the cores of a task over from sbatch only by this name.
@@ -21,7 +21,8 @@ def run_lines(setting: Setting) -> list[str]:
         f"trap '{save_now}interrupted=1' USR1",
         "terminated=",
         "trap 'interrupted=1; terminated=1' TERM",
-        f"{join(srun_argv(setting))} &",
+        *step,
+        f"{end} &",
         "while :; do",
         "  interrupted=",
         "  wait $!",

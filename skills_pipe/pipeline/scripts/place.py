@@ -16,7 +16,7 @@ from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.nemo_run import render_task
 from skills_pipe.pipeline.scripts.render import Surroundings, render_local, threads_per_process
 from skills_pipe.pipeline.scripts.sbatch import render_sbatch
-from skills_pipe.pipeline.scripts.setting import Setting
+from skills_pipe.pipeline.scripts.setting import Setting, code_dir
 
 
 def locator(cluster: ClusterConfig, plan: Plan) -> Callable[[str], Path]:
@@ -28,14 +28,18 @@ def locator(cluster: ClusterConfig, plan: Plan) -> Callable[[str], Path]:
     return lambda path: Path(to_cluster(path, plan.mounts) if path.startswith("/") else path)
 
 
-def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
-    """The script of a job, byte for byte as it is submitted."""
+def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str | None = None) -> str:
+    """The script of a job, byte for byte as it is submitted.
+
+    Args:
+        code: folder of the cluster with the code of the jobs; None for that of the installed package.
+    """
     if cluster.executor is ExecutorKind.NEMO_RUN:
         return render_task(
             Setting(job=job, plan=plan, cluster=cluster, run=run), queued=not stays_until_the_end(cluster)
         )
     if not cluster.is_local:
-        return render_sbatch(job, plan, cluster, run)
+        return render_sbatch(job, plan, cluster, run, code or str(code_dir()))
     place = Surroundings(
         run_name=str(run),
         run_dir=str(run.folder),

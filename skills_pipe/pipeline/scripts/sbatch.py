@@ -11,19 +11,22 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.chain import SAVE_SECONDS, chain_epilogue, chain_prologue
-from skills_pipe.pipeline.scripts.environment import environment, prologue
+from skills_pipe.pipeline.scripts.environment import prologue
 from skills_pipe.pipeline.scripts.members import run_lines
 from skills_pipe.pipeline.scripts.render import quote
 from skills_pipe.pipeline.scripts.setting import Setting, log_paths
 
 
-def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
-    """The batch script of a job."""
-    setting = Setting(job=job, plan=plan, cluster=cluster, run=run)
+def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str) -> str:
+    """The batch script of a job.
+
+    Args:
+        code: folder of the cluster with the code of the jobs.
+    """
+    setting = Setting(job=job, plan=plan, cluster=cluster, run=run, code=code)
     parts = [
         ["#!/bin/bash", *_header(setting)],
         [f"# Job {job.name} of run {run}.", *prologue(setting)],
-        environment(setting),
         chain_prologue(setting) if job.segment else [],
         run_lines(setting),
         chain_epilogue(setting) if job.segment else ['exit "$code"'],

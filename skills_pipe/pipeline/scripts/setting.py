@@ -9,7 +9,7 @@ from pathlib import Path
 import skills_pipe
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below, to_cluster
-from skills_pipe.pipeline.plan import Job, Launch, Plan
+from skills_pipe.pipeline.plan import Command, Job, Launch, Plan
 from skills_pipe.pipeline.records.store import Run
 
 SECRETS = "secrets.env"
@@ -24,12 +24,17 @@ CODE_INSIDE = f"{RUN_DIR}/code"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What every part of a batch script may look at."""
+    """What every part of a batch script may look at.
+
+    Attributes:
+        code: folder of the cluster with the code of the jobs; not needed for paths alone.
+    """
 
     job: Job
     plan: Plan
     cluster: ClusterConfig
     run: Run
+    code: str = ""
 
     @property
     def contained(self) -> bool:
@@ -39,8 +44,7 @@ class Setting:
     @property
     def tasks_per_node(self) -> int:
         """Processes of the main command on each node."""
-        job = self.job
-        return max(1, job.resources.num_gpus) if job.command.launch is Launch.PER_GPU else 1
+        return tasks_per_node(self.job.command, self.job.resources.num_gpus)
 
     def on_cluster(self, path: str) -> str:
         """A path of the job as the cluster itself has it: the same without containers, but for the run folder."""
@@ -49,10 +53,38 @@ class Setting:
         return to_cluster(path, self.plan.mounts) if self.contained else path
 
 
-def log_paths(setting: Setting) -> tuple[str, str]:
-    """Paths of the logs of the batch script and of its step; ``%j`` stands for the job id."""
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A command of a job, and what it takes of the job.
+
+    Attributes:
+        name: unique in the job; begins the name of its log: ``main``, ``server``, ``sandbox``.
+        num_nodes: on how many of the nodes of the job it runs.
+        tasks_per_node: how often it starts on each of them.
+        num_gpus: GPUs on each node.
+        overlap: other components run at the same time, on the same cores.
+        main: it speaks for the job: progress, verdict and identity are its own.
+    """
+
+    name: str
+    command: Command
+    num_nodes: int = 1
+    tasks_per_node: int = 1
+    num_gpus: int = 0
+    overlap: bool = False
+    main: bool = False
+
+
+def tasks_per_node(command: Command, num_gpus: int) -> int:
+    """Processes of a command on each of its nodes, which has ``num_gpus`` GPUs for it."""
+    counts = {Launch.ONCE: 1, Launch.PER_GPU: max(1, num_gpus), Launch.PER_NODE: command.num_tasks}
+    return counts[command.launch]
+
+
+def log_paths(setting: Setting, component: str = "main") -> tuple[str, str]:
+    """Paths of the logs of the batch script and of the step of a component; ``%j`` stands for the job id."""
     folder, name = setting.on_cluster(setting.job.log_dir), setting.job.name
-    return f"{folder}/{name}_%j_sbatch.log", f"{folder}/main_{name}_%j_srun.log"
+    return f"{folder}/{name}_%j_sbatch.log", f"{folder}/{component}_{name}_%j_srun.log"
 
 
 def batch_log(step_log: Path) -> Path:

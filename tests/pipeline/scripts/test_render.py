@@ -24,6 +24,7 @@ from skills_pipe.pipeline.scripts.sbatch import render_sbatch
 
 SCRIPTS = Path(__file__).parents[1] / "golden" / "scripts"
 RUN = Run(Path("/lustre/jobs/experiments/my-exp/run-3"))
+CODE = "/lustre/jobs/code/0123abcd"
 MOUNTS = (
     Mount(source="/lustre/lab", target="/workspace"),
     Mount(source="/lustre/data", target="/data", read_only=True),
@@ -92,9 +93,9 @@ HERE = Surroundings(
 )
 
 GOLDEN = {
-    "pyxis-train.sh": lambda: render_sbatch(PLAN.jobs[0], PLAN, PYXIS, RUN),
-    "pyxis-convert.sh": lambda: render_sbatch(PLAN.jobs[2], PLAN, PYXIS, RUN),
-    "bare-train.sh": lambda: render_sbatch(PLAN.jobs[0], PLAN, BARE, RUN),
+    "pyxis-train.sh": lambda: render_sbatch(PLAN.jobs[0], PLAN, PYXIS, RUN, CODE),
+    "pyxis-convert.sh": lambda: render_sbatch(PLAN.jobs[2], PLAN, PYXIS, RUN, CODE),
+    "bare-train.sh": lambda: render_sbatch(PLAN.jobs[0], PLAN, BARE, RUN, CODE),
     "local-train.sh": lambda: render_local(SEGMENTS[0], HERE),
     "local-convert.sh": lambda: render_local(
         replace(CONVERT, command=replace(CONVERT.command, installation_command="pip install x && echo 'done'")),
@@ -185,7 +186,7 @@ def test_bytes_that_are_no_text_are_refused():
 def test_a_line_break_cannot_smuggle_a_directive_into_the_header():
     evil = replace(PYXIS, sbatch={"comment": "x\n#SBATCH --account=other"})
     with pytest.raises(PlanError, match="'comment' holds a line break"):
-        render_sbatch(PLAN.jobs[0], PLAN, evil, RUN)
+        render_sbatch(PLAN.jobs[0], PLAN, evil, RUN, CODE)
 
 
 # Dependencies

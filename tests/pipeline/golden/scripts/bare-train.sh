@@ -25,15 +25,6 @@ run=/lustre/jobs/experiments/my-exp/run-3
 job=my-exp-sft-0
 rm -f "$run/exits/$job"
 trap 'echo "$?" > "$run/exits/$job"' EXIT
-if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
-
-export PYTHONUNBUFFERED=1
-export HF_HOME='/workspace/hf home'
-export SKILLS_PIPE_IDENTITY_FILE=/lustre/jobs/experiments/my-exp/run-3/identities/sft.json
-export SKILLS_PIPE_PROGRESS_FILE=/lustre/jobs/experiments/my-exp/run-3/progress/my-exp-sft-0.json
-export SKILLS_PIPE_VERDICT_FILE=/lustre/jobs/experiments/my-exp/run-3/verdicts/my-exp-sft-0.json
-export SKILLS_PIPE_SAVE_NOW_FILE=/lustre/jobs/experiments/my-exp/run-3/save-now/my-exp-sft-0
-export PATH=PYTHON_BIN:"$PATH"
 
 checkpoints=/workspace/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
@@ -70,7 +61,18 @@ interrupted=
 trap 'touch "$run/save-now/$job"; interrupted=1' USR1
 terminated=
 trap 'interrupted=1; terminated=1' TERM
-srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/workspace/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --chdir=CODE python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]' &
+(
+  if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
+  export PYTHONUNBUFFERED=1
+  export HF_HOME='/workspace/hf home'
+  export SKILLS_PIPE_IDENTITY_FILE=/lustre/jobs/experiments/my-exp/run-3/identities/sft.json
+  export SKILLS_PIPE_PROGRESS_FILE=/lustre/jobs/experiments/my-exp/run-3/progress/my-exp-sft-0.json
+  export SKILLS_PIPE_VERDICT_FILE=/lustre/jobs/experiments/my-exp/run-3/verdicts/my-exp-sft-0.json
+  export SKILLS_PIPE_SAVE_NOW_FILE=/lustre/jobs/experiments/my-exp/run-3/save-now/my-exp-sft-0
+  export PYTHONPATH=/lustre/jobs/code/0123abcd"${PYTHONPATH:+:$PYTHONPATH}"
+  export PATH=PYTHON_BIN:"$PATH"
+  exec srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/workspace/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --chdir=/lustre/jobs/code/0123abcd python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]'
+) &
 while :; do
   interrupted=
   wait $!

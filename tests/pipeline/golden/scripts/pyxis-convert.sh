@@ -23,13 +23,6 @@ run=/lustre/jobs/experiments/my-exp/run-3
 job=my-exp-convert-final-ckpt
 rm -f "$run/exits/$job"
 trap 'echo "$?" > "$run/exits/$job"' EXIT
-if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
-
-export PYTHONUNBUFFERED=1
-export HF_HOME='/workspace/hf home'
-export SKILLS_PIPE_IDENTITY_FILE=/nemo_run/identities/convert.json
-export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-convert-final-ckpt.json
-export PYTHONPATH="/nemo_run/code${PYTHONPATH:+:$PYTHONPATH}"
 
 export SUBMITIT_EXECUTOR=slurm
 if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
@@ -37,7 +30,15 @@ interrupted=
 trap 'interrupted=1' USR1
 terminated=
 trap 'interrupted=1; terminated=1' TERM
-srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,CODE/skills_pipe:/nemo_run/code/skills_pipe:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=HF_HOME python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf &
+(
+  if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
+  export PYTHONUNBUFFERED=1
+  export HF_HOME='/workspace/hf home'
+  export SKILLS_PIPE_IDENTITY_FILE=/nemo_run/identities/convert.json
+  export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-convert-final-ckpt.json
+  export PYTHONPATH=/nemo_run/code"${PYTHONPATH:+:$PYTHONPATH}"
+  exec srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,PYTHONPATH python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf
+) &
 while :; do
   interrupted=
   wait $!
