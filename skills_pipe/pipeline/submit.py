@@ -14,7 +14,7 @@ from skills_pipe.artifacts.names import manifest_path
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline import display
 from skills_pipe.pipeline.checks.preflight import Finding
-from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
 from skills_pipe.pipeline.decisions.decide import Action, OnChange
 from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
@@ -23,7 +23,7 @@ from skills_pipe.pipeline.executors.base import Executor, Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.registry import executor_of, statuses_of
-from skills_pipe.pipeline.executors.slurm import SlurmExecutor
+from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.owner import OutputOwner
 from skills_pipe.pipeline.records.process import ProcessId
@@ -161,4 +161,8 @@ def _executor(cluster: ClusterConfig, upstream: Upstream, watcher: Watcher) -> E
     secrets = private_environment(cluster)
     if cluster.is_local:
         return LocalExecutor(machine=Machine.here(), secrets=secrets, watcher=watcher)
+    if cluster.executor is ExecutorKind.NEMO_RUN:
+        from skills_pipe.pipeline.executors.nemo_run.executor import NemoRunExecutor
+
+        return NemoRunExecutor(cluster=cluster, secrets=secrets, watcher=watcher)
     return SlurmExecutor(cluster=cluster, secrets=secrets, after=upstream.job_ids)

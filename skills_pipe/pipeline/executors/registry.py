@@ -20,9 +20,13 @@ def executor_of(run: Run) -> Executor:
 
         return LocalExecutor(machine=Machine(cores=1))
     if record.executor == "slurm":
-        from skills_pipe.pipeline.executors.slurm import SlurmExecutor
+        from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 
         return SlurmExecutor()
+    if record.executor == "nemo_run":
+        from skills_pipe.pipeline.executors.nemo_run.executor import NemoRunExecutor
+
+        return NemoRunExecutor()
     raise StoreError(f"nothing is known of executor {record.executor!r}", where=str(run.folder / "submission.json"))
 
 

@@ -1,0 +1,1 @@
+"""Slurm: its programs, what its words mean, submitting in one transaction, and states of recorded runs."""

@@ -1,0 +1,110 @@
+"""States of the jobs of a run, from what Slurm tells, what the jobs have left behind, and what is on record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from skills_pipe.artifacts.verdict import Outcome
+from skills_pipe.pipeline.executors.slurm.commands import Row, Slurm
+from skills_pipe.pipeline.records.states import JobState, JobStatus, record_end, record_start, recorded_statuses
+from skills_pipe.pipeline.records.store import Run
+
+_STATES = {
+    "PENDING": JobState.PENDING,
+    "CONFIGURING": JobState.PENDING,
+    "REQUEUED": JobState.PENDING,
+    "REQUEUE_HOLD": JobState.PENDING,
+    "REQUEUE_FED": JobState.PENDING,
+    "RESV_DEL_HOLD": JobState.PENDING,
+    "SPECIAL_EXIT": JobState.PENDING,
+    "SUSPENDED": JobState.PENDING,
+    "RUNNING": JobState.RUNNING,
+    "COMPLETING": JobState.RUNNING,
+    "RESIZING": JobState.RUNNING,
+    "SIGNALING": JobState.RUNNING,
+    "STAGE_OUT": JobState.RUNNING,
+    "STOPPED": JobState.RUNNING,
+    "COMPLETED": JobState.SUCCEEDED,
+    "CANCELLED": JobState.CANCELLED,
+}
+"""Slurm's word -> ours; every other word is a failure."""
+
+
+def state_of(row: Row) -> JobState:
+    """Our word for the state of a job."""
+    return _STATES.get(row.state, JobState.FAILED)
+
+
+def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
+    """States as Slurm tells them now; ends are recorded, for Slurm forgets."""
+    known = recorded_statuses(run)
+    open_jobs = {status.job_id: status for status in known.values() if not status.state.ended and status.job_id}
+    if not open_jobs:
+        return known
+    told = slurm.told(list(open_jobs))
+    log = run.event_log()
+    for job_id, status in open_jobs.items():
+        resources = run.plan.job(status.job).resources
+        counted = replace(status, gpus=resources.num_nodes * resources.num_gpus)
+        new = _by_verdict(run, _told(counted, told[job_id]) if job_id in told else _left_behind(run, counted))
+        known[status.job] = new
+        if new.started_at is not None and new.started_at != status.started_at:
+            record_start(log, new)
+        if new.state.ended and new.state is not JobState.LOST:
+            record_end(log, new)
+    return known
+
+
+def _told(status: JobStatus, row: Row) -> JobStatus:
+    state = state_of(row)
+    reason = row.reason
+    if state is JobState.FAILED and row.state != "FAILED":
+        reason = row.state.lower().replace("_", " ")
+    return replace(
+        status,
+        state=state,
+        started_at=_seconds(row.start) if state is not JobState.PENDING else None,
+        ended_at=_seconds(row.end) if state.ended else None,
+        exit_code=row.exit_code if state.ended else None,
+        reason=reason,
+    )
+
+
+def _left_behind(run: Run, status: JobStatus) -> JobStatus:
+    """What is known of a job that Slurm has forgotten: the exit code that its script has left."""
+    code = run.exit_code(status.job)
+    if code is None:
+        return replace(status, state=JobState.LOST, reason="Slurm does not know it any more")
+    return replace(status, state=JobState.SUCCEEDED if code == 0 else JobState.FAILED, exit_code=code)
+
+
+def _by_verdict(run: Run, status: JobStatus) -> JobStatus:
+    """The exit codes of Slurm, refined by what the job itself has said."""
+    job = run.plan.job(status.job)
+    if job.segment is None or not status.state.ended:
+        return status
+    verdict = run.verdict(status.job)
+    outcome = verdict.outcome if verdict else None
+    if outcome is Outcome.COMPLETE:
+        return replace(status, state=JobState.SUCCEEDED)
+    if verdict and outcome is Outcome.CONTINUE and status.state is not JobState.CANCELLED:
+        return replace(status, state=JobState.CONTINUED, reason=verdict.reason)
+    if verdict and outcome is Outcome.FAILED:
+        return replace(status, state=JobState.FAILED, reason=verdict.reason)
+    if status.state is JobState.CANCELLED and _earlier_finished(run, status.job):
+        return replace(status, state=JobState.NOT_NEEDED, reason="the work was done before")
+    return status
+
+
+def _earlier_finished(run: Run, name: str) -> bool:
+    chain = [job.name for job in run.plan.jobs_of(run.plan.job(name).stage)]
+    verdicts = [run.verdict(job) for job in chain[: chain.index(name)]]
+    return any(verdict is not None and verdict.outcome is Outcome.COMPLETE for verdict in verdicts)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
