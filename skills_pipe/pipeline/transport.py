@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+
 TIMEOUT_SECONDS = 120
 
 
@@ -32,17 +34,29 @@ NOT_FOUND = Answer(code=127, out="", err="not found")
 class Transport(Protocol):
     """Runs programs where the scheduler of a cluster can be reached."""
 
-    def run(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
+    def run(self, argv: Sequence[str], *, stdin: str | bytes = "") -> Answer:
         """Run a program and wait for its end; one that is not there answers as a shell would, with 127."""
+
+
+def transport_of(cluster: ClusterConfig) -> Transport:
+    """How programs run on a login node of ``cluster``: here, or through its ``ssh_tunnel``."""
+    if cluster.is_local or cluster.ssh_tunnel is None:
+        return Here()
+    # Imported here: few clusters are behind ssh.
+    from skills_pipe.pipeline.ssh import Ssh
+
+    return Ssh(cluster.ssh_tunnel, where=f"ssh_tunnel of cluster {cluster.name!r}")
 
 
 @dataclass(frozen=True)
 class Here:
     """This machine."""
 
-    def run(self, argv: Sequence[str], *, stdin: str = "") -> Answer:
+    def run(self, argv: Sequence[str], *, stdin: str | bytes = "") -> Answer:
         """Run a program as a process of this machine."""
         if shutil.which(argv[0]) is None:
             return NOT_FOUND
-        ended = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS)
-        return Answer(code=ended.returncode, out=ended.stdout, err=ended.stderr)
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        ended = subprocess.run(argv, input=data, capture_output=True, check=False, timeout=TIMEOUT_SECONDS)
+        out, err = (text.decode(errors="replace") for text in (ended.stdout, ended.stderr))
+        return Answer(code=ended.returncode, out=out, err=err)

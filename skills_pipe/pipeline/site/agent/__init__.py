@@ -1,0 +1,1 @@
+"""What runs on the login node: the standard library only, and Python 3.6."""

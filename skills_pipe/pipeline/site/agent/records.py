@@ -1,0 +1,95 @@
+"""Folders of runs: claimed, written and read in bulk."""
+
+import base64
+import os
+from typing import Any
+
+from skills_pipe.pipeline.site.agent.files import listed, read_text, write_file
+
+RUN_FOLDERS = ("chain", "events", "exits", "identities", "progress", "save-now", "scripts", "verdicts")
+PRIVATE = "secrets.env"
+
+
+def make_run(folder: str) -> "dict[str, Any]":
+    """Claim the folder of a run; refused when somebody has it."""
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return {"refused": True}
+    for name in RUN_FOLDERS:
+        os.mkdir(os.path.join(folder, name))
+    return {}
+
+
+def write(files: "list[Any]") -> "dict[str, Any]":
+    """Replace files, each ``{"path", "text", "mode"}``; ``states`` is size and time of each."""
+    states = {}
+    for file in files:
+        write_file(file["path"], file["text"], file["mode"])
+        states[file["path"]] = _state(file["path"])
+    return {"states": states}
+
+
+def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "dict[str, Any]":
+    """The small files of runs below ``root``, their names relative to it.
+
+    Args:
+        runs: experiments, or ``experiment/run-N``; None for all.
+        known: name -> size and time of the files that the asker has; of these only changed ones are told.
+
+    Returns:
+        ``experiments``, all there are; ``runs``, folders of those asked for; ``present``, all their files;
+        ``changed``, name -> size, time and text.
+    """
+    experiments = sorted(entry for entry in listed(root) if os.path.isdir(os.path.join(root, entry)))
+    asked = experiments if runs is None else runs
+    folders = []
+    for name in asked:
+        if "/" in name:
+            folders += [name] if os.path.isdir(os.path.join(root, name)) else []
+        else:
+            folders += [name + "/" + entry for entry in listed(os.path.join(root, name)) if entry.startswith("run-")]
+    present, changed = [], {}
+    for folder in folders:
+        for name in _small_files(root, folder):
+            try:
+                state = _state(os.path.join(root, name))
+                present.append(name)
+                if known.get(name) != state:
+                    changed[name] = [state, read_text(os.path.join(root, name)) or ""]
+            except (FileNotFoundError, UnicodeDecodeError):
+                continue
+    return {"experiments": experiments, "runs": folders, "present": present, "changed": changed}
+
+
+def _small_files(root: str, run: str) -> "list[Any]":
+    found = []
+    for folder in (run, *(run + "/" + name for name in RUN_FOLDERS)):
+        for entry in listed(os.path.join(root, folder)):
+            path = os.path.join(root, folder, entry)
+            # A temporary file is none of the records yet; secrets stay where they are.
+            if entry != PRIVATE and not entry.startswith(".tmp-") and os.path.isfile(path):
+                found.append(folder + "/" + entry)
+    return found
+
+
+def _state(path: str) -> "list[Any]":
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def tail(path: str, offset: int, limit: int) -> "dict[str, Any]":
+    """``data`` (base64) of a file from ``offset``, at most ``limit`` bytes; a negative offset counts from the end.
+
+    ``size`` is that of the whole file, None when there is none; ``offset`` where the data begins.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size + offset) if offset < 0 else offset
+            file.seek(start)
+            data = file.read(limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"size": None, "offset": 0, "data": ""}
+    return {"size": size, "offset": start, "data": base64.b64encode(data).decode("ascii")}
