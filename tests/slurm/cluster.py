@@ -94,8 +94,28 @@ class SlurmCluster:
         """Wait until all nodes are up and nothing runs on them."""
         self._until(lambda: set(self.states().values()) == {"idle"}, "idle nodes")
 
+    def reset(self) -> None:
+        """Make it as it was in the beginning, whatever a test has left: all on, no jobs, idle nodes."""
+        if self._controller.poll() is not None:
+            self.start_controller()
+        for name in set(self.nodes) - set(self._machines):
+            self.start_node(name)
+        if self.run("squeue", "-h"):
+            self.run("scancel", "--user=root")
+        for name, state in self.states().items():
+            if state.startswith(("down", "drain")):
+                self.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+        self.until_idle()
+
     def kill_controller(self) -> None:
-        """SIGKILL to slurmctld."""
+        """SIGKILL to slurmctld, once all that it knows now is on disk.
+
+        It saves what changes within seconds. Killed before that, it starts a running job once more when it is back.
+        """
+        asked = time.time()
+        self.run("scontrol", "reconfigure")
+        saved = self.base / "state" / "job_state"
+        self._until(lambda: saved.exists() and saved.stat().st_mtime > asked, "the saved state")
         self._controller.kill()
         self._controller.wait()
 

@@ -1,7 +1,7 @@
 """The clusters that tests can ask for. A cluster starts when the first test needs it and runs until the last has ended.
 
 ``slurm``, ``slurm_accounting`` and ``slurm_forgetful`` are those that run already, with SLURM_CONF set to them for the
-test. ``slurm_clusters`` starts others.
+test; what an earlier test has left in the queue is cancelled first. ``slurm_clusters`` starts others.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def slurm_forgetful(slurm_clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -
 
 def _use(clusters: Clusters, spec: ClusterSpec, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
     cluster = clusters.get(spec)
+    cluster.reset()
     monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
     return cluster
 

@@ -25,7 +25,7 @@ class Ports:
         """A port on which nothing listens."""
         while True:
             port = random.choice(_RANGE)
-            lock = open(self._folder / str(port), "w")
+            lock = open(self._folder / str(port), "w")  # noqa: SIM115 -- held until given back
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with socket.socket() as probe:
