@@ -10,8 +10,9 @@ from skills_pipe.artifacts.names import ENV_DEADLINE
 from skills_pipe.pipeline.cluster.environment import public_environment
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below
 from skills_pipe.pipeline.plan import Job, Mount
+from skills_pipe.pipeline.scripts.environment import prologue, secret_lines
 from skills_pipe.pipeline.scripts.render import Surroundings, export_lines, job_environment, join, local_argv, quote
-from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, code_dir
+from skills_pipe.pipeline.scripts.setting import Setting
 from skills_pipe.pipeline.scripts.step import installed
 
 
@@ -27,9 +28,10 @@ def render_task(setting: Setting, *, queued: bool) -> str:
         f"# Job {job.name} of run {setting.run}, as nemo-run starts it.",
         "set -euo pipefail",
         *([] if queued else [f"exec >> {quote(task_log(setting))} 2>&1"]),
-        f"if [ -r {quote(_own(setting, SECRETS))} ]; then . {quote(_own(setting, SECRETS))}; fi",
+        f"run={quote(setting.run.at)}",
+        *secret_lines(job.command),
         *_environment(setting),
-        f"cd {quote(job.command.working_dir or str(code_dir()))}",
+        f"cd {quote(job.command.working_dir or setting.code)}",
         *(_queued_command(job) if queued else _attached_command(job)),
     ]
     return "\n".join(lines) + "\n"
@@ -40,11 +42,10 @@ def own_mounts(setting: Setting) -> tuple[Mount, ...]:
 
     The last two have the same path inside and outside: ``/nemo_run`` is a folder of nemo-run's own here.
     """
-    code = str(code_dir() / "skills_pipe")
     return (
         *setting.plan.mounts,
         Mount(source=setting.run.at, target=setting.run.at),
-        Mount(source=code, target=code, read_only=True),
+        Mount(source=setting.code, target=setting.code, read_only=True),
     )
 
 
@@ -62,35 +63,44 @@ def batch_lines(setting: Setting) -> list[str]:
     Nothing of the submitter's environment comes along; how the job ended is left in the folder of the run. The verdict
     of a training job decides its exit code, for the edges of what waits for it.
     """
-    job = setting.job
     return [
         "set +vx",
-        "unset SLURM_EXPORT_ENV",
-        'export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"',
-        'export USER="${USER:-$(id -un)}"',
-        'export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"',
+        *prologue(setting),
         'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
-        f"exit_file={quote(_own(setting, f'exits/{job.name}'))}",
-        'rm -f "$exit_file"',
-        *(_verdict_lines(setting) if job.segment else ["""trap 'echo "$?" > "$exit_file"' EXIT"""]),
+        *(_VERDICT_LINES if setting.job.segment else []),
     ]
 
 
-def _own(setting: Setting, name: str) -> str:
-    return f"{setting.run.at}/{name}"
+_VERDICT_LINES = (
+    'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
+    'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
+    'if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then',
+    f'  export {ENV_DEADLINE}="$limit"',
+    "fi",
+    "finish() {",
+    "  code=$?",
+    """  case $(sed -n 's/^  "outcome": "\\([a-z]*\\)",*$/\\1/p' "$run/verdicts/$job.json" 2>/dev/null) in""",
+    "    complete) code=0 ;;",
+    "    continue) code=75 ;;",
+    '    *) if [ "$code" -eq 0 ]; then code=1; fi ;;',
+    "  esac",
+    '  echo "$code" > "$run/exits/$job"',
+    '  exit "$code"',
+    "}",
+    "trap finish EXIT",
+)
 
 
 def _environment(setting: Setting) -> list[str]:
     place = Surroundings(
         run_name=str(setting.run),
         run_dir=setting.run.at,
-        working_dir=str(code_dir()),
+        working_dir=setting.code,
         env=tuple(public_environment(setting.cluster).items()),
     )
     lines = export_lines(job_environment(setting.job, place))
-    if setting.contained:
-        lines.append(f'export PYTHONPATH={quote(str(code_dir()))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
-    else:
+    lines.append(f'export PYTHONPATH={quote(setting.code)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    if not setting.contained:
         lines.append(f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"')
     return lines
 
@@ -102,26 +112,3 @@ def _queued_command(job: Job) -> list[str]:
 def _attached_command(job: Job) -> list[str]:
     installation = job.command.installation_command
     return [*([installation] if installation else []), f"exec {join(local_argv(job))}"]
-
-
-def _verdict_lines(setting: Setting) -> list[str]:
-    name = setting.job.name
-    verdict, save_now = (quote(_own(setting, path)) for path in (f"verdicts/{name}.json", f"save-now/{name}"))
-    return [
-        f"rm -f {verdict} {save_now}",
-        'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
-        'if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then',
-        f'  export {ENV_DEADLINE}="$limit"',
-        "fi",
-        "finish() {",
-        "  code=$?",
-        f'  case $(sed -n \'s/^  "outcome": "\\([a-z]*\\)",*$/\\1/p\' {verdict} 2>/dev/null) in',
-        "    complete) code=0 ;;",
-        "    continue) code=75 ;;",
-        '    *) if [ "$code" -eq 0 ]; then code=1; fi ;;',
-        "  esac",
-        '  echo "$code" > "$exit_file"',
-        '  exit "$code"',
-        "}",
-        "trap finish EXIT",
-    ]

@@ -13,8 +13,9 @@ from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.scripts.local import render_local
 from skills_pipe.pipeline.scripts.nemo_run import render_task
-from skills_pipe.pipeline.scripts.render import Surroundings, render_local, threads_per_process
+from skills_pipe.pipeline.scripts.render import Surroundings, threads_per_process
 from skills_pipe.pipeline.scripts.sbatch import render_sbatch
 from skills_pipe.pipeline.scripts.setting import Setting, code_dir
 
@@ -35,9 +36,8 @@ def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str | N
         code: folder of the cluster with the code of the jobs; None for that of the installed package.
     """
     if cluster.executor is ExecutorKind.NEMO_RUN:
-        return render_task(
-            Setting(job=job, plan=plan, cluster=cluster, run=run), queued=not stays_until_the_end(cluster)
-        )
+        setting = Setting(job=job, plan=plan, cluster=cluster, run=run, code=code or str(code_dir()))
+        return render_task(setting, queued=not stays_until_the_end(cluster))
     if not cluster.is_local:
         return render_sbatch(job, plan, cluster, run, code or str(code_dir()))
     place = Surroundings(
@@ -46,5 +46,6 @@ def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str | N
         working_dir=cluster.working_dir or str(Path.cwd()),
         env=tuple(public_environment(cluster).items()),
         python_bin=str(Path(sys.executable).parent),
+        run_number=run.number,
     )
     return render_local(job, place, threads=threads_per_process(plan, job, cores=Machine.here().cores))

@@ -31,7 +31,7 @@ from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run, SubmissionRecord
 from skills_pipe.pipeline.scripts.place import locator
 from skills_pipe.pipeline.scripts.render import export_lines, join, quote
-from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, log_paths
+from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, code_dir, log_paths
 from skills_pipe.pipeline.transport import Here
 
 HOME = "nemo-run"
@@ -54,11 +54,13 @@ class NemoRunExecutor:
     Attributes:
         cluster: needed for submitting only.
         secrets: variables for the jobs that must not stand in their scripts.
+        code: folder of the cluster with the code of the jobs; None for that of the installed package.
         watcher: shown the states while jobs run that this machine waits for.
     """
 
     cluster: ClusterConfig | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    code: str | None = None
     watcher: Watcher | None = None
 
     def submit(self, run: Run, plan: Plan, actions: Mapping[str, str]) -> None:
@@ -70,7 +72,7 @@ class NemoRunExecutor:
         if self.secrets:
             write_text(run.folder / SECRETS, "\n".join(export_lines(self.secrets.items())) + "\n", mode=0o600)
         write_json(run.folder / HOME / _EXECUTOR, {"executor": settings.name})
-        wanted = tasks(plan, self.cluster, run)
+        wanted = tasks(plan, self.cluster, run, self.code or str(code_dir()))
         if settings.target.queued:
             self._queue(run, plan, actions, wanted)
         else:

@@ -83,6 +83,12 @@ def _about_jobs(plan: Plan, cluster: ClusterConfig, settings: Settings) -> Itera
                 f"job {job.name!r} asks for {job.resources.num_nodes} nodes, and gets one by nemo-run's {name} executor"
             )
             yield error(what, where="--num_nodes", fix=f"set it to 1, or {_OTHER_EXECUTOR}")
+        if job.command.num_tasks > 1 and not target.queued:
+            what = f"job {job.name!r} starts {job.command.num_tasks} processes, and one by nemo-run's {name} executor"
+            yield error(what, where="--num_tasks", fix=f"set it to 1, or {_OTHER_EXECUTOR}")
+        if job.command.secrets is not None or not job.command.mounts:
+            what = f"job {job.name!r} must not see all secrets and files, and nemo-run cannot keep them from it"
+            yield error(what, fix=_OTHER_EXECUTOR)
         if _mentions_run_dir(job) and cluster.container_runtime is not ContainerRuntime.NONE:
             what = f"job {job.name!r} names {RUN_DIR}, which is a folder of nemo-run's own in its tasks"
             yield error(what, fix="use a mounted folder")

@@ -43,10 +43,14 @@ class Task:
         }
 
 
-def tasks(plan: Plan, cluster: ClusterConfig, run: Run) -> tuple[Task, ...]:
-    """One task for each job, in the order of the plan."""
+def tasks(plan: Plan, cluster: ClusterConfig, run: Run, code: str) -> tuple[Task, ...]:
+    """One task for each job, in the order of the plan.
+
+    Args:
+        code: folder of the cluster with the code of the jobs.
+    """
     settings = Settings.of(cluster)
-    return tuple(_task(Setting(job=job, plan=plan, cluster=cluster, run=run), settings) for job in plan.jobs)
+    return tuple(_task(Setting(job=job, plan=plan, cluster=cluster, run=run, code=code), settings) for job in plan.jobs)
 
 
 def _task(setting: Setting, settings: Settings) -> Task:
