@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skills_pipe.pipeline.commands.status import RecordOptions
+from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.options.declaration import argument
 
@@ -13,7 +13,7 @@ from skills_pipe.pipeline.options.declaration import argument
 class CancelOptions(RecordOptions):
     """Cancel."""
 
-    expname: str = argument(metavar="EXPNAME", help="experiment, experiment/run-N, or the folder of a run")
+    expname: str = argument(metavar="EXPNAME", help=RUN_HELP)
 
 
 def run(options: CancelOptions, extras: tuple[str, ...]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skills_pipe.errors import StoreError, did_you_mean
-from skills_pipe.pipeline.commands.status import RecordOptions
+from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.options.declaration import argument, option, switch
@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.3
 class LogsOptions(RecordOptions):
     """Logs."""
 
-    expname: str = argument(metavar="EXPNAME", help="experiment, experiment/run-N, or the folder of a run")
+    expname: str = argument(metavar="EXPNAME", help=RUN_HELP)
     stage: str | None = argument(None, metavar="STAGE", help="stage or job; none shows all")
     follow: bool = switch(on=("-f", "--follow"), help="go on showing what is added, until the jobs have ended")
     lines: int = option(50, help="how many lines from the end of each log; 0 shows it whole")

@@ -1,0 +1,34 @@
+"""The loss of a training stage so far, from the metrics that its jobs log beside their own logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skills_pipe.artifacts.metrics import TRAIN_LOSS, VALIDATION_LOSS, Curve, read_metrics
+from skills_pipe.artifacts.names import METRICS
+from skills_pipe.pipeline.records.store import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCurves:
+    """Loss by step, of training and of held-out data; the latter may be empty."""
+
+    loss: Curve
+    validation: Curve
+
+
+def loss_of(run: Run, stage: str) -> LossCurves | None:
+    """The curves of a stage, None when it has logged no training step."""
+    record = run.submission
+    logs = [record.logs.get(job.name) for job in run.plan.jobs_of(stage) if job.segment] if record else []
+    folders = {Path(log).parent for log in logs if log}
+    for folder in folders:
+        try:
+            lines = read_metrics(folder / METRICS)
+        except OSError:
+            continue
+        loss = Curve.of(TRAIN_LOSS, lines)
+        if loss.steps:
+            return LossCurves(loss=loss, validation=Curve.of(VALIDATION_LOSS, lines))
+    return None
