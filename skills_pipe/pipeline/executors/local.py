@@ -20,11 +20,13 @@ from skills_pipe.pipeline.executors.chain import ChainWatch
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.schedule import READY, Never, outlook
 from skills_pipe.pipeline.executors.stopping import StopSignals
-from skills_pipe.pipeline.plan import Job, Launch, Plan
+from skills_pipe.pipeline.plan import MAIN, Job, Plan
 from skills_pipe.pipeline.records.failures import failure_report
+from skills_pipe.pipeline.records.members import failed_member
 from skills_pipe.pipeline.records.process import ProcessId, job_mark, kill, marked
 from skills_pipe.pipeline.records.states import JobState, JobStatus, local_statuses, record_end, record_start
 from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.scripts.local import member_log
 
 # A job waits for the word that its process is on record: a job that nobody knows of could not be stopped.
 _WAIT_FOR_THE_WORD = 'read -r _ || exit 125; exec bash "$1" </dev/null'
@@ -97,7 +99,7 @@ class LocalExecutor:
 
 def log_path(job: Job, run: Run) -> Path:
     """Log of a local job; on Slurm it is ``main_{job}_{job id}_srun.log`` in the same folder."""
-    return Path(job.log_dir).absolute() / f"main_{job.name}_local-{run.number}.log"
+    return Path(member_log(MAIN, job.name, str(Path(job.log_dir).absolute()), run.number))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +223,8 @@ class _LocalRun:
             return replace(status, state=JobState.FAILED, reason=verdict.reason)
         if verdict is None and (code != 0 or stopped):
             state = JobState.CANCELLED if stopped else JobState.FAILED
-            return replace(status, state=state, reason=stopped or _describe(code))
+            reason = stopped or failed_member(self._run, job.name) or _describe(code)
+            return replace(status, state=state, reason=reason)
         if verdict is None and job.segment:
             return replace(status, state=JobState.FAILED, reason="ended without a verdict")
         unsealed = self._unsealed(job)
@@ -323,8 +326,8 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 def _cores(job: Job, machine: Machine) -> int:
     """Cores that a job is counted with: one for each of its processes."""
-    processes = job.resources.num_gpus if job.command.launch is Launch.PER_GPU else 1
-    return min(machine.cores, max(1, processes))
+    processes = sum(member.tasks_per_node for member in job.members)
+    return min(machine.cores, processes)
 
 
 def _describe(code: int) -> str:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from skills_pipe.pipeline.scripts.setting import Setting
+from dataclasses import replace
+
+from skills_pipe.pipeline.plan import Member
+from skills_pipe.pipeline.records.members import NOTE
+from skills_pipe.pipeline.scripts.gpus import gpu_share
+from skills_pipe.pipeline.scripts.setting import Component, Setting
 from skills_pipe.pipeline.scripts.step import component_lines, main_component
+from skills_pipe.pipeline.scripts.supervise import Part, Watch, port_variables, supervise
 
 
 def run_lines(setting: Setting) -> list[str]:
-    """Lines that run the step and leave its exit code in ``$code``, and whether a TERM came in ``$terminated``.
-
-    The step runs in the background: a trap runs only while bash waits, and a signal to srun would hit its children.
-    """
-    save_now = 'touch "$run/save-now/$job"; ' if setting.job.segment else ""
-    *step, end = component_lines(setting, main_component(setting))
+    """Lines that run all commands of a job, and leave its exit code in ``$code``, and whether a TERM came in
+    ``$terminated``."""
     return [
         "export SUBMITIT_EXECUTOR=slurm",
         # Since 22.05 srun takes the cores of a task over from sbatch only by this name.
         'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
+        *(_several(setting) if setting.job.beside else _alone(setting)),
+    ]
+
+
+def _alone(setting: Setting) -> list[str]:
+    """The step runs in the background: a trap runs only while bash waits, and a signal to srun would hit its
+    children."""
+    save_now = 'touch "$run/save-now/$job"; ' if setting.job.segment else ""
+    *step, end = component_lines(setting, main_component(setting))
+    return [
         "interrupted=",
         f"trap '{save_now}interrupted=1' USR1",
         "terminated=",
@@ -30,3 +42,36 @@ def run_lines(setting: Setting) -> list[str]:
         '  if [ -z "$interrupted" ]; then break; fi',
         "done",
     ]
+
+
+def _several(setting: Setting) -> list[str]:
+    job = setting.job
+    parts = [
+        Part(name=member.name, lines=_step_lines(setting, member, index), member=member)
+        for index, member in enumerate(job.members)
+    ]
+    watch = Watch(
+        note=NOTE,
+        # One node needs no name that resolves; several must find the first of them.
+        host='"$(hostname)"' if job.resources.num_nodes > 1 else "127.0.0.1",
+        on_warning='touch "$run/save-now/$job"' if job.segment else "",
+        steps=True,
+    )
+    return supervise(parts, watch)
+
+
+def _step_lines(setting: Setting, member: Member, index: int) -> tuple[str, ...]:
+    command = member.command
+    component = Component(
+        name=member.name,
+        command=replace(command, argv=(*gpu_share(setting.job, index), *command.argv)),
+        num_nodes=member.nodes,
+        tasks_per_node=member.tasks_per_node,
+        num_gpus=member.num_gpus,
+        overlap=True,
+        main=index == 0,
+        inherits=port_variables(setting.job.members),
+    )
+    _, *lines, _ = component_lines(setting, component)
+    # As srun reads it, --gres=none would contradict it.
+    return ("unset SLURM_GPUS_PER_NODE", *(line.removeprefix("  ") for line in lines))

@@ -1,4 +1,4 @@
-"""Job -> script text: the one place where a command becomes shell.
+"""Words and values as shell: the one place where a command becomes text.
 
 Values reach a script only as quoted words; secrets do not reach it at all.
 """
@@ -24,6 +24,7 @@ class Surroundings:
         env: variables of the cluster configuration that are no secrets.
         working_dir: where commands start that name no folder of their own.
         python_bin: folder put first in PATH, so that ``python`` is the interpreter of ``ns``; None inside images.
+        run_number: 3 for ``my-exp/run-3``.
     """
 
     run_name: str
@@ -31,29 +32,7 @@ class Surroundings:
     working_dir: str
     env: tuple[tuple[str, str], ...] = ()
     python_bin: str | None = None
-
-
-def render_local(job: Job, place: Surroundings, *, threads: int | None = None) -> str:
-    """Script of a job that runs as a process on this machine.
-
-    Args:
-        threads: cores for each of its processes, when it shares them with other jobs; a value that is set wins.
-    """
-    lines = [
-        "#!/bin/bash",
-        f"# Job {job.name} of run {place.run_name}.",
-        "set -euo pipefail",
-        *export_lines(job_environment(job, place)),
-    ]
-    if place.python_bin:
-        lines.append(f'export PATH={quote(place.python_bin)}:"$PATH"')
-    if threads is not None:
-        lines.append(f'export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-{threads}}}"')
-    lines.append(f"cd {quote(job.command.working_dir or place.working_dir)}")
-    if job.command.installation_command:
-        lines.append(job.command.installation_command)
-    lines.append(f"exec {join(local_argv(job))}")
-    return "\n".join(lines) + "\n"
+    run_number: int = 1
 
 
 def job_environment(job: Job, place: Surroundings) -> tuple[tuple[str, str], ...]:
@@ -70,7 +49,7 @@ def job_environment(job: Job, place: Surroundings) -> tuple[tuple[str, str], ...
 
 def local_argv(job: Job) -> tuple[str, ...]:
     """Tokens that start a job's command here: one process, or torchrun for several."""
-    processes = job.resources.num_gpus if job.command.launch is Launch.PER_GPU else 1
+    processes = job.members[0].tasks_per_node if job.command.launch is Launch.PER_GPU else 1
     if processes <= 1:
         return job.command.argv
     return (
@@ -82,7 +61,7 @@ def local_argv(job: Job) -> tuple[str, ...]:
 def threads_per_process(plan: Plan, job: Job, *, cores: int) -> int | None:
     """Cores for each process of ``job`` when all jobs that may run beside it do; None when it has them all."""
     beside = 1 + sum(1 for other in plan.jobs if other.name not in related(plan, job.name))
-    processes = max(1, job.resources.num_gpus) if job.command.launch is Launch.PER_GPU else 1
+    processes = sum(member.tasks_per_node for member in job.members)
     sharers = min(cores, beside) * processes
     return None if sharers == 1 else max(1, cores // sharers)
 

@@ -48,7 +48,7 @@ def _header(setting: Setting) -> list[str]:
         "time": resources.time_limit,
         "time-min": resources.time_min,
         "nodes": resources.num_nodes,
-        "ntasks-per-node": setting.tasks_per_node,
+        "ntasks-per-node": sum(member.tasks_per_node for member in job.members),
         "gpus-per-node": gpus,
         "exclusive": True if resources.exclusive else None,
         "output": batch_log,

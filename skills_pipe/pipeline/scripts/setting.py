@@ -64,6 +64,7 @@ class Component:
         num_gpus: GPUs on each node.
         overlap: other components run at the same time, on the same cores.
         main: it speaks for the job: progress, verdict and identity are its own.
+        inherits: variables of the batch script that it gets too.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Component:
     num_gpus: int = 0
     overlap: bool = False
     main: bool = False
+    inherits: tuple[str, ...] = ()
 
 
 def tasks_per_node(command: Command, num_gpus: int) -> int:

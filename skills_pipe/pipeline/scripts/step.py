@@ -65,13 +65,15 @@ def _shares(setting: Setting, component: Component) -> tuple[str, ...]:
     """Flags of a step that does not have the whole job to itself."""
     if not component.overlap:
         return ()
-    if component.num_gpus == 0:
-        return ("--overlap", "--gres=none")
-    return (
-        ("--overlap",)
-        if setting.cluster.disable_gpus_per_node
-        else ("--overlap", f"--gpus-per-node={component.num_gpus}")
-    )
+    # Ports are free on the first node: what listens there must run there.
+    flags = ["--overlap", f"--job-name={component.name}"]
+    if setting.job.resources.num_nodes > 1:
+        flags.append("--relative=0")
+    total = setting.job.resources.num_gpus
+    if total and not setting.cluster.disable_gpus_per_node:
+        # All or none: of some, steps that overlap get the same ones.
+        flags.append(f"--gpus-per-node={total}" if component.num_gpus else "--gres=none")
+    return tuple(flags)
 
 
 def _contained(setting: Setting, component: Component) -> Contained:
@@ -93,7 +95,13 @@ def _contained(setting: Setting, component: Component) -> Contained:
             mounts=(*setting.plan.mounts, *own) if command.mounts else (),
             working_dir=command.working_dir or (CODE_INSIDE if command.mounts else None),
             pass_env=tuple(
-                dict.fromkeys((*variables(setting, component), *(["PYTHONPATH"] if command.mounts else [])))
+                dict.fromkeys(
+                    (
+                        *variables(setting, component),
+                        *component.inherits,
+                        *(["PYTHONPATH"] if command.mounts else []),
+                    )
+                )
             ),
             gpus=component.num_gpus > 0,
             writable=command.installation_command is not None,

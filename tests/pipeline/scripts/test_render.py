@@ -19,7 +19,8 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime,
 from skills_pipe.pipeline.plan import Command, Edge, EdgeKind, Job, Launch, Mount, Plan, Resources, Stage, chain, gate
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.dependency import dependency
-from skills_pipe.pipeline.scripts.render import Surroundings, export_lines, join, render_local, threads_per_process
+from skills_pipe.pipeline.scripts.local import render_local
+from skills_pipe.pipeline.scripts.render import Surroundings, export_lines, join, threads_per_process
 from skills_pipe.pipeline.scripts.sbatch import render_sbatch
 
 SCRIPTS = Path(__file__).parents[1] / "golden" / "scripts"
