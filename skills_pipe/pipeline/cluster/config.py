@@ -46,6 +46,15 @@ class ExecutorKind(str, Enum):
     """An executor of nemo-run, as the section ``nemo_run`` says."""
 
 
+class ChainKind(str, Enum):
+    """How the time-limited jobs of one training are queued."""
+
+    SEGMENTS = "segments"
+    """As many jobs as there may be starts, each waiting for the end of those before it."""
+    REQUEUE = "requeue"
+    """One job that queues itself again until the work is done; for sites that do not take ``afternotok``."""
+
+
 class ContainerRuntime(str, Enum):
     """What starts the containers of a Slurm job."""
 
@@ -106,6 +115,8 @@ class ClusterConfig:
         time_limits: partition -> seconds; ``default_time_limit`` for all others, None for no limit.
         disable_gpus_per_node: leave ``--gpus-per-node`` away.
         sbatch: further ``#SBATCH`` keys, ``{"reservation": "spring", "exclude": "node7"}``.
+        chain: how the jobs of one training are queued.
+        kill_on_invalid_dep: let Slurm itself cancel jobs that can never start; else ``ns status`` does it.
         nemo_run: the section of this name: which executor of nemo-run, and its keywords.
         dependency_type: kept for configurations of NeMo-Skills; the edges of a plan say more.
         num_workers: submissions at once.
@@ -135,6 +146,8 @@ class ClusterConfig:
     num_workers: int = 4
     skip_hf_home_check: bool = False
     sbatch: Mapping[str, str] = field(default_factory=dict)
+    chain: ChainKind = ChainKind.SEGMENTS
+    kill_on_invalid_dep: bool = True
     nemo_run: Mapping[str, object] = field(default_factory=dict)
     qos: str | None = None
     gpu_memory_gb: float | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from skills_pipe.errors import ClusterConfigError, UserError, did_you_mean
 from skills_pipe.pipeline.cluster.config import (
     ENV_CONFIG_DIR,
+    ChainKind,
     ClusterConfig,
     ContainerRuntime,
     EnvVar,
@@ -47,6 +48,8 @@ KEYS = (
     "num_workers",
     "skip_hf_home_check",
     "sbatch",
+    "chain",
+    "kill_on_invalid_dep",
     "nemo_run",
     "qos",
     "gpu_memory_gb",
@@ -139,6 +142,8 @@ def read_mapping(
         num_workers=reader.count("num_workers", default=4),
         skip_hf_home_check=reader.flag("skip_hf_home_check"),
         sbatch=reader.texts("sbatch"),
+        chain=reader.choice("chain", ChainKind, default=None, aliases={}) or ChainKind.SEGMENTS,
+        kill_on_invalid_dep=reader.flag("kill_on_invalid_dep", default=True),
         nemo_run=dict(reader.section("nemo_run")),
         qos=reader.text("qos"),
         gpu_memory_gb=reader.number("gpu_memory_gb"),

@@ -115,10 +115,12 @@ class Reader:
         """A mapping of names to texts."""
         return {str(name): str(item) for name, item in self.section(key).items()}
 
-    def flag(self, key: str) -> bool:
+    def flag(self, key: str, *, default: bool = False) -> bool:
         """Whether ``key`` is true."""
         value = self._value.get(key)
-        if value is not None and not isinstance(value, bool):
+        if value is None:
+            return default
+        if not isinstance(value, bool):
             self.problem(key, f"must be true or false, not {value!r}")
         return value is True
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.executors.base import Executor
 from skills_pipe.pipeline.records.states import JobStatus
-from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.store import Run, SubmissionRecord
 
 
 def executor_of(run: Run) -> Executor:
     """The executor that can tell the states of a submitted run and stop it."""
-    record = run.submission
+    record = submitted(run)
+    if record is None and run.draft is not None:
+        raise StoreError(f"run {run} is being submitted by {run.draft.owner}", fix="try again in a moment")
     if record is None:
         raise StoreError(f"run {run} was never submitted", where=str(run.folder))
     # Imported here: a plan that is only looked at needs neither.
@@ -32,4 +34,21 @@ def executor_of(run: Run) -> Executor:
 
 def statuses_of(run: Run) -> dict[str, JobStatus]:
     """Status of every submitted job of a run; none when it was never submitted."""
-    return {} if run.submission is None else executor_of(run).statuses(run)
+    return {} if submitted(run) is None else executor_of(run).statuses(run)
+
+
+def submitted(run: Run) -> SubmissionRecord | None:
+    """The record of a submission, None when there is none; one that broke off is settled first.
+
+    Raises:
+        StoreError: Slurm gives no answer, so that it cannot be settled now.
+    """
+    record = run.submission
+    if record is None and run.draft is not None:
+        from skills_pipe.pipeline.executors.slurm.commands import Slurm
+        from skills_pipe.pipeline.executors.slurm.submission import is_broken_off, settle
+
+        if is_broken_off(run):
+            settle(run, Slurm())
+        return run.submission
+    return record

@@ -2,6 +2,7 @@
 
 {job_dir}/experiments/{expname}/run-{N}/
     plan.json            what was to be done
+    submitting.json      the same without ids, while it is being submitted to Slurm
     submission.json      who runs it, which stages run, job ids
     identities/          one file per stage: what its output is made of
     scripts/             the script of each job
@@ -16,11 +17,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from skills_pipe.artifacts.atomic import write_json, write_text
 from skills_pipe.artifacts.events import Event, EventLog, read_events
@@ -28,8 +29,14 @@ from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.progress import Progress
 from skills_pipe.artifacts.verdict import Verdict
 from skills_pipe.errors import PlanError, StoreError, did_you_mean
+from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.site.site import HERE, Facts, Site, Want, look, parse_facts
+from skills_pipe.pipeline.transport import Here, Transport
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.site.mirror import Mirror, MirroredRun
 
 _RUN = re.compile(r"run-(\d+)")
 _EXPNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
@@ -68,10 +75,15 @@ class SubmissionRecord:
 
 
 class Run:
-    """The folder of one run; cheap to make, reads from disk when asked."""
+    """The folder of one run; cheap to make, reads from disk when asked.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: where this machine reads and writes it; behind ssh that is a copy.
+    """
+
+    def __init__(self, folder: Path, *, mirrored: MirroredRun | None = None) -> None:
         self.folder = folder
+        self._mirrored = mirrored
 
     def __str__(self) -> str:
         return f"{self.expname}/{self.folder.name}"
@@ -79,7 +91,27 @@ class Run:
     @property
     def at(self) -> str:
         """Path of the folder on the cluster, as its jobs and login nodes see it."""
-        return str(self.folder)
+        return self._mirrored.at if self._mirrored else str(self.folder)
+
+    @property
+    def transport(self) -> Transport:
+        """How programs run where its cluster's scheduler can be reached; what was written to the folder goes along."""
+        return self._mirrored or Here()
+
+    @property
+    def site(self) -> Site:
+        """The files of its cluster: logs, outputs."""
+        return self._mirrored.site if self._mirrored else HERE
+
+    def refresh(self) -> None:
+        """See to it that what is read is not older than this call."""
+        if self._mirrored:
+            self._mirrored.refresh()
+
+    def flush(self) -> None:
+        """See to it that the cluster has what was written to the folder."""
+        if self._mirrored:
+            self._mirrored.flush()
 
     @property
     def expname(self) -> str:
@@ -104,6 +136,22 @@ class Run:
         except FileNotFoundError:
             return None
 
+    @property
+    def draft(self) -> SubmissionRecord | None:
+        """The record of a submission that somebody has begun and not ended, None when there is none."""
+        try:
+            return SubmissionRecord.from_json(json.loads((self.folder / "submitting.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def write_draft(self, draft: SubmissionRecord) -> None:
+        """Record that jobs are about to be queued."""
+        write_json(self.folder / "submitting.json", draft.to_json())
+
+    def drop_draft(self) -> None:
+        """Nothing of the submission is open any more."""
+        (self.folder / "submitting.json").unlink(missing_ok=True)
+
     def write_plan(self, plan: Plan) -> None:
         """Record the plan."""
         write_text(self.folder / "plan.json", plan.to_text())
@@ -120,6 +168,10 @@ class Run:
         """Put the script of a job where the scheduler finds it."""
         # Not flushed to disk one by one: all of this counts only once submission.json is there.
         self.script_path(job).write_text(text)
+
+    def write_submit_script(self, text: str) -> None:
+        """Keep the script that queues the jobs of this run."""
+        (self.folder / "submit.sh").write_text(text)
 
     def identity(self, stage: str) -> Identity | None:
         """Identity of a stage of this run, None when there is none on record."""
@@ -173,58 +225,99 @@ class Run:
         return read_events(self.folder / "events")
 
 
+def store_of(cluster: ClusterConfig) -> RunStore:
+    """The runs of a cluster: those in its job folder, or copies of them where only ssh leads there."""
+    if cluster.is_local or cluster.ssh_tunnel is None:
+        return RunStore(Path(cluster.job_dir))
+    # Imported here: few clusters are behind ssh.
+    from skills_pipe.pipeline.site.mirror import Mirror
+
+    mirror = Mirror.of(cluster)
+    return RunStore(mirror.folder, mirror=mirror)
+
+
 class RunStore:
     """All runs below a job folder."""
 
-    def __init__(self, job_dir: Path) -> None:
+    def __init__(self, job_dir: Path, *, mirror: Mirror | None = None) -> None:
         self.root = job_dir / "experiments"
+        self._mirror = mirror
+
+    @property
+    def site(self) -> Site:
+        """The files of the cluster."""
+        return self._mirror.site if self._mirror else HERE
+
+    def look(self, names: Iterable[str], wanted: Mapping[str, Iterable[Want]]) -> dict[str, Facts]:
+        """Facts about paths of the cluster, and in the same round trip the runs of the experiments ``names``.
+
+        The methods below bring the runs that they are asked for up to date themselves, but for :meth:`next_run`.
+        """
+        if self._mirror:
+            return parse_facts(self._mirror.pull(names, look(wanted))[0])
+        return self.site.facts(wanted)
 
     def create(self, expname: str) -> Run:
         """Claim the next run folder of an experiment; two processes never get the same one."""
-        _check_expname(expname)
-        parent = self.root / expname
+        run = self.next_run(expname)
+        while not self._claim(run):
+            run = self._run(self.root / expname / f"run-{run.number + 1}")
+        run.make_folders()
+        return self._run(run.folder)
+
+    def _claim(self, run: Run) -> bool:
+        if self._mirror:
+            return self._mirror.claim(str(run))
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            run.folder.parent.mkdir(parents=True, exist_ok=True)
+            run.folder.mkdir()
+        except FileExistsError:
+            return False
         except OSError as error:
             raise StoreError(
                 f"the records of runs cannot be written ({error.strerror})",
-                where=str(parent),
+                where=str(run.folder.parent),
                 fix="choose another folder with $SKILLS_PIPE_JOB_DIR, or job_dir of the cluster configuration",
             ) from error
-        number = self.next_run(expname).number
-        while True:
-            run = Run(parent / f"run-{number}")
-            try:
-                run.folder.mkdir()
-            except FileExistsError:
-                number += 1
-                continue
-            run.make_folders()
-            return run
+        return True
 
     def next_run(self, expname: str) -> Run:
         """The run that :meth:`create` would make now, for showing what would happen."""
         _check_expname(expname)
-        runs = self.runs(expname)
-        return Run(self.root / expname / f"run-{runs[0].number + 1 if runs else 1}")
+        runs = self._known_runs(expname)
+        return self._run(self.root / expname / f"run-{runs[0].number + 1 if runs else 1}")
+
+    def at(self, folder: str) -> Run:
+        """The run in this folder of the cluster, below this job folder or another."""
+        if self._mirror is None:
+            return Run(Path(folder))
+        other = self._mirror.sibling(str(PurePosixPath(folder).parents[2]))
+        name = "/".join(PurePosixPath(folder).parts[-2:])
+        other.pull([name])
+        return RunStore(other.folder, mirror=other)._run(other.root / name)
 
     def runs(self, expname: str) -> list[Run]:
         """Runs of an experiment, the newest first; none for an unknown one."""
+        self._pull([expname])
+        return self._known_runs(expname)
+
+    def _known_runs(self, expname: str) -> list[Run]:
         folder = self.root / expname
         if not folder.is_dir():
             return []
-        runs = [Run(entry) for entry in folder.iterdir() if _RUN.fullmatch(entry.name)]
+        runs = [self._run(entry) for entry in folder.iterdir() if _RUN.fullmatch(entry.name)]
         return sorted(runs, key=lambda run: run.number, reverse=True)
 
     def all(self) -> list[Run]:
         """Every submitted run, the newest first."""
+        self._pull(None)
         if not self.root.is_dir():
             return []
         found = [
             (record.submitted_at, run)
             for folder in self.root.iterdir()
-            for run in self.runs(folder.name)
-            if (record := run.submission) is not None
+            for run in self._known_runs(folder.name)
+            if (record := run.submission or run.draft) is not None
         ]
         return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
@@ -235,7 +328,7 @@ class RunStore:
             StoreError: there is no such experiment, or nothing of it was ever submitted.
         """
         for run in self.runs(expname):
-            if run.submission is not None:
+            if run.submission is not None or run.draft is not None:
                 return run
         names = [folder.name for folder in self.root.iterdir()] if self.root.is_dir() else []
         if expname in names:
@@ -253,14 +346,25 @@ class RunStore:
             StoreError: there is none.
         """
         path = Path(name)
+        if self._mirror and path.is_absolute() and _RUN.fullmatch(path.name):
+            return self.at(name)
+        if _RUN.fullmatch(path.name):
+            self._pull([name])
         for folder in (path, self.root / name):
             if _RUN.fullmatch(folder.name) and (folder / "plan.json").is_file():
-                return Run(folder.absolute())
+                return self._run(folder.absolute())
         if _RUN.fullmatch(path.name) and len(path.parts) == 2:
             runs = [run.folder.name for run in self.runs(path.parts[0])]
             if runs:
                 raise StoreError(f"experiment {path.parts[0]!r} has no {path.name}", fix=f"it has {', '.join(runs)}")
         return self.latest(name)
+
+    def _run(self, folder: Path) -> Run:
+        return Run(folder, mirrored=self._mirror.run(f"{folder.parent.name}/{folder.name}") if self._mirror else None)
+
+    def _pull(self, names: list[str] | None) -> None:
+        if self._mirror:
+            self._mirror.pull(names)
 
 
 def _check_expname(expname: str) -> None:
