@@ -1,21 +1,26 @@
 # Each target does its own set-up: a fresh clone on a fresh machine needs python3 (3.11 or newer) with venv, and nothing else.
 #   make demo   install, then prepare -> train (2 jobs) -> average -> export -> evaluate on this machine, with a report
 #   make test   install, then the whole test suite
+#   make test-nemo-run   the tests with nemo-run, which gets an environment of its own (500 MB)
 #   make check  linters, types and the import contract
 
 PYTHON ?= python3
 VENV ?= .venv
+NEMO_RUN_VENV ?= .venv-nemo-run
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := 2.13.0
 
-.PHONY: demo test check venv system clean
+.PHONY: demo test test-nemo-run check venv system clean
 
 demo: $(VENV)/.installed-train
 	$(BIN)/python examples/demo/run.py --output_dir=demo-output
 
 test: $(VENV)/.installed-dev system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+test-nemo-run: $(VENV)/.installed-dev $(NEMO_RUN_VENV)/.installed system
+	NEMO_RUN_PYTHON="$(abspath $(NEMO_RUN_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nemo_run
 
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
@@ -26,7 +31,7 @@ system:
 	scripts/system-packages
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(NEMO_RUN_VENV) demo-output
 
 # torch goes in first and alone: see constraints.txt.
 $(VENV)/.installed-train: pyproject.toml constraints.txt
@@ -37,4 +42,9 @@ $(VENV)/.installed-train: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed-train
 	$(PIP) -e ".[train,eval,dev]"
+	touch $@
+
+$(NEMO_RUN_VENV)/.installed: pyproject.toml constraints-nemo-run.txt
+	$(PYTHON) -m venv $(NEMO_RUN_VENV)
+	$(NEMO_RUN_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-nemo-run.txt -e ".[nemo-run]"
 	touch $@

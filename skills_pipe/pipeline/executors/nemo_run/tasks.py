@@ -136,8 +136,14 @@ def _step_flags(setting: Setting) -> list[str]:
         f"--kill-on-bad-exit={0 if job.segment else 1}",
         f"--output={step_log}",
         "--open-mode=append",
-        *(["--no-container-mount-home"] if setting.contained else []),
+        *(_container_flags(setting) if setting.contained else []),
     ]
+
+
+def _container_flags(setting: Setting) -> list[str]:
+    """What nemo-run leaves open: the home of the user stays outside, and an installation needs a root to write to."""
+    writable = setting.job.command.installation_command is not None
+    return ["--no-container-mount-home", *(["--container-writable"] if writable else [])]
 
 
 def _mount(mount: Mount) -> str:
