@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from skills_pipe.errors import StoreError, did_you_mean
+from skills_pipe.errors import OptionError, StoreError, did_you_mean
 from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.options.declaration import argument, option, switch
-from skills_pipe.pipeline.records.failures import tail
-from skills_pipe.pipeline.records.states import JobStatus
+from skills_pipe.pipeline.plan import MAIN
+from skills_pipe.pipeline.records.logs import BATCH, LogFile, LogReader, log_files
+from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
-from skills_pipe.pipeline.scripts.setting import batch_log
 
-_PAUSE_SECONDS = 0.3
+ALL = "all"
+_READ_SECONDS = {"local": 0.3}
+_READ_SECONDS_OF_CLUSTERS = 2.0
+"""Between two looks at the logs."""
+_ASK_SECONDS = {"local": 0.3}
+_ASK_SECONDS_OF_CLUSTERS = 10.0
+"""Between two questions whether the jobs have ended: a controller of Slurm has many who ask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,45 +34,89 @@ class LogsOptions(RecordOptions):
     stage: str | None = argument(None, metavar="STAGE", help="stage or job; none shows all")
     follow: bool = switch(on=("-f", "--follow"), help="go on showing what is added, until the jobs have ended")
     lines: int = option(50, help="how many lines from the end of each log; 0 shows it whole")
+    part: str | None = option(
+        None,
+        metavar="PART",
+        help="of jobs of several commands the one whose log is shown: main, server, sandbox, ...; batch is the script "
+        "of the job, all is everything; without it main and batch",
+    )
 
 
 def run(options: LogsOptions, extras: tuple[str, ...]) -> int:
-    """Print the logs of the jobs that were asked for, in the order of the plan."""
-    store = options.store
-    found = _run_with_logs(store, options.expname, options.stage)
-    names = _jobs(found, options.stage)
-    shown: dict[Path, int] = {}
-    statuses = statuses_of(found)
-    for name in names:
-        log = _log(statuses[name])
-        if log is not None:
-            shown[log] = log.stat().st_size
-            _print_log(name, log, options.lines)
-    if options.follow:
-        for text in _added(found, names, shown):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-    elif not shown:
-        raise StoreError(f"no job of {found} has written a log yet", where=str(found.folder))
+    """Print the logs of the jobs that were asked for, in the order of the plan; 130 when somebody stops reading."""
+    if options.lines < 0:
+        raise OptionError(f"--lines is {options.lines}", fix="set it to 0 for everything, or to a number of lines")
+    found = _run_with_logs(options.store, options.expname, options.stage)
+    jobs = _jobs(found, options.stage)
+    files = _files(found, jobs, options.part)
+    reader, screen = LogReader(found, files), _Screen()
+    try:
+        screen.show(reader.ends(options.lines), titles=True)
+        if options.follow:
+            _follow(found, jobs, reader, screen)
+    except KeyboardInterrupt:
+        print(f"\n{found} goes on; {options.typed(found).command('cancel')} would stop it", file=sys.stderr)
+        return 130
+    if screen.last is None:
+        raise StoreError(_nothing(found, jobs), where=str(found.folder))
     return 0
 
 
 COMMAND = LauncherCommand(options=LogsOptions, run=run)
 
 
+class _Screen:
+    """Shows pieces of logs, with a line above each that is of another log than the one before."""
+
+    def __init__(self) -> None:
+        self.last: LogFile | None = None
+
+    def show(self, pieces: Iterable[tuple[LogFile, str]], *, titles: bool = False) -> None:
+        """Print pieces; with ``titles`` each has its line."""
+        for file, text in pieces:
+            if titles or file != self.last:
+                sys.stdout.write(f"{'' if self.last is None else chr(10)}==> {file.title}: {file.path} <==\n")
+            sys.stdout.write(text)
+            self.last = file
+        sys.stdout.flush()
+
+
+def _follow(run: Run, jobs: list[str], reader: LogReader, screen: _Screen) -> None:
+    """Show what the jobs add, until all of them have ended; the log of the next segment goes on where one ends."""
+    record = run.submission
+    executor = record.executor if record else ""
+    pause = _READ_SECONDS.get(executor, _READ_SECONDS_OF_CLUSTERS)
+    asked, ended = 0.0, False
+    while True:
+        if time.monotonic() - asked >= _ASK_SECONDS.get(executor, _ASK_SECONDS_OF_CLUSTERS):
+            statuses = statuses_of(run)
+            ended, asked = all(statuses[name].state.ended for name in jobs), time.monotonic()
+        # Read after they were asked about: what has ended adds nothing more.
+        while pieces := reader.added():
+            screen.show(pieces)
+        if ended:
+            return
+        time.sleep(pause)
+
+
 def _run_with_logs(store: RunStore, name: str, stage: str | None) -> Run:
     """The run that ``name`` means; when it skipped the stage, the newest older one that ran it."""
     found = store.find(name)
-    older = [run for run in store.runs(found.expname) if run.number <= found.number and run.submission is not None]
-    for run in older:
-        if any(stage in (None, status.stage, status.job) for status in statuses_of(run).values()):
+    for run in store.runs(found.expname):
+        if run.number <= found.number and _submitted(run, stage):
             return run
     return found
 
 
+def _submitted(run: Run, stage: str | None) -> list[str]:
+    """Jobs of a stage, or the job, of that name; all for None."""
+    record = run.submission
+    ids = record.job_ids if record else {}
+    return [job.name for job in run.plan.jobs if job.name in ids and stage in (None, job.stage, job.name)]
+
+
 def _jobs(run: Run, stage: str | None) -> list[str]:
-    statuses = statuses_of(run)
-    names = [name for name, status in statuses.items() if stage in (None, status.stage, name)]
+    names = _submitted(run, stage)
     if not names:
         known = [known.name for known in run.plan.stages]
         raise StoreError(
@@ -78,33 +127,22 @@ def _jobs(run: Run, stage: str | None) -> list[str]:
     return names
 
 
-def _log(status: JobStatus) -> Path | None:
-    """The log of the program, or that of its batch script while the program has none; None without both."""
-    logs = [Path(status.log), batch_log(Path(status.log))] if status.log else []
-    return next((log for log in logs if log.exists() and log.stat().st_size), None)
+def _files(run: Run, jobs: list[str], part: str | None) -> list[LogFile]:
+    files = [file for name in jobs for file in log_files(run, name)]
+    known = list(dict.fromkeys(file.part for file in files))
+    wanted = {MAIN, BATCH} if part is None else set(known) if part == ALL else {part}
+    chosen = [file for file in files if file.part in wanted]
+    if not chosen:
+        raise OptionError(
+            f"no job of {run} has a part {part!r}",
+            where="--part",
+            fix=did_you_mean(part or "", known) or f"they have {', '.join(known)}",
+        )
+    return chosen
 
 
-def _print_log(name: str, log: Path, lines: int) -> None:
-    sys.stdout.write(f"==> {name}: {log} <==\n")
-    text = "\n".join(tail(log, lines)) if lines else log.read_text(errors="replace").rstrip("\n")
-    sys.stdout.write(f"{text}\n\n")
-
-
-def _added(run: Run, names: list[str], shown: dict[Path, int]) -> Iterator[str]:
-    """What the jobs add to their logs, until all of them have ended."""
-    last = ""
-    while True:
-        statuses = statuses_of(run)
-        for name in names:
-            log = _log(statuses[name])
-            if log is None or log.stat().st_size <= shown.get(log, 0):
-                continue
-            with open(log, "rb") as file:
-                file.seek(shown.get(log, 0))
-                data = file.read()
-            shown[log] = shown.get(log, 0) + len(data)
-            yield ("" if name == last or len(names) == 1 else f"==> {name} <==\n") + data.decode(errors="replace")
-            last = name
-        if all(statuses[name].state.ended for name in names):
-            return
-        time.sleep(_PAUSE_SECONDS)
+def _nothing(run: Run, jobs: list[str]) -> str:
+    statuses = statuses_of(run)
+    words = [f"{name} is {statuses[name].state.value}" for name in jobs]
+    waiting = all(statuses[name].state is JobState.PENDING for name in jobs)
+    return f"no job of {run} has written a log yet" + ("" if waiting else f" ({', '.join(words)})")

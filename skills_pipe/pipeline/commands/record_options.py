@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ClusterLike
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.options.declaration import option
 from skills_pipe.pipeline.options.groups import read_cluster
-from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.records.store import Run, RunStore, store_of
 from skills_pipe.pipeline.reports.advice import Typed
 
 RUN_HELP = "experiment, experiment/run-N, or the folder of a run"
@@ -34,7 +33,7 @@ class RecordOptions:
     @property
     def store(self) -> RunStore:
         """The records."""
-        return RunStore(Path(self.load().job_dir))
+        return store_of(self.load())
 
     def typed(self, run: Run) -> Typed:
         """How commands refer to a run that these options have found."""

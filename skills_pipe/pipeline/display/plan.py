@@ -31,8 +31,8 @@ _EDGE_WORD = {
 }
 
 
-def show_plan(preview: Preview, *, console: Console | None = None) -> None:
-    """The stages of a plan with what happens to them, and their jobs with resources and edges."""
+def show_plan(preview: Preview, *, notes: Sequence[str] = (), console: Console | None = None) -> None:
+    """The stages of a plan with what happens to them, and their jobs with resources and edges; then ``notes``."""
     plan = preview.plan
     tree = Tree(f"[bold]{escape(plan.expname)}[/] · ns {escape(plan.command)} · {escape(str(preview.run))}")
     if plan.run_after:
@@ -42,6 +42,8 @@ def show_plan(preview: Preview, *, console: Console | None = None) -> None:
         if decision.action.runs:
             for job in preview.to_run.jobs_of(decision.stage):
                 branch.add(_job_text(job))
+    for note in notes:
+        tree.add(Text(note, style="dim"))
     console_or_stdout(console).print(tree, soft_wrap=True)
 
 

@@ -66,7 +66,10 @@ def status_lines(report: RunReport, *, only: str | None = None, console: Console
     bars = console.is_terminal
     rows = [row for stage in _chosen(report, only) for row in _stage_rows(stage, report, bars=bars)]
     widths = [max((row.columns[index].cell_len for row in rows), default=0) for index in range(4)]
-    return [*_title(report).wrap(console, console.width), *(line for row in rows for line in row.lines(widths, console))]
+    return [
+        *_title(report).wrap(console, console.width),
+        *(line for row in rows for line in row.lines(widths, console)),
+    ]
 
 
 def progress_text(job: JobReport, now: float) -> Text:
