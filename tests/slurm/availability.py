@@ -14,7 +14,7 @@ _SBIN = "/usr/sbin:/sbin"
 SLURM = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "unshare", "nsenter")
 ACCOUNTING = ("mariadbd", "mariadb-install-db", "mariadb-admin", "slurmdbd", "sacctmgr", "sacct")
 CONTAINERS = ("gcc",)
-IMAGE = ("mmdebstrap",)
+IMAGE = ("mmdebstrap", "mksquashfs")
 CHARLIECLOUD = ("ch-run",)
 
 _HEADER = Path("/usr/include/slurm/spank.h")

@@ -139,11 +139,15 @@ def write_files(spec: ClusterSpec, places: Places) -> None:
     (base / "slurm.conf").write_text(_slurm_conf(spec, places))
     (base / "gres.conf").write_text(_gpus(spec, base))
     (base / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-    (base / "plugstack.conf").write_text(f"required {places.plugin}\n" if places.plugin else "")
+    (base / "plugstack.conf").write_text(_plugins(places))
     ours = socket.gethostname().partition(".")[0]
     (base / "hosts").write_text(f"127.0.0.1 localhost {ours} {HOST} {' '.join(spec.names)}\n")
     if places.accounting_port is not None:
         _write_slurmdbd_conf(places)
+
+
+def _plugins(places: Places) -> str:
+    return f"required {places.plugin} runtime_path={places.base}/containers\n" if places.plugin else ""
 
 
 def _slurm_conf(spec: ClusterSpec, places: Places) -> str:

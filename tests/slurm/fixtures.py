@@ -1,7 +1,8 @@
 """The clusters that tests can ask for. A cluster starts when the first test needs it and runs until the last has ended.
 
 ``slurm``, ``slurm_accounting`` and ``slurm_forgetful`` are those that run already, with SLURM_CONF set to them for the
-test; what an earlier test has left in the queue is cancelled first. ``slurm_clusters`` starts others.
+test; what an earlier test has left in the queue is cancelled first. ``slurm_clusters`` starts others. ``pyxis`` and
+``charliecloud`` are the image that containers start from.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.availability import ACCOUNTING, need, why_no_plugin, why_no_slurm, why_not
+from tests.slurm.availability import ACCOUNTING, CHARLIECLOUD, IMAGE, need, why_no_plugin, why_no_slurm, why_not
 from tests.slurm.cluster import SlurmCluster
+from tests.slurm.image import SmallImage, small_image, why_no_image
 from tests.slurm.spec import ClusterSpec
 
 STANDARD = ClusterSpec()
@@ -66,11 +68,29 @@ def slurm_forgetful(slurm_clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -
     return _use(slurm_clusters, FORGETFUL, monkeypatch)
 
 
+@pytest.fixture(scope="session")
+def container_image() -> SmallImage:
+    """The small image; the first build on a machine takes half a minute."""
+    need(why_not(*IMAGE) or why_no_image())
+    return small_image()
+
+
+@pytest.fixture(scope="session")
+def pyxis(container_image: SmallImage) -> SmallImage:
+    """The small image, on a machine where srun has the flags of pyxis."""
+    need(why_no_plugin())
+    return container_image
+
+
+@pytest.fixture(scope="session")
+def charliecloud(container_image: SmallImage) -> SmallImage:
+    """The small image, on a machine that has ch-run."""
+    need(why_not(*CHARLIECLOUD))
+    return container_image
+
+
 def _use(clusters: Clusters, spec: ClusterSpec, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
     cluster = clusters.get(spec)
     cluster.reset()
     monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
     return cluster
-
-
-__all__ = ["need", "slurm", "slurm_accounting", "slurm_clusters", "slurm_forgetful", "why_no_plugin"]

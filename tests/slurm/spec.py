@@ -25,7 +25,7 @@ class ClusterSpec:
     min_job_age: int = 600
     node_timeout: int = 20
     grace_time: int = 0
-    containers: bool = False
+    containers: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
