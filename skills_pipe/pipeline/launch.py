@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from skills_pipe.errors import PlanError
-from skills_pipe.pipeline.checks.preflight import (
-    Finding,
-    Severity,
-    check_cluster,
-    check_hub_names,
-    check_machine,
-    check_paths,
-    errors_in,
-    warning,
-)
+from skills_pipe.errors import UserError
+from skills_pipe.pipeline.checks.finding import Checked, Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import is_below
+from skills_pipe.pipeline.examine import Check, Examination, Request, examine
 from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
-from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
-from skills_pipe.pipeline.plan import Job, Launch, Plan
+from skills_pipe.pipeline.options.groups import JobOptions
+from skills_pipe.pipeline.plan import Job, Plan
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags
@@ -36,100 +28,112 @@ _planned: dict[str, Plan] = {}
 """Plans that this process has shown in dry runs: a Python script may dry-run a whole chain of commands."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request(Generic[OptionsT]):
-    """What a check of one command may look at.
-
-    Attributes:
-        extras: words for the inner program.
-        missing: inputs of the plan that do not exist, and that no earlier run promises.
-    """
-
-    options: OptionsT
-    extras: tuple[str, ...]
-    cluster: ClusterConfig
-    plan: Plan
-    missing: frozenset[str]
-
-
 Planner = Callable[[OptionsT, tuple[str, ...], ClusterConfig], Plan]
-Check = Callable[[Request[OptionsT]], Sequence[Finding]]
 
 
 def launch(
-    plan: Planner[OptionsT], *, check: Check[OptionsT] | None = None, shows: Callable[[Job], bool] | None = None
-) -> Callable[[OptionsT, tuple[str, ...]], Preview | Submission]:
+    plan: Planner[OptionsT],
+    *,
+    checks: Mapping[str, Check[OptionsT]] | None = None,
+    shows: Callable[[Job], bool] | None = None,
+) -> Launcher[OptionsT]:
     """The ``run`` of a command that submits jobs.
 
     Args:
         plan: makes the plan, without looking at anything but its arguments.
-        check: findings of this command, beside those that hold for every plan.
+        checks: subject -> findings of this command, beside those that hold for every plan.
         shows: tells jobs whose logs are what the user waits for: after a run on this machine they are printed.
-
-    Returns:
-        A function from options and words for the inner program to a ``Submission``, or a ``Preview`` for a dry run.
     """
+    return Launcher(plan=plan, checks=checks or {}, shows=shows)
 
-    def run(options: OptionsT, extras: tuple[str, ...]) -> Preview | Submission:
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher(Generic[OptionsT]):
+    """What a command does that submits jobs; see :func:`launch` for its fields."""
+
+    plan: Planner[OptionsT]
+    checks: Mapping[str, Check[OptionsT]]
+    shows: Callable[[Job], bool] | None
+
+    def __call__(self, options: OptionsT, extras: tuple[str, ...]) -> Preview | Submission:
+        """Submit the plan of options and words for the inner program; for a dry run a ``Preview`` of it."""
+        request = self._request(options, extras)
+        flags, on_code = _flags(options, request.cluster)
+        found = _examine(request, self.checks, flags, on_code)
+        _show(request, found)
+        found.stop_on_errors()
+        if found.preview is None:
+            raise RuntimeError("paths that lead nowhere were not reported")
+        if options.dry_run:
+            return found.preview
+        submission = _submit(request.plan, request.cluster, flags)
+        if not stays_until_the_end(request.cluster):
+            _announce(submission, request.plan, options)
+        elif self.shows:
+            _print_logs(submission, [job.name for job in request.plan.jobs if self.shows(job)])
+        return submission
+
+    def examine(self, options: OptionsT, extras: tuple[str, ...]) -> Examination:
+        """Check everything, submit nothing and show nothing."""
+        request = self._request(options, extras)
+        return _examine(request, self.checks, *_flags(options, request.cluster))
+
+    def _request(self, options: OptionsT, extras: tuple[str, ...]) -> Request[OptionsT]:
         loaded = load_cluster(options.cluster, options.config_dir)
         cluster = replace(loaded, mounts=loaded.mounts + options.mount_paths)
         if options.skip_hf_home_check:
             cluster = replace(cluster, skip_hf_home_check=True)
-        made = plan(options, extras, cluster)
-        seen = _look(options, extras, cluster, made, check)
-        if options.dry_run:
-            return seen
-        submission = _submit(made, cluster, options)
-        if not stays_until_the_end(cluster):
-            _announce(submission, made, options)
-        elif shows:
-            _print_logs(submission, [job.name for job in made.jobs if shows(job)])
-        return submission
-
-    return run
+        return Request(options=options, extras=extras, cluster=cluster, plan=self.plan(options, extras, cluster))
 
 
-def _look(
-    options: OptionsT, extras: tuple[str, ...], cluster: ClusterConfig, plan: Plan, check: Check[OptionsT] | None
-) -> Preview:
-    """What the submission would do; the plan of a dry run and all findings are shown.
-
-    Raises:
-        PlanError: something stops the submission; all of it is told.
-    """
-    # Imported here: these are heavier than planning, and --help does not need them.
+def _show(request: Request[OptionsT], found: Examination) -> None:
+    """The plan of a dry run, and all warnings."""
+    # Imported here: it is heavier than planning, and --help does not need it.
     from skills_pipe.pipeline import display
+
+    seen = found.preview
+    if request.options.dry_run and seen:
+        display.show_plan(seen, notes=found.notes)
+        if request.options.show_scripts:
+            display.show_scripts(seen)
+        _planned[request.plan.expname] = request.plan
+    display.show_findings([finding for finding in found.findings if finding.severity is Severity.WARNING])
+
+
+def _examine(
+    request: Request[OptionsT], checks: Mapping[str, Check[OptionsT]], flags: SubmitFlags, on_code: Sequence[Finding]
+) -> Examination:
     from skills_pipe.pipeline.decisions.preview import preview
 
-    on_paths = check_paths(plan, cluster)
-    assumed = _assume_planned(plan) if options.dry_run else plan
-    # Where paths lead nowhere, nothing can be said about what lies there.
-    seen = None if errors_in(on_paths) else preview(assumed, cluster, _flags(options))
-    request = Request(options=options, extras=extras, cluster=cluster, plan=plan, missing=_missing(seen))
-    own = [*_check_everywhere(options, plan, cluster), *on_paths, *(check(request) if check else ())]
-    findings = _merge(own, seen.findings if seen else ())
-    if options.dry_run and seen:
-        display.show_plan(seen)
-        if options.show_scripts:
-            display.show_scripts(seen)
-        _planned[plan.expname] = plan
-    display.show_findings([finding for finding in findings if finding.severity is Severity.WARNING])
-    _stop_on_errors(findings)
-    if seen is None:
-        raise RuntimeError("paths that lead nowhere were not reported")
-    return seen
+    plan = _assume_planned(request.plan) if request.options.dry_run else request.plan
+    found = examine(request, lambda: preview(plan, request.cluster, flags), checks)
+    return replace(found, checked=(Checked(subject="code", findings=tuple(on_code)), *found.checked))
 
 
-def _submit(plan: Plan, cluster: ClusterConfig, options: JobOptions) -> Submission:
+def _submit(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags) -> Submission:
     from skills_pipe.pipeline.submit import submit
 
-    return submit(plan, cluster, flags=_flags(options))
+    return submit(plan, cluster, flags=flags)
 
 
-def _flags(options: JobOptions) -> SubmitFlags:
+def _flags(options: JobOptions, cluster: ClusterConfig) -> tuple[SubmitFlags, list[Finding]]:
+    """How to treat what is there, with the code of the jobs, and why that cannot be had."""
+    from skills_pipe.pipeline.code.choose import CodeChoice, choose
     from skills_pipe.pipeline.decisions.preview import SubmitFlags
 
-    return SubmitFlags(rerun=options.rerun, on_change=options.on_change, explain=options.explain)
+    flags = SubmitFlags(
+        rerun=options.rerun,
+        on_change=options.on_change,
+        explain=options.explain,
+        rerun_on_code_change=options.rerun_on_code_change,
+    )
+    choice = CodeChoice(
+        reuse=options.reuse_code, experiment=options.reuse_code_exp, identifies=options.rerun_on_code_change
+    )
+    try:
+        return replace(flags, code=choose(choice, cluster)), []
+    except UserError as error:
+        return flags, [Finding(severity=Severity.ERROR, what=error.what, where=error.where, fix=error.fix)]
 
 
 def _announce(submission: Submission, plan: Plan, options: JobOptions) -> None:
@@ -150,21 +154,6 @@ def _print_logs(submission: Submission, jobs: Sequence[str]) -> None:
     sys.stdout.flush()
 
 
-def _check_everywhere(options: JobOptions, plan: Plan, cluster: ClusterConfig) -> list[Finding]:
-    findings = [*check_cluster(plan, cluster), *check_hub_names(plan, cluster)]
-    if cluster.is_local and any(job.command.launch is Launch.PER_GPU or job.resources.num_gpus for job in plan.jobs):
-        from skills_pipe.pipeline.executors.machine import Machine
-
-        findings += check_machine(plan, gpus=len(Machine.here().gpus))
-    if options.show_scripts and not options.dry_run:
-        findings.append(warning("--show_scripts has no effect", fix="add --dry_run"))
-    defaults = {field.name: field.default for field in fields(CompatibilityOptions)}
-    for name, default in defaults.items():
-        if getattr(options, name) != default:
-            findings.append(warning(f"{name} has no effect: jobs use the installed code, and paths are always checked"))
-    return findings
-
-
 def _assume_planned(plan: Plan) -> Plan:
     """The plan as if the dry runs before it had been submitted: it neither waits for them nor misses their outputs."""
     before = [_planned[name] for name in plan.run_after if name in _planned]
@@ -174,24 +163,3 @@ def _assume_planned(plan: Plan) -> Plan:
         for stage in plan.stages
     )
     return replace(plan, stages=stages, run_after=tuple(name for name in plan.run_after if name not in _planned))
-
-
-def _missing(seen: Preview | None) -> frozenset[str]:
-    """Inputs for which the preview has found no fingerprint."""
-    identities = seen.identities.values() if seen else ()
-    marks = [item for identity in identities for item in identity.fields["inputs"].items()]
-    return frozenset(path for path, mark in marks if mark == "missing")
-
-
-def _merge(own: Sequence[Finding], seen: Sequence[Finding]) -> list[Finding]:
-    """All findings; one about a path that a check of the command explains better is left out."""
-    explained = {finding.where for finding in own if finding.where}
-    return [*own, *(finding for finding in seen if not any(path in finding.what for path in explained))]
-
-
-def _stop_on_errors(findings: Sequence[Finding]) -> None:
-    stopping = errors_in(findings)
-    if len(stopping) == 1:
-        raise PlanError(stopping[0].what, where=stopping[0].where, fix=stopping[0].fix)
-    if stopping:
-        raise PlanError("\n".join(str(finding).removeprefix("error: ") for finding in stopping))

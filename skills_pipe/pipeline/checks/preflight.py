@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.checks.finding import Finding, Severity, error, errors_in, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
 from skills_pipe.pipeline.plan import Launch, Plan
 
-
-class Severity(str, Enum):
-    """Whether a finding stops the submission."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something about a run that is wrong, or probably not meant.
-
-    Attributes:
-        what: what is wrong, as a sentence without a full stop.
-        where: the flag, key or path where it was set.
-        fix: what to do about it, as an imperative without a full stop.
-    """
-
-    severity: Severity
-    what: str
-    where: str | None = None
-    fix: str | None = None
-
-    def __str__(self) -> str:
-        place = f" ({self.where})" if self.where else ""
-        advice = f": {self.fix}" if self.fix else ""
-        return f"{self.severity.value}: {self.what}{place}{advice}"
-
-
-def error(what: str, *, where: str | None = None, fix: str | None = None) -> Finding:
-    """A finding that stops the submission."""
-    return Finding(severity=Severity.ERROR, what=what, where=where, fix=fix)
-
-
-def warning(what: str, *, where: str | None = None, fix: str | None = None) -> Finding:
-    """A finding that is shown, and no more."""
-    return Finding(severity=Severity.WARNING, what=what, where=where, fix=fix)
-
-
-def errors_in(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that stop the submission."""
-    return [finding for finding in findings if finding.severity is Severity.ERROR]
+__all__ = [
+    "Finding",
+    "Severity",
+    "check_cluster",
+    "check_hub_names",
+    "check_machine",
+    "check_paths",
+    "error",
+    "errors_in",
+    "warning",
+]
 
 
 def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
@@ -80,7 +48,7 @@ def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
     if not cluster.is_local and not cluster.account:
         findings.append(warning("no account is set: the jobs go to your default account", where=where))
     if cluster.container_runtime is not ContainerRuntime.NONE:
-        findings += _check_images(plan, cluster) + _check_hf_home(cluster, environment)
+        findings += _check_hf_home(cluster, environment)
     return findings
 
 
@@ -139,16 +107,6 @@ def check_machine(plan: Plan, *, gpus: int) -> list[Finding]:
     elif gpus and not most and any(job.command.launch is Launch.PER_GPU for job in plan.jobs):
         fix = f"add --num_gpus={gpus} to use them"
         findings.append(warning(f"the GPUs of this machine ({gpus}) stay idle", where="--num_gpus", fix=fix))
-    return findings
-
-
-def _check_images(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
-    findings = []
-    for name in dict.fromkeys(job.command.container for job in plan.jobs):
-        # Anything with a slash or a colon is an image itself.
-        if name not in cluster.containers and not set("/:") & set(name):
-            fix = f"add it there (it has {', '.join(sorted(cluster.containers)) or 'none'})"
-            findings.append(error(f"no image for {name!r}", where=f"containers of cluster {cluster.name!r}", fix=fix))
     return findings
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from skills_pipe.artifacts.names import EVAL_RESULTS
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
-from skills_pipe.pipeline.checks.preflight import Finding, error
+from skills_pipe.pipeline.checks.finding import Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
-from skills_pipe.pipeline.launch import Request, launch
+from skills_pipe.pipeline.examine import Request
+from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
 from skills_pipe.pipeline.options.overrides import of_result, path_of
@@ -123,7 +124,9 @@ def check(request: Request[EvalOptions]) -> list[Finding]:
 
 
 COMMAND = LauncherCommand(
-    options=EvalOptions, run=launch(plan, check=check, shows=lambda job: job.stage == SUMMARY), takes_extras=True
+    options=EvalOptions,
+    run=launch(plan, checks={"benchmarks": check}, shows=lambda job: job.stage == SUMMARY),
+    takes_extras=True,
 )
 
 

@@ -61,7 +61,9 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
     )
 
 
-COMMAND = LauncherCommand(options=SftOptions, run=launch(plan, check=check_training), takes_extras=True)
+COMMAND = LauncherCommand(
+    options=SftOptions, run=launch(plan, checks={"keys of the trainer": check_training}), takes_extras=True
+)
 
 
 def _check(options: SftOptions, cluster: ClusterConfig) -> None:

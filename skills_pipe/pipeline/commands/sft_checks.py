@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skills_pipe.errors import ClusterConfigError, ConfigError
-from skills_pipe.pipeline.checks.preflight import Finding, error, warning
+from skills_pipe.pipeline.checks.finding import Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
-from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.overrides import key_of
 
 if TYPE_CHECKING:

@@ -5,19 +5,14 @@ from typing import Any
 
 import pytest
 
-from skills_pipe.pipeline.checks.preflight import (
-    Finding,
-    check_cluster,
-    check_hub_names,
-    check_machine,
-    check_paths,
-    errors_in,
-)
+from skills_pipe.pipeline.checks.finding import Finding, errors_in
+from skills_pipe.pipeline.checks.images import check_images
+from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind, SshTunnel
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft_checks import check_training
 from skills_pipe.pipeline.commands.sft_options import SftOptions
-from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import Mount, Plan
 
@@ -72,7 +67,6 @@ def test_a_good_run_has_no_findings():
         ({"env": ()}, "error: HF_HOME is not set"),
         ({"env": (EnvVar(name="HF_HOME", value="/nowhere"),)}, "error: HF_HOME /nowhere is on no mount"),
         ({"env": (*SLURM.env, EnvVar(name="NEEDED", required=True))}, "error: NEEDED must be set"),
-        ({"containers": {"other": "/o.sqsh"}}, "error: no image for 'nemo-rl'"),
         ({"account": None}, "warning: no account is set"),
         ({"dependency_type": "afterany"}, "warning: dependency_type afterany has no effect"),
         ({"ssh_tunnel": SshTunnel(host="h", job_dir="/j")}, "error: submitting through ssh_tunnel is not possible yet"),
@@ -86,9 +80,32 @@ def test_the_check_of_hf_home_can_be_skipped():
     assert check_cluster(planned(), replace(SLURM, env=(), skip_hf_home_check=True)) == []
 
 
+def test_every_container_needs_an_image():
+    told = texts(check_images(planned(), replace(SLURM, containers={"nemo-rk": "/o.sqsh"})))
+    assert told == "error: no image for 'nemo-rl' (containers of cluster 'c'): did you mean 'nemo-rk'?"
+    assert check_images(planned(), SLURM) == []
+
+
 def test_an_image_can_be_named_directly():
     bare = replace(planned(), jobs=tuple(_with_container(job, "/images/x.sqsh") for job in planned().jobs))
-    assert check_cluster(bare, replace(SLURM, containers={})) == []
+    assert check_images(bare, replace(SLURM, containers={})) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "refused"),
+    [
+        ("rl.sqsh", True),
+        ("images/rl.sif", True),
+        ("/images/rl.sqsh", False),
+        ("./rl.sqsh", False),
+        ("nvcr.io/nvidia/nemo:25.07", False),
+        ("docker://org/rl.sif", False),
+    ],
+)
+def test_a_file_that_would_be_looked_for_in_a_registry_is_told(image, refused):
+    """pyxis and apptainer take ``rl.sqsh`` for the name of an image on a registry."""
+    told = texts(check_images(planned(), replace(SLURM, containers={"nemo-rl": image})))
+    assert ("would be looked for in a registry" in told) is refused
 
 
 def test_here_containers_and_mounts_are_told_to_have_no_effect():

@@ -1,0 +1,208 @@
+"""Whether the jobs of a plan fit what Slurm allows: partitions, accounts, qualities of service.
+
+Slurm takes several of these and leaves the job pending for ever (a time limit above that of the partition, more nodes
+than there are, a partition that is down), so sbatch alone does not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from skills_pipe.errors import did_you_mean
+from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.checks.slurm_facts import Partition, SlurmFacts
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.slurm_time import format_time, parse_time
+from skills_pipe.pipeline.plan import Plan
+
+_DEFAULT_QOS = "normal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Demand:
+    """What jobs ask of a partition, with the name of the first that does."""
+
+    job: str
+    num_nodes: int
+    num_gpus: int
+    time_limit: str | None
+
+
+def check_partitions(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> list[Finding]:
+    """Partitions that are not there, closed, or too small for the jobs; limits that jobs break."""
+    findings: list[Finding] = []
+    for name, demands in _by_partition(plan, facts).items():
+        if name is None:
+            fix = "set partition in the cluster configuration, or add --partition"
+            findings.append(error("no partition is named, and Slurm has no default one", fix=fix))
+            continue
+        where = _where(name, cluster)
+        partition = facts.partitions.get(name)
+        if partition is None:
+            known = ", ".join(facts.partitions) or "none"
+            fix = did_you_mean(name, facts.partitions) or f"choose from {known}"
+            findings.append(error(f"there is no partition {name!r}", where=where, fix=fix))
+            continue
+        findings += _state(partition, where)
+        for demand in dict.fromkeys(demands):
+            findings += _fits(demand, partition, cluster)
+    return list(dict.fromkeys(findings))
+
+
+def check_accounting(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> list[Finding]:
+    """Accounts and qualities of service that this user may not use, and more jobs than may be queued."""
+    return [*_accounts(plan, cluster, facts), *_qualities(plan, cluster, facts), *_queue(plan, facts)]
+
+
+def check_trials(plan: Plan, facts: SlurmFacts, told: Iterable[Finding]) -> list[Finding]:
+    """Jobs that sbatch refuses, unless ``told`` says something about their partition already."""
+    explained = [finding.what for finding in told]
+    findings = []
+    for name, trial in facts.trials.items():
+        job = plan.job(name)
+        words = [job.name, repr(job.resources.partition or facts.default_partition), repr(job.resources.qos)]
+        if not trial.accepted and not any(word in what for word in words for what in explained):
+            fix = "change what it asks for: --partition, --num_nodes, --num_gpus, --qos, or the cluster configuration"
+            findings.append(error(f"sbatch refuses {job.name}: {trial.words}", where="sbatch --test-only", fix=fix))
+    return findings
+
+
+def _by_partition(plan: Plan, facts: SlurmFacts) -> dict[str | None, list[_Demand]]:
+    found: dict[str | None, list[_Demand]] = {}
+    for job in plan.jobs:
+        wanted = job.resources
+        # sbatch takes several, and starts the job in whichever comes first.
+        for name in (wanted.partition or facts.default_partition or "").split(","):
+            demand = _Demand(
+                job=job.name, num_nodes=wanted.num_nodes, num_gpus=wanted.num_gpus, time_limit=wanted.time_limit
+            )
+            same = found.setdefault(name or None, [])
+            if not any(_alike(demand, other) for other in same):
+                same.append(demand)
+    return found
+
+
+def _alike(one: _Demand, other: _Demand) -> bool:
+    return (one.num_nodes, one.num_gpus, one.time_limit) == (other.num_nodes, other.num_gpus, other.time_limit)
+
+
+def _state(partition: Partition, where: str) -> Iterator[Finding]:
+    if partition.state in ("DRAIN", "INACTIVE"):
+        what = f"partition {partition.name!r} takes no jobs: it is {partition.state}"
+        yield error(what, where=where, fix="choose another one, or wait")
+    elif partition.state != "UP":
+        what = f"partition {partition.name!r} is {partition.state}: jobs wait until it is up again"
+        yield warning(what, where=where)
+
+
+def _fits(demand: _Demand, partition: Partition, cluster: ClusterConfig) -> Iterator[Finding]:
+    name = repr(partition.name)
+    seconds = parse_time(demand.time_limit) if demand.time_limit else None
+    if seconds and partition.max_seconds and seconds > partition.max_seconds:
+        most = format_time(partition.max_seconds)
+        what = f"{demand.job} may run {demand.time_limit}, and partition {name} allows {most}: it would never start"
+        fix = f"set {partition.name}: {most} there"
+        yield error(what, where=f"timeouts of cluster {cluster.name!r}", fix=fix)
+    most_nodes = min(partition.max_nodes or partition.num_nodes, partition.num_nodes)
+    if demand.num_nodes > most_nodes:
+        what = f"{demand.job} asks for {demand.num_nodes} nodes, and partition {name} gives {most_nodes} at most"
+        yield error(what, where="--num_nodes", fix=f"ask for {most_nodes} at most, or use another partition")
+        return
+    if demand.num_gpus and not cluster.disable_gpus_per_node:
+        yield from _gpus(demand, partition)
+
+
+def _gpus(demand: _Demand, partition: Partition) -> Iterator[Finding]:
+    name, wanted = repr(partition.name), f"{demand.num_gpus} GPU{'s' if demand.num_gpus > 1 else ''} on each of its"
+    most = max((group.gpus for group in partition.nodes), default=0)
+    fitting, usable = (partition.nodes_with(demand.num_gpus, usable=only) for only in (False, True))
+    nodes = f"{demand.num_nodes} node{'s' if demand.num_nodes > 1 else ''}"
+    if not most:
+        fix = "use another partition, or set disable_gpus_per_node where Slurm does not count GPUs"
+        yield error(f"{demand.job} asks for GPUs, and partition {name} has none", where="--num_gpus", fix=fix)
+    elif fitting < demand.num_nodes:
+        has = f"nodes of partition {name} have {most} at most" if not fitting else f"{name} has {fitting} such nodes"
+        fix = f"ask for {most} at most" if not fitting else f"ask for {fitting} nodes at most"
+        where = "--num_gpus" if not fitting else "--num_nodes"
+        yield error(f"{demand.job} asks for {wanted} {nodes}, and {has}", where=where, fix=fix)
+    elif usable < demand.num_nodes:
+        what = f"{demand.job} asks for {wanted} {nodes}, and only {usable} such nodes of partition {name} are up"
+        yield warning(what, fix="expect a long wait")
+
+
+def _accounts(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator[Finding]:
+    account = cluster.account
+    if account is None:
+        return
+    where = f"account of cluster {cluster.name!r}"
+    own = facts.associations
+    if own is not None and account not in {association.account for association in own}:
+        known = list(dict.fromkeys(association.account for association in own))
+        fix = did_you_mean(account, known) or (f"choose from {', '.join(known)}" if known else "ask for an account")
+        what = f"{account!r} is none of your accounts"
+        yield (
+            error(what, where=where, fix=fix)
+            if "associations" in facts.enforced
+            else warning(what, where=where, fix=fix)
+        )
+        return
+    for name in _partition_names(plan, facts):
+        partition = facts.partitions.get(name)
+        if partition is None:
+            continue
+        allowed = partition.accounts is None or account in partition.accounts
+        limited = {a.partition for a in own or () if a.account == account}
+        if not allowed or account in partition.denied_accounts or (limited and not limited & {None, name}):
+            yield error(f"account {account!r} may not use partition {name!r}", where=where, fix="choose another one")
+
+
+def _qualities(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator[Finding]:
+    if facts.associations is None or "qos" not in facts.enforced:
+        return
+    own = [a for a in facts.associations if cluster.account in (None, a.account)]
+    known = list(dict.fromkeys(name for association in own for name in association.qos))
+    for qos in dict.fromkeys(job.resources.qos for job in plan.jobs):
+        if qos is None or not own:
+            continue
+        where = f"qos of cluster {cluster.name!r}" if qos == cluster.qos else "--qos"
+        if qos not in known:
+            fix = did_you_mean(qos, known) or f"choose from {', '.join(known) or 'none'}"
+            yield error(f"you may not use the quality of service {qos!r}", where=where, fix=fix)
+            continue
+        for job in plan.jobs:
+            partition = facts.partitions.get(job.resources.partition or facts.default_partition or "")
+            if job.resources.qos == qos and partition and partition.qos is not None and qos not in partition.qos:
+                what = f"partition {partition.name!r} does not take the quality of service {qos!r}"
+                yield error(what, where=where, fix=f"choose from {', '.join(partition.qos)}")
+                break
+
+
+def _queue(plan: Plan, facts: SlurmFacts) -> Iterator[Finding]:
+    """Slurm refuses the job above the limit, and then none of the plan is submitted."""
+    if facts.max_submit is None or "limits" not in facts.enforced:
+        return
+    names = [job.resources.qos or _DEFAULT_QOS for job in plan.jobs]
+    for qos in dict.fromkeys(names):
+        most, queued, own = facts.max_submit.get(qos), facts.queued.get(qos, 0), names.count(qos)
+        if most is not None and own + queued > most:
+            waiting = f", {queued} of which are queued already" if queued else ""
+            what = f"the plan has {own} jobs, and the quality of service {qos!r} allows {most} at a time{waiting}"
+            fix = (
+                "ask for fewer (--num_training_jobs), use another --qos, or wait"
+                if own <= most
+                else ("ask for fewer (--num_training_jobs), or use another --qos")
+            )
+            yield error(what, where="--qos", fix=fix)
+
+
+def _partition_names(plan: Plan, facts: SlurmFacts) -> list[str]:
+    named = [job.resources.partition or facts.default_partition for job in plan.jobs]
+    return [name for name in dict.fromkeys(named) if name]
+
+
+def _where(partition: str, cluster: ClusterConfig) -> str:
+    for key in ("partition", "cpu_partition"):
+        if getattr(cluster, key) == partition:
+            return f"{key} of cluster {cluster.name!r}"
+    return "--partition"

@@ -1,0 +1,235 @@
+"""Everything that can be found out about a plan before a job waits in a queue; all findings at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from skills_pipe.errors import PlanError
+from skills_pipe.pipeline.checks import gpu_hours
+from skills_pipe.pipeline.checks.files import check_files, paths_to_look_at
+from skills_pipe.pipeline.checks.finding import Checked, Finding, errors_in, warning
+from skills_pipe.pipeline.checks.images import check_images
+from skills_pipe.pipeline.checks.limits import check_accounting, check_partitions, check_trials
+from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
+from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Questions, ask
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.cluster.paths import PathMap
+from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
+from skills_pipe.pipeline.plan import Launch, Plan
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.decisions.preview import Preview
+
+OptionsT = TypeVar("OptionsT", bound=JobOptions)
+
+ENV_NO_MOUNT_CHECK = "NEMO_SKILLS_DISABLE_MOUNT_CHECK"
+"""Set to 1, files and folders on the cluster are not looked at."""
+
+_NO_ANSWER = "Slurm does not answer here: partitions, limits, images and mounts are not checked"
+_PER_JOB = ("--job-name=", "--output=", "--error=")
+"""Lines of a header in which jobs differ that are alike to Slurm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[OptionsT]):
+    """What a check of one command may look at.
+
+    Attributes:
+        extras: words for the inner program.
+        missing: inputs of the plan that do not exist, and that no earlier run promises.
+        answers: what the cluster says.
+    """
+
+    options: OptionsT
+    extras: tuple[str, ...]
+    cluster: ClusterConfig
+    plan: Plan
+    missing: frozenset[str] = frozenset()
+    answers: Answers = NOTHING
+
+    def head(self, path: str) -> bytes | None:
+        """How a file begins, by its path as jobs see it; None if it could not be read."""
+        place = PathMap.of(self.cluster).to_cluster(path)
+        return self.answers.heads.get(place) if place is not None else None
+
+
+Check = Callable[[Request[OptionsT]], "Sequence[Finding] | Checked"]
+"""A check of one command: findings, or more words about how it went."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        preview: what a submission would do; None where paths lead nowhere.
+        checked: the subjects of the checks, in the order in which they are told.
+    """
+
+    preview: Preview | None
+    checked: tuple[Checked, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys(finding for subject in self.checked for finding in subject.findings))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a plan may cost, and other things that are good to know before it is submitted."""
+        hours = gpu_hours.describe(self.preview.to_run.jobs) if self.preview else None
+        own = [subject.note for subject in self.checked if subject.note and subject.told]
+        return (*([hours] if hours else []), *own)
+
+    def stop_on_errors(self) -> None:
+        """Refuse a plan with errors.
+
+        Raises:
+            PlanError: there are some; all of them are told.
+        """
+        stopping = errors_in(self.findings)
+        if len(stopping) == 1:
+            raise PlanError(stopping[0].what, where=stopping[0].where, fix=stopping[0].fix)
+        if stopping:
+            raise PlanError("\n".join(str(finding).removeprefix("error: ") for finding in stopping))
+
+
+def examine(
+    request: Request[OptionsT], look_ahead: Callable[[], Preview], checks: Mapping[str, Check[OptionsT]]
+) -> Examination:
+    """Check a plan.
+
+    Args:
+        request: the plan, and what it was made of.
+        look_ahead: makes the preview; it is not called where paths lead nowhere.
+        checks: subject -> check, of the command.
+    """
+    plan, cluster = request.plan, request.cluster
+    on_paths = check_paths(plan, cluster)
+    # Where paths lead nowhere, nothing can be said about what lies there.
+    seen = None if errors_in(on_paths) else look_ahead()
+    request = replace(request, missing=_missing(seen), answers=_ask(plan, cluster, _headers(seen)))
+    subjects = [
+        Checked(subject="configuration", findings=(*check_cluster(plan, cluster), *check_images(plan, cluster))),
+        Checked(subject="options", findings=tuple(_check_options(request.options, plan, cluster))),
+        Checked(subject="paths", findings=(*on_paths, *check_hub_names(plan, cluster))),
+        *(_run_check(subject, check, request) for subject, check in checks.items()),
+    ]
+    subjects.append(_inputs(seen, subjects))
+    return Examination(preview=seen, checked=(*subjects, *_on_cluster(request, seen)))
+
+
+def _run_check(subject: str, check: Check[OptionsT], request: Request[OptionsT]) -> Checked:
+    found = check(request)
+    return found if isinstance(found, Checked) else Checked(subject=subject, findings=tuple(found))
+
+
+def _inputs(seen: Preview | None, subjects: Sequence[Checked]) -> Checked:
+    """What the preview has found; what a check of the command explains better is left out."""
+    if seen is None:
+        return Checked(subject="inputs and outputs", left_out="paths lead nowhere")
+    explained = {finding.where for subject in subjects for finding in subject.findings if finding.where}
+    own = tuple(finding for finding in seen.findings if not any(path in finding.what for path in explained))
+    return Checked(subject="inputs and outputs", findings=own)
+
+
+def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checked]:
+    """What only the cluster itself can tell."""
+    plan, cluster, answers = request.plan, request.cluster, request.answers
+    if cluster.executor is not ExecutorKind.SLURM:
+        return []
+    facts = answers.slurm
+    if facts is None:
+        told = (warning(_NO_ANSWER),) if request.options.dry_run else ()
+        return [Checked(subject="the cluster itself", findings=told, left_out=answers.unreachable)]
+    to_run = seen.to_run if seen else plan
+    partitions = check_partitions(to_run, cluster, facts)
+    accounting = check_accounting(to_run, cluster, facts)
+    refused = check_trials(to_run, facts, [*partitions, *accounting])
+    skipped = os.environ.get(ENV_NO_MOUNT_CHECK) == "1"
+    starts = {trial.words for trial in facts.trials.values() if trial.accepted}
+    return [
+        Checked(subject="files on the cluster", left_out=f"{ENV_NO_MOUNT_CHECK} is set")
+        if skipped
+        else Checked(subject="files on the cluster", findings=tuple(check_files(plan, cluster, answers))),
+        Checked(subject="partitions", findings=tuple(partitions)),
+        Checked(
+            subject="accounts and limits",
+            findings=tuple(accounting),
+            left_out="Slurm keeps no accounts" if facts.associations is None else None,
+        ),
+        Checked(
+            subject="sbatch --test-only",
+            findings=tuple(refused),
+            note="; ".join(sorted(starts)),
+            left_out=None if facts.trials else "there is nothing to submit",
+        ),
+    ]
+
+
+def _ask(plan: Plan, cluster: ClusterConfig, headers: Mapping[str, Sequence[str]]) -> Answers:
+    """Ask the cluster, in one round trip; also this machine, for what jobs read here."""
+    slurm = cluster.executor is ExecutorKind.SLURM
+    heads = _heads(plan, cluster)
+    if slurm and cluster.ssh_tunnel is None and shutil.which("sinfo") is None:
+        slurm, unreachable = False, "sinfo is not installed here"
+    else:
+        unreachable = None
+    if not slurm and not heads:
+        return Answers(unreachable=unreachable)
+    # Imported here: the dry run of a command without such questions needs no processes.
+    from skills_pipe.pipeline.transport import transport_of
+
+    questions = Questions(
+        slurm=slurm,
+        headers=headers,
+        paths=paths_to_look_at(plan, cluster) if slurm else (),
+        heads=heads,
+    )
+    answers = ask(questions, transport_of(cluster))
+    return answers if unreachable is None else replace(answers, unreachable=unreachable)
+
+
+def _headers(seen: Preview | None) -> dict[str, tuple[str, ...]]:
+    """Job -> its ``#SBATCH`` lines, for the first of all jobs that are alike to Slurm."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, script in seen.scripts.items() if seen else ():
+        lines = [line for line in script.splitlines() if line.startswith("#SBATCH ")]
+        found.setdefault(tuple(line for line in lines if not line.split(" ", 1)[1].startswith(_PER_JOB)), name)
+    return {name: header for header, name in found.items()}
+
+
+def _heads(plan: Plan, cluster: ClusterConfig) -> tuple[str, ...]:
+    """Files whose beginning tells something: rows of data, and the sizes of models."""
+    paths = PathMap.of(cluster)
+    inside = [path for stage in plan.stages for path in stage.inputs if path.startswith("/") or cluster.is_local]
+    files = [path if path.endswith((".json", ".jsonl")) else f"{path}/config.json" for path in inside]
+    places = [paths.to_cluster(path) for path in files]
+    return tuple(dict.fromkeys(place for place in places if place is not None))
+
+
+def _missing(seen: Preview | None) -> frozenset[str]:
+    """Inputs for which the preview has found no fingerprint."""
+    identities = seen.identities.values() if seen else ()
+    marks = [item for identity in identities for item in identity.fields["inputs"].items()]
+    return frozenset(path for path, mark in marks if mark == "missing")
+
+
+def _check_options(options: JobOptions, plan: Plan, cluster: ClusterConfig) -> list[Finding]:
+    """Options that ask for more than this machine has, or that do nothing."""
+    findings = []
+    if cluster.is_local and any(job.command.launch is Launch.PER_GPU or job.resources.num_gpus for job in plan.jobs):
+        from skills_pipe.pipeline.executors.machine import Machine
+
+        findings += check_machine(plan, gpus=len(Machine.here().gpus))
+    if options.show_scripts and not options.dry_run:
+        findings.append(warning("--show_scripts has no effect", fix="add --dry_run"))
+    defaults = {field.name: field.default for field in fields(CompatibilityOptions)}
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
+            findings.append(warning(f"{name} has no effect: paths are always checked"))
+    return findings

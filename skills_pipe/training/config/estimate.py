@@ -1,0 +1,234 @@
+"""How much memory and time training takes: arithmetic on a model's ``config.json``, without torch.
+
+It follows what the fsdp backend does (:mod:`skills_pipe.training.backends.fsdp`): fp32 weights, gradients and optimizer,
+all sharded, a forward and backward pass in ``policy.precision``, the loss chunk by chunk. Bytes of weights, gradients
+and optimizer are exact; activations are counted by what autograd keeps, which leaves out what kernels need for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skills_pipe.training.config.schema import PolicyConfig
+
+GIB = 1 << 30
+
+_FLOAT = 4
+"""Bytes of an fp32 value."""
+_LOGITS_AT_ONCE = 1 << 24
+"""Logits that the loss holds at one time (``models/loss.py``)."""
+_STATES = {"AdamW": 2, "Adam": 2, "Adamax": 2, "NAdam": 2, "RAdam": 2, "Adagrad": 1, "RMSprop": 1, "Lion": 1}
+"""fp32 values that an optimizer keeps for each weight."""
+_RESERVE = 1 * GIB
+"""What a CUDA context, NCCL and the allocator's fragments take, roughly."""
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""``model_type`` of the models that can be counted."""
+
+GPU_GIB = {"a100": 40, "a100_80gb": 80, "h100": 80, "h200": 141, "b200": 180, "gh200": 96, "a40": 48, "l40": 48}
+GPU_GIB |= {"l40s": 48, "a6000": 48, "a30": 24, "a10": 24, "l4": 24, "v100": 32, "t4": 16, "rtx4090": 24}
+"""Memory by the name that Slurm's ``Gres`` usually has for a type of GPU; of two sizes the smaller one."""
+
+_PEAK_TFLOPS = {"a100": 312, "h100": 989, "h200": 989, "b200": 2250, "gh200": 989, "a40": 150, "l40s": 362}
+"""Dense bf16 peak by the data sheets of NVIDIA."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What a ``config.json`` says about the size of a decoder of the Llama kind.
+
+    Attributes:
+        hidden: width of the residual stream.
+        inner: width of the gated MLP.
+        heads, kv_heads, head_dim: of attention.
+        tied: the output layer has the weights of the embedding.
+        qkv_bias, out_bias, mlp_bias: whether these linear layers have one.
+        qk_norm: whether queries and keys are normalised (Qwen 3).
+    """
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    tied: bool
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> ModelShape | None:
+        """The shape, None for a family that is not known here or a config that lacks something."""
+        family = config.get("model_type")
+        sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        if family not in FAMILIES or not all(isinstance(config.get(name), int) for name in sizes):
+            return None
+        heads = config["num_attention_heads"]
+        bias = bool(config.get("attention_bias", False))
+        return cls(
+            hidden=config["hidden_size"],
+            inner=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or (128 if family == "qwen3" else config["hidden_size"] // heads),
+            vocabulary=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", False)),
+            qkv_bias=family == "qwen2" or bias,
+            out_bias=family != "qwen2" and bias,
+            mlp_bias=bool(config.get("mlp_bias", False)),
+            qk_norm=family == "qwen3",
+        )
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of one layer."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = self.hidden * (queries + 2 * keys) + queries * self.hidden
+        biases = (queries + 2 * keys) * self.qkv_bias + self.hidden * self.out_bias
+        mlp = 3 * self.hidden * self.inner + (2 * self.inner + self.hidden) * self.mlp_bias
+        return attention + biases + mlp + 2 * self.hidden + 2 * self.head_dim * self.qk_norm
+
+    @property
+    def outer_parameters(self) -> int:
+        """Weights outside of the layers: embedding, output layer, last norm."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        return self.layers * self.layer_parameters + self.outer_parameters
+
+    def flops_per_token(self, context: int) -> float:
+        """Floating point operations of a forward and backward pass for one token.
+
+        ``6 N`` for the matrices (Kaplan et al. 2020, section 2.1; the embedding is looked up and costs nothing), and
+        ``6 * layers * heads * head_dim * context`` for causal attention, of which a token sees half of ``context`` tokens.
+        """
+        matrices = self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
+        return 6 * matrices + 6 * self.layers * self.heads * self.head_dim * context
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes on each GPU while it trains.
+
+    Attributes:
+        weights: fp32, this rank's part.
+        gradients: fp32, this rank's part, or all of them where they are exchanged once per step only.
+        optimizer: its states.
+        compute: weights in the precision of the forward pass: a copy of all in one process, else what is whole at a time.
+        activations: what the forward pass keeps for the backward pass.
+        loss: logits of a chunk and the gradient of the output layer.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    compute: int
+    activations: int
+    loss: int
+
+    @property
+    def total(self) -> int:
+        """All of it, with what the GPU needs besides."""
+        return (
+            self.weights + self.gradients + self.optimizer + self.compute + self.activations + self.loss + _RESERVE
+        )
+
+    def __str__(self) -> str:
+        names = ("weights", "gradients", "optimizer", "compute", "activations", "loss")
+        return ", ".join(f"{name} {getattr(self, name) / GIB:.1f}" for name in names)
+
+
+def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> MemoryEstimate | None:
+    """Bytes on each of ``ranks`` GPUs for the fsdp backend; None where an optimizer is not known here.
+
+    Args:
+        shape: the model.
+        policy: section ``policy`` of the configuration.
+        ranks: GPUs in all.
+    """
+    states = _STATES.get(policy.optimizer.name.rpartition(".")[2]) if policy.optimizer else None
+    if policy.optimizer and policy.optimizer.name.endswith("SGD"):
+        states = 1 if policy.optimizer.kwargs.get("momentum") else 0
+    if states is None:
+        return None
+    dtensor = policy.dtensor_cfg
+    width = _FLOAT if policy.precision == "float32" else 2
+    shards = max(1, ranks // dtensor.dp_replicate_size)
+    part = -(-shape.parameters // shards) * _FLOAT
+    microbatches = policy.train_global_batch_size / max(1, ranks * policy.train_micro_batch_size)
+    deferred = ranks > 1 and dtensor.defer_fsdp_grad_sync and microbatches > 1
+    tokens = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
+    return MemoryEstimate(
+        weights=part,
+        gradients=shape.parameters * _FLOAT if deferred else part,
+        optimizer=part * states,
+        compute=_compute_bytes(shape, width, ranks=ranks),
+        activations=activation_bytes(shape, tokens, width=width, recompute=dtensor.activation_checkpointing),
+        loss=_loss_bytes(shape, tokens, width),
+    )
+
+
+def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: bool = False) -> int:
+    """Bytes that autograd keeps for the layers, for one packed row of ``tokens`` tokens.
+
+    Counted tensor by tensor after the layers of transformers, as Korthikanti et al. 2022 (section 4.1) do for GPT:
+    a norm keeps its input in fp32 twice over (for the square and for the product), the normalised input and its
+    output; attention keeps queries, keys, values (before and after the rotation where they are copied) and its output;
+    the MLP keeps both branches, the activated one and their product.
+
+    Args:
+        shape: the model.
+        tokens: of one microbatch on this rank.
+        width: bytes of a value in the forward pass.
+        recompute: with activation checkpointing one layer's activations, and the inputs of all layers.
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norm = shape.hidden * ((_FLOAT if width < _FLOAT else 0) + 2 * width + width)
+    attention = width * (3 * queries + 3 * keys + queries)
+    mlp = width * 4 * shape.inner
+    layer = 2 * norm + attention + mlp
+    if shape.qk_norm:
+        layer += (queries + keys) * (_FLOAT + 2 * width)
+    whole = tokens * (norm + shape.hidden * width)
+    if recompute:
+        return tokens * (shape.layers * shape.hidden * width + layer) + whole
+    return tokens * shape.layers * layer + whole
+
+
+def seconds_per_step(
+    shape: ModelShape, policy: PolicyConfig, *, ranks: int, gpu: str | None, utilisation: float = 0.4
+) -> float | None:
+    """Seconds of one optimizer step at ``utilisation`` of the GPU's peak, if all samples have the greatest length.
+
+    None where the GPU's type is not known.
+    """
+    peak = _PEAK_TFLOPS.get((gpu or "").lower().partition("-")[0])
+    if peak is None:
+        return None
+    tokens = policy.train_global_batch_size * policy.max_total_sequence_length
+    return tokens * shape.flops_per_token(policy.max_total_sequence_length) / (ranks * peak * 1e12 * utilisation)
+
+
+def _padded_tokens(policy: PolicyConfig) -> int:
+    return policy.train_micro_batch_size * policy.max_total_sequence_length
+
+
+def _compute_bytes(shape: ModelShape, width: int, *, ranks: int) -> int:
+    """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once."""
+    if ranks == 1:
+        return 0 if width == _FLOAT else shape.parameters * width
+    return (shape.outer_parameters + 2 * shape.layer_parameters) * width
+
+
+def _loss_bytes(shape: ModelShape, tokens: int, width: int) -> int:
+    """Logits in the forward precision and in fp32, and the output layer's gradient, summed up in fp32."""
+    logits = min(_LOGITS_AT_ONCE, tokens * shape.vocabulary)
+    return logits * (width + _FLOAT) + shape.vocabulary * shape.hidden * (_FLOAT + 2 * width)
