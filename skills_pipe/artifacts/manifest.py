@@ -85,12 +85,22 @@ def read(output: Path) -> Manifest | None:
     """
     path = manifest_path(output)
     try:
-        value = json.loads(path.read_text())
+        return parse(path.read_text(), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def parse(text: str, path: Path) -> Manifest:
+    """The manifest whose file ``path`` holds ``text``.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        value = json.loads(text)
         files = {name: FileRecord(**record) for name, record in value["files"].items()}
         identity = Identity.from_json(value["identity"]) if value["identity"] else None
         return Manifest(kind=value["kind"], files=files, identity=identity, facts=value["facts"])
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"the manifest is damaged ({error})", where=str(path), fix="remove the output and run its stage again"

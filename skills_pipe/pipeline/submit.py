@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from skills_pipe.artifacts.names import manifest_path
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline import display
 from skills_pipe.pipeline.checks.preflight import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
+from skills_pipe.pipeline.code.choose import remember
+from skills_pipe.pipeline.code.package import install
+from skills_pipe.pipeline.code.record import write_record
 from skills_pipe.pipeline.decisions.decide import Action, OnChange
 from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
-from skills_pipe.pipeline.decisions.upstream import Upstream
 from skills_pipe.pipeline.executors.base import Executor, Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
-from skills_pipe.pipeline.executors.registry import executor_of, statuses_of
+from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of
 from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.records.owner import OutputOwner
+from skills_pipe.pipeline.records.owner import Claim, OutputOwner, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
-from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.records.store import Run, RunStore, store_of
 from skills_pipe.pipeline.scripts.place import locator
+from skills_pipe.pipeline.transport import transport_of
 
 __all__ = ["OnChange", "Preview", "Submission", "SubmitFlags", "preview", "submit"]
 
@@ -41,16 +42,24 @@ class Submission:
     """A run that was handed to an executor; ``run_after`` of a later command accepts it.
 
     Attributes:
-        expname: name of the experiment.
-        run_dir: folder with the records of the run.
+        run: the records of the run.
         actions: stage -> what was done with it: ``run``, ``continue``, ``skip``, ...
         job_ids: job -> id given by the scheduler.
     """
 
-    expname: str
-    run_dir: Path
+    run: Run = field(repr=False)
     actions: Mapping[str, str]
     job_ids: Mapping[str, str]
+
+    @property
+    def expname(self) -> str:
+        """Name of the experiment."""
+        return self.run.expname
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder with the records of the run; of a cluster behind ssh a copy."""
+        return self.run.folder
 
     def states(self) -> dict[str, JobState]:
         """State of every submitted job now."""
@@ -65,16 +74,16 @@ class Submission:
     @property
     def succeeded(self) -> bool:
         """Whether every submitted stage has done its work."""
-        run, statuses = Run(self.run_dir), self._statuses()
-        states = (stage_state(run.plan, stage.name, statuses) for stage in run.plan.stages)
+        plan, statuses = self.run.plan, self._statuses()
+        states = (stage_state(plan, stage.name, statuses) for stage in plan.stages)
         return all(state in (None, JobState.SUCCEEDED) for state in states)
 
     def cancel(self) -> list[str]:
         """Stop what still runs or waits; the names of those jobs."""
-        return executor_of(Run(self.run_dir)).cancel(Run(self.run_dir))
+        return cancel_run(self.run)
 
     def _statuses(self) -> dict[str, JobStatus]:
-        return statuses_of(Run(self.run_dir))
+        return statuses_of(self.run)
 
 
 def submit(
@@ -93,71 +102,68 @@ def submit(
     seen = preview(plan, cluster, flags)
     if seen.errors:
         raise PlanError("\n".join(_line(finding) for finding in seen.errors))
-    run = RunStore(Path(cluster.job_dir)).create(plan.expname)
+    run = store_of(cluster).create(plan.expname)
     if run.folder != seen.run.folder:
         seen = preview(plan, cluster, flags, run=run)
+    if flags.code and not cluster.is_local:
+        install(flags.code, cluster.job_dir, transport_of(cluster))
+        write_record(flags.code, run.folder)
+        remember(flags.code)
     run.write_plan(plan)
     for stage, identity in seen.identities.items():
         run.write_identity(stage, identity)
-    _claim_outputs(seen, cluster)
     for job, text in seen.scripts.items():
         run.write_script(job, text)
     actions = {decision.stage: decision.action.value for decision in seen.decisions}
+    claim = _claim(seen, cluster)
     display.show_decisions(seen.decisions, explain=flags.explain, console=console)
     with display.LiveBoard(console=console) as board:
-        _executor(cluster, seen.upstream, board).submit(run, seen.to_run, actions)
+        try:
+            _executor(seen, cluster, board).submit(run, seen.to_run, actions)
+        finally:
+            # Refused: nobody works on the outputs, and what was set aside is not replaced.
+            if run.submission is None:
+                claim.undo()
+    run.flush()
     record = run.submission
-    return Submission(
-        expname=plan.expname, run_dir=run.folder, actions=actions, job_ids=record.job_ids if record else {}
-    )
+    return Submission(run=run, actions=actions, job_ids=record.job_ids if record else {})
 
 
 def _line(finding: Finding) -> str:
     return str(PlanError(finding.what, where=finding.where, fix=finding.fix))
 
 
-def _claim_outputs(seen: Preview, cluster: ClusterConfig) -> None:
+def _claim(seen: Preview, cluster: ClusterConfig) -> Claim:
     """Become the one writer of every output that is made, and clear the way for those that begin anew."""
     locate = locator(cluster, seen.plan)
+    owners: dict[str, OutputOwner] = {}
+    anew = []
     for decision in seen.decisions:
         output = seen.plan.stage(decision.stage).output
         if not decision.action.runs or output is None:
             continue
-        path = locate(output)
-        owner = OutputOwner(
-            run=str(seen.run.folder),
+        path = str(locate(output))
+        owners[path] = OutputOwner(
+            run=seen.run.at,
             stage=decision.stage,
             claimed_by=ProcessId.current(),
             identity=seen.identities[decision.stage],
         )
-        owner.claim(path, is_live=_is_live)
         if decision.action is Action.RESTART:
-            _set_aside(path)
+            anew.append(path)
+    store = store_of(cluster)
+    return claim_outputs(store.site, owners, set_aside=anew, is_live=lambda owner: _is_live(owner, store))
 
 
-def _is_live(owner: OutputOwner) -> bool:
+def _is_live(owner: OutputOwner, store: RunStore) -> bool:
     """Whether the run of an owner still works on the stage."""
-    run = Run(Path(owner.run))
+    run = store.at(owner.run)
     if run.submission is None:
         return owner.claimed_by != ProcessId.current() and owner.claimed_by.is_alive
-    return any(
-        status.stage == owner.stage and not status.state.ended for status in executor_of(run).statuses(run).values()
-    )
+    return any(status.stage == owner.stage and not status.state.ended for status in statuses_of(run).values())
 
 
-def _set_aside(path: Path) -> None:
-    """Rename an output and its manifest to the next free ``old_<name>.<n>``."""
-    number = 1
-    while (aside := path.with_name(f"old_{path.name}.{number}")).exists():
-        number += 1
-    beside = manifest_path(path)
-    if path.exists():
-        os.rename(path, aside)
-    if beside.parent == path.parent and beside.exists():
-        os.rename(beside, manifest_path(aside))
-
-
-def _executor(cluster: ClusterConfig, upstream: Upstream, watcher: Watcher) -> Executor:
+def _executor(seen: Preview, cluster: ClusterConfig, watcher: Watcher) -> Executor:
     secrets = private_environment(cluster)
     if cluster.is_local:
         return LocalExecutor(machine=Machine.here(), secrets=secrets, watcher=watcher)
@@ -165,4 +171,4 @@ def _executor(cluster: ClusterConfig, upstream: Upstream, watcher: Watcher) -> E
         from skills_pipe.pipeline.executors.nemo_run.executor import NemoRunExecutor
 
         return NemoRunExecutor(cluster=cluster, secrets=secrets, watcher=watcher)
-    return SlurmExecutor(cluster=cluster, secrets=secrets, after=upstream.job_ids)
+    return SlurmExecutor(cluster=cluster, secrets=secrets, after=seen.upstream.job_ids, transport=seen.run.transport)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.identity import Identity
+from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.errors import CheckpointError
 from skills_pipe.pipeline.plan import Plan, Stage
 from skills_pipe.pipeline.records.owner import OutputOwner
+from skills_pipe.pipeline.site.site import Facts
 
 
 class Action(str, Enum):
@@ -71,12 +73,14 @@ class Judge:
     """How outputs on disk are judged.
 
     Attributes:
-        locate: container path -> path here.
+        locate: container path -> path on the cluster.
+        facts: path on the cluster -> what is known of an output there (``Want.OUTPUT``).
         rerun: run every stage, finished or not.
         on_change: what to do with outputs of another identity; None refuses.
     """
 
-    locate: Callable[[str], Path]
+    locate: Callable[[str], str]
+    facts: Mapping[str, Facts]
     rerun: bool = False
     on_change: OnChange | None = None
 
@@ -102,45 +106,45 @@ class Judge:
         if stage.output is None:
             return Decision(stage=stage.name, action=Action.RUN, reason="always runs")
         output = self.locate(stage.output)
+        facts = self.facts[output]
         if self.rerun:
-            action = Action.RESTART if output.exists() else Action.RUN
+            action = Action.RESTART if facts.exists else Action.RUN
             return Decision(stage=stage.name, action=action, reason="--rerun")
-        if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        if not facts.exists or facts.empty:
             return Decision(stage=stage.name, action=Action.RUN, reason="no output yet")
+        if facts.manifest is None:
+            return self._look_at_half_done(stage, output, identity)
         try:
-            sealed = manifest.read(output)
+            sealed = manifest.parse(facts.manifest, Path(output, MANIFEST))
         except CheckpointError as error:
             return self._changed(stage, (), str(error))
-        if sealed is None:
-            return self._look_at_half_done(stage, output, identity)
         if sealed.identity is None:
             return self._changed(stage, (), f"{output} was not made by a run")
         if sealed.identity.digest != identity.digest:
-            if _is_claimed_for(output, identity):
+            owner = self._owner(output)
+            if owner is not None and owner.identity.digest == identity.digest:
                 # An earlier run was told to go on from what is there, and was stopped before it had done so.
                 return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
             return self._changed(stage, _changes(sealed.identity, identity), f"{output} was made otherwise")
-        damage = manifest.damage(output, sealed, hashes=False)
-        if damage:
-            return Decision(stage=stage.name, action=Action.RESTART, reason=f"damaged: {damage[0]}")
+        if facts.damage:
+            return Decision(stage=stage.name, action=Action.RESTART, reason=f"damaged: {facts.damage[0]}")
         return Decision(stage=stage.name, action=Action.SKIP, reason=f"finished: {output}")
 
-    def _look_at_half_done(self, stage: Stage, output: Path, identity: Identity) -> Decision:
-        owner = OutputOwner.read(output)
+    def _look_at_half_done(self, stage: Stage, output: str, identity: Identity) -> Decision:
+        owner = self._owner(output)
         if owner is None:
             return self._changed(stage, (), f"{output} exists, and nothing tells what made it")
         if owner.identity.digest != identity.digest:
             return self._changed(stage, _changes(owner.identity, identity), f"{output} was begun otherwise")
         return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
 
+    def _owner(self, output: str) -> OutputOwner | None:
+        text = self.facts[output].owner
+        return None if text is None else OutputOwner.parse(text, output)
+
     def _changed(self, stage: Stage, changes: tuple[str, ...], reason: str) -> Decision:
         action = _ANSWERS[self.on_change] if self.on_change else Action.REFUSE
         return Decision(stage=stage.name, action=action, reason=reason, changes=changes)
-
-
-def _is_claimed_for(output: Path, identity: Identity) -> bool:
-    owner = OutputOwner.read(output)
-    return owner is not None and owner.identity.digest == identity.digest
 
 
 def _changes(before: Identity, after: Identity) -> tuple[str, ...]:

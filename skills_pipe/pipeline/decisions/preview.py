@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.checks.preflight import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.code.package import Code
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
-from skills_pipe.pipeline.decisions.fingerprint import fingerprint, is_hub_id, missing_input
+from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
 from skills_pipe.pipeline.executors.schedule import reduced
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.records.store import Run, store_of
 from skills_pipe.pipeline.scripts.place import locator, render
+from skills_pipe.pipeline.site.site import Facts, Want
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,15 @@ class SubmitFlags:
         rerun: run every stage; finished outputs are set aside.
         on_change: what to do with outputs that were made with other options; None refuses.
         explain: say for every stage why it runs or not, and what changed.
+        code: the code of the jobs; None for the installed package.
+        rerun_on_code_change: the hash of the code is part of what outputs are made of.
     """
 
     rerun: bool = False
     on_change: OnChange | None = None
     explain: bool = False
+    code: Code | None = None
+    rerun_on_code_change: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -76,12 +81,15 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
         run: the folder that was claimed for it; None takes the one that would be claimed next.
     """
     flags = flags or SubmitFlags()
-    store = RunStore(Path(cluster.job_dir))
+    store = store_of(cluster)
+    facts = store.look([plan.expname], _wanted(plan, cluster))
     run = run or store.next_run(plan.expname)
     upstream = resolve(plan.run_after, store, is_local=cluster.is_local)
-    identities, findings = _identities(plan, cluster, upstream)
-    judge = Judge(locate=locator(cluster, plan), rerun=flags.rerun, on_change=flags.on_change)
+    identities, findings = _identities(_with_code(plan, flags), cluster, upstream, facts)
+    locate = locator(cluster, plan)
+    judge = Judge(locate=lambda path: str(locate(path)), facts=facts, rerun=flags.rerun, on_change=flags.on_change)
     decisions = judge.decide(plan, identities)
+    code = flags.code.folder(cluster.job_dir) if flags.code else None
     to_run = reduced(plan, {decision.stage for decision in decisions if decision.action.runs})
     return Preview(
         plan=plan,
@@ -89,7 +97,7 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
         run=run,
         decisions=decisions,
         identities=identities,
-        scripts={job.name: render(job, to_run, cluster, run) for job in to_run.jobs},
+        scripts={job.name: render(job, to_run, cluster, run, code) for job in to_run.jobs},
         findings=(
             *upstream.findings,
             *findings,
@@ -100,8 +108,16 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
     )
 
 
+def _with_code(plan: Plan, flags: SubmitFlags) -> Plan:
+    """The plan, its stages made of the code too if that is asked for."""
+    if not flags.rerun_on_code_change or flags.code is None:
+        return plan
+    mark = {"code": flags.code.hash}
+    return replace(plan, stages=tuple(replace(stage, options={**stage.options, **mark}) for stage in plan.stages))
+
+
 def _identities(
-    plan: Plan, cluster: ClusterConfig, upstream: Upstream
+    plan: Plan, cluster: ClusterConfig, upstream: Upstream, facts: Mapping[str, Facts]
 ) -> tuple[dict[str, Identity], tuple[Finding, ...]]:
     """Stage -> identity, and what is wrong with the inputs."""
     locate = locator(cluster, plan)
@@ -110,8 +126,11 @@ def _identities(
     for stage in plan.stages:
         inputs: dict[str, str] = {}
         for path in stage.inputs:
-            mark = fingerprint(locate(path)) or _promised(path, upstream)
-            if mark is None:
+            known = facts.get(str(locate(path)), Facts())
+            mark = known.fingerprint or _promised(path, upstream)
+            if known.error:
+                findings.append(_unreadable(path, known.error))
+            elif mark is None:
                 findings.append(_finding(missing_input(path, stage.name)))
             inputs[path] = mark or "missing"
         identities[stage.name] = Identity.of(
@@ -120,6 +139,24 @@ def _identities(
             upstream={name: identities[name].digest for name in stage.upstream},
         )
     return identities, tuple(findings)
+
+
+def _wanted(plan: Plan, cluster: ClusterConfig) -> dict[str, list[Want]]:
+    """What has to be known of the inputs and outputs of the plan."""
+    locate = locator(cluster, plan)
+    wanted: dict[str, list[Want]] = {}
+    for stage in plan.stages:
+        # The names of models on the hub are no paths, whatever lies in the folder that this runs in.
+        for path in (locate(path) for path in stage.inputs):
+            if path.is_absolute():
+                wanted.setdefault(str(path), []).append(Want.FINGERPRINT)
+        if stage.output is not None:
+            wanted.setdefault(str(locate(stage.output)), []).append(Want.OUTPUT)
+    return wanted
+
+
+def _unreadable(path: str, why: str) -> Finding:
+    return Finding(severity=Severity.ERROR, what=f"{path} cannot be read ({why})", fix="see to its permissions")
 
 
 def _promised(path: str, upstream: Upstream) -> str | None:

@@ -24,7 +24,7 @@ def executor_of(run: Run) -> Executor:
     if record.executor == "slurm":
         from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 
-        return SlurmExecutor()
+        return SlurmExecutor(transport=run.transport)
     if record.executor == "nemo_run":
         from skills_pipe.pipeline.executors.nemo_run.executor import NemoRunExecutor
 
@@ -34,7 +34,18 @@ def executor_of(run: Run) -> Executor:
 
 def statuses_of(run: Run) -> dict[str, JobStatus]:
     """Status of every submitted job of a run; none when it was never submitted."""
-    return {} if submitted(run) is None else executor_of(run).statuses(run)
+    run.refresh()
+    statuses = {} if submitted(run) is None else executor_of(run).statuses(run)
+    run.flush()
+    return statuses
+
+
+def cancel_run(run: Run) -> list[str]:
+    """Stop what still runs or waits of a run; the names of those jobs."""
+    run.refresh()
+    stopped = executor_of(run).cancel(run)
+    run.flush()
+    return stopped
 
 
 def submitted(run: Run) -> SubmissionRecord | None:
@@ -49,6 +60,6 @@ def submitted(run: Run) -> SubmissionRecord | None:
         from skills_pipe.pipeline.executors.slurm.submission import is_broken_off, settle
 
         if is_broken_off(run):
-            settle(run, Slurm())
+            settle(run, Slurm(run.transport))
         return run.submission
     return record

@@ -6,10 +6,8 @@ a half-done output without a manifest is told by it. It stays after the run; whe
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.names import owner_path
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.site.site import Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class OutputOwner:
     """The run that writes (or last wrote) an output.
 
     Attributes:
-        run: folder of the run.
+        run: folder of the run, as its cluster sees it.
         stage: name of the stage in its plan.
         claimed_by: the process that made this record; before a submission is recorded, only this tells that it lives.
         identity: what the output is made of.
@@ -36,46 +35,12 @@ class OutputOwner:
     identity: Identity
 
     @classmethod
-    def read(cls, output: Path) -> OutputOwner | None:
-        """The record of an output, None when it was never claimed."""
-        text = _text(owner_path(output))
-        return None if text is None else cls._parse(text, owner_path(output))
-
-    def claim(self, output: Path, *, is_live: Callable[[OutputOwner], bool]) -> None:
-        """Become the owner of ``output``.
-
-        Args:
-            is_live: whether the run of an older record still works on the output.
+    def parse(cls, text: str, output: str) -> OutputOwner:
+        """Read back the record of ``output``.
 
         Raises:
-            StoreError: another run does, or nothing can be written there.
+            StoreError: it is damaged.
         """
-        path = owner_path(output)
-        # The whole record appears in one step: link() fails when the name is taken, on network file systems too.
-        draft = path.with_name(f".tmp-{path.name}.{self.claimed_by.host}.{self.claimed_by.pid}")
-        try:
-            _write(draft, json.dumps(self._to_json(), indent=2, sort_keys=True) + "\n", output)
-            while True:
-                with contextlib.suppress(FileExistsError):
-                    os.link(draft, path)
-                    return
-                found = _text(path)
-                if found is None:
-                    continue
-                other = self._parse(found, path)
-                if other.run != self.run and is_live(other):
-                    raise StoreError(
-                        f"{output} is being written by stage {other.stage!r} of another run",
-                        where=other.run,
-                        fix=f"wait for it, or stop it with `ns cancel {'/'.join(Path(other.run).parts[-2:])}`",
-                    )
-                _take_away(path, found)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-
-    @classmethod
-    def _parse(cls, text: str, path: Path) -> OutputOwner:
         try:
             value = json.loads(text)
             return cls(
@@ -85,41 +50,73 @@ class OutputOwner:
                 identity=Identity.from_json(value["identity"]),
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"the record is damaged ({error})", where=str(path), fix="remove this file") from error
+            where = str(owner_path(Path(output)))
+            raise StoreError(f"the record is damaged ({error})", where=where, fix="remove this file") from error
 
-    def _to_json(self) -> dict[str, object]:
-        return {
+    def to_text(self) -> str:
+        """The record."""
+        value = {
             "run": self.run,
             "stage": self.stage,
             "claimed_by": self.claimed_by.to_json(),
             "identity": self.identity.to_json(),
         }
+        return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def _write(draft: Path, text: str, output: Path) -> None:
-    try:
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text)
-    except OSError as error:
-        fix = "choose another folder, or make room in it"
-        raise StoreError(f"{output} cannot be written ({error.strerror})", where=str(draft.parent), fix=fix) from error
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Outputs that a run may write from now on.
+
+    Attributes:
+        records: output -> text of the record beside it.
+        replaced: output -> text of the record of a dead run that was there.
+        moved: what was set aside: from where, to where.
+    """
+
+    site: Site
+    records: Mapping[str, str]
+    replaced: Mapping[str, str]
+    moved: Sequence[Sequence[str]]
+
+    def undo(self) -> None:
+        """Leave everything as it was before."""
+        self.site.ask(
+            {"do": "put_back", "moved": self.moved},
+            {"do": "unclaim", "records": self.records, "replaced": self.replaced},
+        )
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return None
+def claim_outputs(
+    site: Site,
+    owners: Mapping[str, OutputOwner],
+    *,
+    set_aside: Sequence[str] = (),
+    is_live: Callable[[OutputOwner], bool],
+) -> Claim:
+    """Become the owner of all outputs, or of none.
 
+    Args:
+        owners: output -> its new owner.
+        set_aside: those of them that are renamed to ``old_<name>.<n>``: they are made anew.
+        is_live: whether the run of an older record still works on the output.
 
-def _take_away(path: Path, dead: str) -> None:
-    """Remove the record of a dead run, and only that: somebody else may have replaced it since it was read."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    if aside.read_text() != dead:
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink()
+    Raises:
+        StoreError: another run does, or nothing can be written there.
+    """
+    records = {output: owner.to_text() for output, owner in owners.items()}
+    dead: dict[str, str] = {}
+    while True:
+        action = {"do": "claim", "records": records, "dead": dead}
+        answers = site.ask(action, {"do": "set_aside", "paths": list(set_aside)})
+        if "refused" not in answers[0]:
+            return Claim(site=site, records=records, replaced=answers[0]["replaced"], moved=answers[1]["moved"])
+        for output, text in answers[0]["taken"].items():
+            other = OutputOwner.parse(text, output)
+            if other.run != owners[output].run and is_live(other):
+                raise StoreError(
+                    f"{output} is being written by stage {other.stage!r} of another run",
+                    where=other.run,
+                    fix=f"wait for it, or stop it with `ns cancel {'/'.join(Path(other.run).parts[-2:])}`",
+                )
+            dead[output] = text

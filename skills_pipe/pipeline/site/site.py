@@ -103,7 +103,7 @@ class Site:
         for answer in answers:
             if "error" in answer:
                 fix = "choose another folder, or make room in it"
-                raise StoreError(f"a file of the cluster: {answer['error']}", where=answer["path"], fix=fix)
+                raise StoreError(f"{answer['path']} cannot be read or written ({answer['error']})", fix=fix)
         return answers
 
     def facts(self, wanted: Mapping[str, Iterable[Want]] | Iterable[str]) -> dict[str, Facts]:

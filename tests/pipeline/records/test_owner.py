@@ -1,4 +1,4 @@
-"""One run writes an output; the record of a dead one is taken over by exactly one other."""
+"""One run writes an output; the record of a dead one is taken over by exactly one other; all outputs, or none."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.names import owner_path
 from skills_pipe.errors import StoreError
-from skills_pipe.pipeline.records.owner import OutputOwner
+from skills_pipe.pipeline.records.owner import Claim, OutputOwner, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.site.site import HERE
 
 IDENTITY = Identity.of(options={"lr": 1}, inputs={}, upstream={})
 
@@ -20,39 +21,103 @@ def owner(run: str) -> OutputOwner:
     return OutputOwner(run=run, stage="sft", claimed_by=ProcessId.current(), identity=IDENTITY)
 
 
-def test_an_unclaimed_output_has_no_owner(tmp_path):
-    assert OutputOwner.read(tmp_path / "out") is None
+def claim(run: str, *outputs: Path, anew: tuple[Path, ...] = (), is_live=lambda _: True) -> Claim:
+    owners = {str(output): owner(run) for output in outputs}
+    return claim_outputs(HERE, owners, set_aside=[str(path) for path in anew], is_live=is_live)
+
+
+def owner_of(output: Path) -> OutputOwner | None:
+    path = owner_path(output)
+    return OutputOwner.parse(path.read_text(), str(output)) if path.exists() else None
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_where_nothing_can_be_written_it_is_told_in_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"file/out cannot be written \(.*choose another folder"):
-        owner("run-1").claim(tmp_path / "file" / "out", is_live=lambda _: True)
+    with pytest.raises(StoreError, match=r"/file.* cannot be read or written \(.*: choose another folder"):
+        claim("run-1", tmp_path / "file" / "out")
 
 
 def test_a_claim_is_on_record_beside_the_output(tmp_path):
-    owner("run-1").claim(tmp_path / "sub" / "out", is_live=lambda _: True)
-    assert OutputOwner.read(tmp_path / "sub" / "out") == owner("run-1")
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == [".owner-out.json"]
+    claim("run-1", tmp_path / "sub" / "out")
+    assert owner_of(tmp_path / "sub" / "out") == owner("run-1")
+    assert names(tmp_path / "sub") == [".owner-out.json"]
 
 
 def test_a_live_owner_is_not_replaced(tmp_path):
-    owner("/jobs/experiments/exp/run-1").claim(tmp_path / "out", is_live=lambda _: True)
+    claim("/jobs/experiments/exp/run-1", tmp_path / "out")
     with pytest.raises(StoreError, match=r"is being written by stage 'sft' .*ns cancel exp/run-1"):
-        owner("run-2").claim(tmp_path / "out", is_live=lambda _: True)
-    assert OutputOwner.read(tmp_path / "out").run == "/jobs/experiments/exp/run-1"
+        claim("run-2", tmp_path / "out")
+    assert owner_of(tmp_path / "out").run == "/jobs/experiments/exp/run-1"
 
 
 def test_a_dead_owner_is_replaced(tmp_path):
-    owner("run-1").claim(tmp_path / "out", is_live=lambda _: True)
-    owner("run-2").claim(tmp_path / "out", is_live=lambda found: found.run != "run-1")
-    assert OutputOwner.read(tmp_path / "out").run == "run-2"
+    claim("run-1", tmp_path / "out")
+    claim("run-2", tmp_path / "out", is_live=lambda found: found.run != "run-1")
+    assert owner_of(tmp_path / "out").run == "run-2"
+
+
+def test_of_several_outputs_all_are_claimed_or_none(tmp_path):
+    """The second is taken: the first is as it was before, be that free or of a dead run."""
+    claim("dead", tmp_path / "a")
+    claim("live", tmp_path / "c")
+    with pytest.raises(StoreError, match=r"/c is being written"):
+        claim("run-2", tmp_path / "a", tmp_path / "b", tmp_path / "c", is_live=_dead)
+    assert owner_of(tmp_path / "a").run == "dead"
+    assert owner_of(tmp_path / "b") is None
+    assert names(tmp_path) == [".owner-a.json", ".owner-c.json"]
+
+
+def test_of_several_outputs_none_is_claimed_where_one_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError):
+        claim("run-2", tmp_path / "a", tmp_path / "file" / "b")
+    assert names(tmp_path) == ["file"]
+
+
+def test_what_is_made_anew_is_set_aside_with_its_manifest(tmp_path):
+    for name in ("out", "out.manifest.json", "old_out.1"):
+        (tmp_path / name).write_text(name)
+    claim("run-1", tmp_path / "out", anew=(tmp_path / "out",))
+    assert names(tmp_path) == [".owner-out.json", "old_out.1", "old_out.2", "old_out.2.manifest.json"]
+    assert (tmp_path / "old_out.2").read_text() == "out"
+
+
+def test_a_refused_claim_sets_nothing_aside(tmp_path):
+    (tmp_path / "out").write_text("x")
+    claim("live", tmp_path / "out")
+    with pytest.raises(StoreError):
+        claim("run-2", tmp_path / "out", anew=(tmp_path / "out",))
+    assert names(tmp_path) == [".owner-out.json", "out"]
+
+
+def test_a_claim_that_is_undone_leaves_everything_as_it_was(tmp_path):
+    for name in ("a", "a.manifest.json"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "b").mkdir()
+    claim("dead", tmp_path / "a")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    made = claim("run-2", tmp_path / "a", tmp_path / "b", anew=(tmp_path / "a", tmp_path / "b"), is_live=_dead)
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+    made.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert (tmp_path / "b").is_dir()
+
+
+def test_undoing_leaves_alone_what_somebody_else_has_claimed_since(tmp_path):
+    made = claim("run-1", tmp_path / "out")
+    claim("run-2", tmp_path / "out", is_live=lambda _: False)
+    made.undo()
+    assert owner_of(tmp_path / "out").run == "run-2"
 
 
 def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path):
     owner_path(tmp_path / "out").write_text("{")
     with pytest.raises(StoreError, match="remove this file"):
-        OutputOwner.read(tmp_path / "out")
+        claim("run-1", tmp_path / "out")
 
 
 def _dead(found: OutputOwner) -> bool:
@@ -61,7 +126,7 @@ def _dead(found: OutputOwner) -> bool:
 
 def _try(folder: str, name: str) -> bool:
     try:
-        owner(name).claim(Path(folder) / "out", is_live=_dead)
+        claim(name, Path(folder) / "out", is_live=_dead)
     except StoreError:
         return False
     return True
@@ -72,7 +137,7 @@ def test_of_many_that_want_a_dead_owners_output_one_gets_it(tmp_path):
         for turn in range(15):
             folder = tmp_path / str(turn)
             folder.mkdir()
-            owner("dead").claim(folder / "out", is_live=lambda _: True)
+            claim("dead", folder / "out")
             won = pool.starmap(_try, [(str(folder), f"run-{index}") for index in range(4)])
             assert sum(won) == 1
-            assert OutputOwner.read(folder / "out").run == f"run-{won.index(True)}"
+            assert owner_of(folder / "out").run == f"run-{won.index(True)}"

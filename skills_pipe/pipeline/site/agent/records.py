@@ -4,7 +4,7 @@ import base64
 import os
 from typing import Any
 
-from skills_pipe.pipeline.site.agent.files import listed, read_text, write_file
+from skills_pipe.pipeline.site.agent.files import listed, read_text, remove, write_file
 
 RUN_FOLDERS = ("chain", "events", "exits", "identities", "progress", "save-now", "scripts", "verdicts")
 PRIVATE = "secrets.env"
@@ -22,12 +22,14 @@ def make_run(folder: str) -> "dict[str, Any]":
     return {}
 
 
-def write(files: "list[Any]") -> "dict[str, Any]":
-    """Replace files, each ``{"path", "text", "mode"}``; ``states`` is size and time of each."""
+def write(files: "list[Any]", removed: "list[str]") -> "dict[str, Any]":
+    """Replace files, each ``{"path", "text", "mode"}``, and remove others; ``states`` is size and time of each."""
     states = {}
     for file in files:
         write_file(file["path"], file["text"], file["mode"])
         states[file["path"]] = _state(file["path"])
+    for path in removed:
+        remove(path)
     return {"states": states}
 
 
