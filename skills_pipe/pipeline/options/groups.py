@@ -118,18 +118,28 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeOptions:
+    """Code of the jobs, on Slurm: the working tree one is in, uncommitted changes included."""
+
+    reuse_code: bool = switch(
+        True,
+        on=("--reuse_code",),
+        off=("--no-reuse_code",),
+        help="all commands of one Python process run the code that the first of them has packed",
+    )
+    reuse_code_exp: str | None = option(None, metavar="EXPNAME", help="run the code of the newest run of an experiment")
+    rerun_on_code_change: bool = switch(help="take outputs that other code has made for unfinished")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompatibilityOptions:
     """Accepted for command lines of NeMo-Skills, without effect."""
 
     check_mounted_paths: bool = switch(help="paths are always checked")
-    reuse_code: bool = switch(
-        True, on=("--reuse_code",), off=("--no-reuse_code",), help="jobs use the installed code, nothing is packed"
-    )
-    reuse_code_exp: str | None = option(None, metavar="EXPNAME", help="jobs use the installed code")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions(ClusterOptions, SlurmOptions, RunOptions, CompatibilityOptions):
+class JobOptions(ClusterOptions, SlurmOptions, RunOptions, CodeOptions, CompatibilityOptions):
     """All that commands which submit jobs have in common."""
 
 

@@ -48,10 +48,9 @@ def contain(runtime: ContainerRuntime, spec: ContainerSpec) -> Contained:
     Raises:
         PlanError: a path cannot be written in the words of the runtime.
     """
-    for mount in spec.mounts:
-        for path in (mount.source, mount.target):
-            if any(sign in path for sign in ",:\n"):
-                raise PlanError(f"{path!r} cannot be mounted: it has a comma, a colon or a line break", fix="rename it")
+    for path in (path for mount in spec.mounts for path in (mount.source, mount.target)):
+        if not is_mountable(path):
+            raise PlanError(f"{path!r} cannot be mounted: it has a comma, a colon or a line break", fix="rename it")
     return _RUNTIMES[runtime](spec)
 
 
@@ -63,6 +62,16 @@ def shares_root(runtime: ContainerRuntime) -> bool:
 def has_read_only_mounts(runtime: ContainerRuntime) -> bool:
     """Whether the runtime can keep a mount from being written."""
     return runtime is not ContainerRuntime.CHARLIECLOUD
+
+
+def keeps_image_as_it_is(runtime: ContainerRuntime) -> bool:
+    """Whether a command can change nothing of its image, not even for itself."""
+    return runtime is ContainerRuntime.CHARLIECLOUD
+
+
+def is_mountable(path: str) -> bool:
+    """Whether a path can be told from the signs that stand around it in the words of runtimes."""
+    return not any(sign in path for sign in ",:\n")
 
 
 def _pyxis(spec: ContainerSpec) -> Contained:
