@@ -16,6 +16,7 @@ from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.limits import check_accounting, check_partitions, check_trials
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
 from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Questions, ask
+from skills_pipe.pipeline.checks.runtimes import check_runtime
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
 from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
@@ -114,7 +115,10 @@ def examine(
     seen = None if errors_in(on_paths) else look_ahead()
     request = replace(request, missing=_missing(seen), answers=_ask(plan, cluster, _headers(seen)))
     subjects = [
-        Checked(subject="configuration", findings=(*check_cluster(plan, cluster), *check_images(plan, cluster))),
+        Checked(
+            subject="configuration",
+            findings=(*check_cluster(plan, cluster), *check_images(plan, cluster), *check_runtime(plan, cluster)),
+        ),
         Checked(subject="options", findings=tuple(_check_options(request.options, plan, cluster))),
         Checked(subject="paths", findings=(*on_paths, *check_hub_names(plan, cluster))),
         *(_run_check(subject, check, request) for subject, check in checks.items()),

@@ -169,8 +169,8 @@ def test_findings_of_all_kinds_are_told_at_once_and_nothing_is_submitted(folder,
 
 
 def test_options_without_effect_are_told(capsys):
-    assert main([*SFT, "--reuse_code_exp=x", "--dry_run"]) == 0
-    assert "reuse_code_exp has no effect" in capsys.readouterr().out
+    assert main([*SFT, "--check_mounted_paths", "--dry_run"]) == 0
+    assert "check_mounted_paths has no effect" in capsys.readouterr().out
 
 
 # --- what is imported
