@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from skills_pipe.pipeline.plan import Plan
@@ -35,5 +35,9 @@ class Executor(Protocol):
     def statuses(self, run: Run) -> dict[str, JobStatus]:
         """Status of every submitted job, in the order of the plan."""
 
-    def cancel(self, run: Run) -> list[str]:
-        """Stop what still runs or waits, and return the names of those jobs."""
+    def cancel(self, run: Run, stages: Sequence[str] = ()) -> list[str]:
+        """Stop what still runs or waits, and return the names of those jobs.
+
+        Args:
+            stages: only the jobs of these, and what waits for them; none means the whole run.
+        """

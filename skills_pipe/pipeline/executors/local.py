@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from skills_pipe.artifacts import manifest
+from skills_pipe.artifacts.atomic import write_text
 from skills_pipe.artifacts.verdict import Outcome
 from skills_pipe.errors import CheckpointError, JobFailed, PlanError, StoreError
 from skills_pipe.pipeline.executors.base import Watcher
@@ -21,6 +22,13 @@ from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.schedule import READY, Never, outlook
 from skills_pipe.pipeline.executors.stopping import StopSignals
 from skills_pipe.pipeline.plan import MAIN, Job, Plan
+from skills_pipe.pipeline.records.cancelling import (
+    CANCELLED,
+    cancel_requested,
+    jobs_with,
+    record_cancel,
+    stopped_note,
+)
 from skills_pipe.pipeline.records.failures import failure_report
 from skills_pipe.pipeline.records.members import failed_member
 from skills_pipe.pipeline.records.process import ProcessId, job_mark, kill, marked
@@ -70,21 +78,26 @@ class LocalExecutor:
         """Status of every job."""
         return local_statuses(run)
 
-    def cancel(self, run: Run) -> list[str]:
-        """Ask the process that runs the jobs to stop them, or stop them here when it is gone."""
+    def cancel(self, run: Run, stages: Sequence[str] = ()) -> list[str]:
+        """Ask the process that runs the jobs to stop them; stop them here when it is gone, or goes on with others."""
         record = run.submission
-        active = {name: status for name, status in local_statuses(run).items() if not status.state.ended}
+        meant = jobs_with(run.plan, stages or [stage.name for stage in run.plan.stages])
+        active = {s.job: s for s in local_statuses(run).values() if s.job in meant and not s.state.ended}
         if record is None or not active:
             return []
         if not record.owner.is_here:
             raise StoreError(f"run {run} belongs to machine {record.owner.host}", fix="cancel it there")
-        if record.owner.is_alive:
+        record_cancel(run, active)
+        if record.owner.is_alive and not stages:
             kill([record.owner], signal.SIGTERM)
             return list(active)
-        _stop_processes(run, [status.job for status in active.values()], self.grace_seconds)
-        log = run.event_log()
-        for status in active.values():
-            record_end(log, replace(status, state=JobState.CANCELLED, reason="stopped by `ns cancel`"))
+        for stage in {status.stage for status in active.values()}:
+            write_text(stopped_note(run, stage), f"{CANCELLED}\n")
+        _stop_processes(run, list(active), self.grace_seconds)
+        if not record.owner.is_alive:
+            log = run.event_log()
+            for status in active.values():
+                record_end(log, replace(status, state=JobState.CANCELLED, reason=CANCELLED))
         return list(active)
 
     def _check_fit(self, job: Job) -> None:
@@ -143,7 +156,7 @@ class _LocalRun:
             self._show()
         problems = failure_report(self._run, self._plan, self._board)
         if stop.requested:
-            failed = JobFailed(f"stopped by {stop.name}: run the same command again to go on")
+            failed = JobFailed(f"{self._why(stop)}: run the same command again to go on")
             failed.exit_code = 128 + stop.number
             raise failed
         if problems:
@@ -155,10 +168,15 @@ class _LocalRun:
         while changed:
             changed = False
             for job in self._pending():
-                answer = self._chains.stopped(job) or outlook(job, self._states())
+                answer = self._cancelled(job) or self._chains.stopped(job) or outlook(job, self._states())
                 if isinstance(answer, Never):
                     self._end(replace(self._board[job.name], state=answer.state, reason=answer.reason))
                     changed = True
+
+    def _cancelled(self, job: Job) -> Never | None:
+        if stopped_note(self._run, job.stage).exists():
+            return Never(state=JobState.CANCELLED, reason=CANCELLED)
+        return None
 
     def _start_ready(self) -> None:
         for job in self._pending():
@@ -251,7 +269,7 @@ class _LocalRun:
 
     def _stop(self, stop: StopSignals) -> None:
         """TERM to everything, the grace period (cut short by a second signal), then KILL."""
-        reason = f"stopped by {stop.name}"
+        reason = self._why(stop)
         for job in self._pending():
             self._end(replace(self._board[job.name], state=JobState.CANCELLED, reason=reason))
         for running in self._running.values():
@@ -270,6 +288,10 @@ class _LocalRun:
             code = self._running.pop(name).process.wait()
             self._end(self._judged(self._plan.job(name), code, stopped=f"{reason}, killed"))
 
+    def _why(self, stop: StopSignals) -> str:
+        asked = any(cancel_requested(self._run, name) for name in self._board)
+        return CANCELLED if asked else f"stopped by {stop.name}"
+
     def _kill_all(self) -> None:
         """Leave no process behind, however the loop ended."""
         for running in self._running.values():
@@ -280,7 +302,8 @@ class _LocalRun:
                 kill(marked(job_mark(self._run.folder, name)), signal.SIGKILL)
 
     def _end(self, status: JobStatus) -> None:
-        self._board[status.job] = replace(status, ended_at=time.time())
+        cancelling = not status.state.good and cancel_requested(self._run, status.job)
+        self._board[status.job] = replace(status, ended_at=time.time(), cancelling=cancelling).told_apart()
         record_end(self._log, self._board[status.job])
         self._chains.ended(self._plan.job(status.job), self._board[status.job])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.executors.base import Executor
 from skills_pipe.pipeline.records.states import JobStatus
@@ -40,10 +42,10 @@ def statuses_of(run: Run) -> dict[str, JobStatus]:
     return statuses
 
 
-def cancel_run(run: Run) -> list[str]:
-    """Stop what still runs or waits of a run; the names of those jobs."""
+def cancel_run(run: Run, stages: Sequence[str] = ()) -> list[str]:
+    """Stop what still runs or waits of a run, or of some of its stages; the names of those jobs."""
     run.refresh()
-    stopped = executor_of(run).cancel(run)
+    stopped = executor_of(run).cancel(run, stages)
     run.flush()
     return stopped
 

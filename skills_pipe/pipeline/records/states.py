@@ -12,6 +12,9 @@ from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId, job_mark, marked
 from skills_pipe.pipeline.records.store import Run
 
+CANCEL_EVENT = "cancel"
+"""What `ns cancel` notes of a job before it stops it."""
+
 
 class JobState(str, Enum):
     """Where a job is."""
@@ -57,6 +60,7 @@ class JobStatus:
         deadline: Unix time at which a running job will be killed; of a waiting one, when it may start; None unknown.
         restarts: how often it was requeued.
         earlier_seconds: that it ran before it was requeued, all starts together.
+        cancelling: `ns cancel` has stopped it, or is about to.
     """
 
     job: str
@@ -74,6 +78,7 @@ class JobStatus:
     deadline: float | None = None
     restarts: int = 0
     earlier_seconds: float = 0.0
+    cancelling: bool = False
 
     def elapsed(self, now: float) -> float | None:
         """Seconds that it has run, None when it has not started."""
@@ -84,6 +89,13 @@ class JobStatus:
     def gpu_hours(self, now: float) -> float:
         """What it has used so far, over all of its starts."""
         return self.gpus * (self.earlier_seconds + (self.elapsed(now) or 0.0)) / 3600
+
+    def told_apart(self) -> JobStatus:
+        """How it ended, with a job that was stopped on purpose told from one that failed or gave up by itself."""
+        if not self.cancelling or self.state not in (JobState.CANCELLED, JobState.FAILED, JobState.CONTINUED):
+            return self
+        saved = f"; {self.reason}" if self.state is JobState.CONTINUED and self.reason else ""
+        return replace(self, state=JobState.CANCELLED, reason=f"cancelled by `ns cancel`{saved}")
 
 
 def record_start(log: EventLog, status: JobStatus) -> None:
@@ -146,6 +158,8 @@ def stage_state(plan: Plan, stage: str, statuses: Mapping[str, JobStatus]) -> Jo
 
 def _apply(status: JobStatus, event: Event) -> JobStatus:
     details: Mapping[str, Any] = event.details
+    if event.kind == CANCEL_EVENT:
+        return replace(status, cancelling=True)
     if event.kind == "started":
         process = ProcessId.from_json(details["process"]) if details.get("process") else None
         return replace(
@@ -164,7 +178,7 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
             ended_at=details.get("at") or event.time,
             exit_code=details.get("exit_code"),
             reason=details.get("reason") or "",
-        )
+        ).told_apart()
     return status
 
 

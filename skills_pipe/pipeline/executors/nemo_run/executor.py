@@ -7,11 +7,12 @@ processes of its own, and waits until the last one has ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.nemo_run.target import Settings
 from skills_pipe.pipeline.executors.nemo_run.tasks import Task, tasks
+from skills_pipe.pipeline.executors.slurm.commands import Slurm
 from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
+from skills_pipe.pipeline.executors.slurm.submission import hand_over, settle
 from skills_pipe.pipeline.plan import Job, Plan, Stage
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobStatus
@@ -32,7 +35,7 @@ from skills_pipe.pipeline.records.store import Run, SubmissionRecord
 from skills_pipe.pipeline.scripts.place import locator
 from skills_pipe.pipeline.scripts.render import export_lines, join, quote
 from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, code_dir, log_paths
-from skills_pipe.pipeline.transport import Here
+from skills_pipe.pipeline.scripts.submission import adoption_script
 
 HOME = "nemo-run"
 """Folder in that of the run for all that nemo-run writes. Not with ``_``: nemo-run would take the path for its own."""
@@ -54,12 +57,14 @@ class NemoRunExecutor:
     Attributes:
         cluster: needed for submitting only.
         secrets: variables for the jobs that must not stand in their scripts.
+        after: ids of Slurm jobs of earlier runs that must end well first.
         code: folder of the cluster with the code of the jobs; None for that of the installed package.
         watcher: shown the states while jobs run that this machine waits for.
     """
 
     cluster: ClusterConfig | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    after: tuple[str, ...] = ()
     code: str | None = None
     watcher: Watcher | None = None
 
@@ -72,7 +77,7 @@ class NemoRunExecutor:
         if self.secrets:
             write_text(run.folder / SECRETS, "\n".join(export_lines(self.secrets.items())) + "\n", mode=0o600)
         write_json(run.folder / HOME / _EXECUTOR, {"executor": settings.name})
-        wanted = tasks(plan, self.cluster, run, self.code or str(code_dir()))
+        wanted = tasks(plan, self.cluster, run, self.code or str(code_dir()), self.after)
         if settings.target.queued:
             self._queue(run, plan, actions, wanted)
         else:
@@ -82,44 +87,42 @@ class NemoRunExecutor:
         """Status of every job."""
         return _asked(run).statuses(run)
 
-    def cancel(self, run: Run) -> list[str]:
+    def cancel(self, run: Run, stages: Sequence[str] = ()) -> list[str]:
         """Stop what still runs or waits."""
-        return _asked(run).cancel(run)
+        return _asked(run).cancel(run, stages)
 
     def _queue(self, run: Run, plan: Plan, actions: Mapping[str, str], wanted: tuple[Task, ...]) -> None:
+        """Let nemo-run queue all jobs, held; then record and release them as our own executor does."""
         cluster, settings = self._settings()
-        settings_of = {job.name: Setting(job=job, plan=plan, cluster=cluster, run=run) for job in plan.jobs}
-        logs = {name: log_paths(setting) for name, setting in settings_of.items()}
-        for paths in logs.values():
-            for path in paths:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-        answer = _call_bridge("submit", settings.python, run, wanted) if wanted else {"ids": {}}
-        ids: dict[str, str] = answer["ids"]
+        slurm = Slurm(run.transport)
+        slurm.require()
+        logs = {job.name: log_paths(Setting(job=job, plan=plan, cluster=cluster, run=run)) for job in plan.jobs}
+        for folder in {Path(path).parent for paths in logs.values() for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        draft = SubmissionRecord(
+            executor="nemo_run",
+            cluster=cluster.name,
+            owner=ProcessId.current(),
+            submitted_at=time.time(),
+            actions=dict(actions),
+            logs={name: step for name, (_, step) in logs.items()},
+        )
+        if not wanted:
+            run.write_submission(draft)
+            return
+        run.write_draft(draft)
         try:
-            if "error" in answer:
-                raise PlanError(f"nemo-run refused: {answer['error']}", where=f"nemo_run of cluster {cluster.name!r}")
-            record = SubmissionRecord(
-                executor="nemo_run",
-                cluster=cluster.name,
-                owner=ProcessId.current(),
-                submitted_at=time.time(),
-                actions=dict(actions),
-                job_ids=dict(ids),
-                logs={name: logs[name][1].replace("%j", job_id) for name, job_id in ids.items()},
-            )
-            run.write_submission(record)
-            if ids:
-                _slurm("scontrol", "release", ",".join(ids.values()))
+            answer = _call_bridge("submit", settings.python, run, wanted)
+            _raise_refusal(answer, cluster)
         except BaseException:
-            if ids:
-                _slurm("scancel", *ids.values())
+            with contextlib.suppress(StoreError):
+                settle(run, slurm)
             raise
+        hand_over(run, draft, adoption_script(plan, run, answer["ids"], self.after), slurm)
 
     def _attend(self, run: Run, plan: Plan, actions: Mapping[str, str], wanted: tuple[Task, ...]) -> None:
         cluster, settings = self._settings()
-        answer = _call_bridge("check", settings.python, run, wanted)
-        if "error" in answer:
-            raise PlanError(f"nemo-run refused: {answer['error']}", where=f"nemo_run of cluster {cluster.name!r}")
+        _raise_refusal(_call_bridge("check", settings.python, run, wanted), cluster)
         for number, task in enumerate(wanted, start=1):
             _write_starter(task, settings, run, f"{run.expname}_{number}")
         machine = Machine(cores=1 if settings.target.here else _SIDE_BY_SIDE)
@@ -148,10 +151,9 @@ class _Attended(Run):
         super().write_submission(replace(record, executor="nemo_run", cluster=self._cluster))
 
 
-def _slurm(*argv: str) -> None:
-    answer = Here().run(argv)
-    if not answer.ok:
-        raise PlanError(f"{argv[0]} refused: {' '.join(answer.err.split()) or f'exit code {answer.code}'}")
+def _raise_refusal(answer: Mapping[str, Any], cluster: ClusterConfig) -> None:
+    if "error" in answer:
+        raise PlanError(f"nemo-run refused: {answer['error']}", where=f"nemo_run of cluster {cluster.name!r}")
 
 
 def _as_here(plan: Plan, cluster: ClusterConfig) -> Plan:
@@ -170,7 +172,7 @@ def _as_here(plan: Plan, cluster: ClusterConfig) -> Plan:
 def _asked(run: Run) -> LocalExecutor | SlurmExecutor:
     """Who knows the jobs of a submitted run."""
     executor = json.loads((run.folder / HOME / _EXECUTOR).read_text())["executor"]
-    return SlurmExecutor() if executor == "slurm" else LocalExecutor(machine=Machine(cores=1))
+    return SlurmExecutor(transport=run.transport) if executor == "slurm" else LocalExecutor(machine=Machine(cores=1))
 
 
 def _starter(run: Run, job: str) -> Path:

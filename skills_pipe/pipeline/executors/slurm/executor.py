@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skills_pipe.artifacts.atomic import write_text
@@ -13,6 +13,7 @@ from skills_pipe.pipeline.executors.slurm.commands import Slurm
 from skills_pipe.pipeline.executors.slurm.states import statuses
 from skills_pipe.pipeline.executors.slurm.submission import hand_over
 from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.records.cancelling import CANCELLED, jobs_with, record_cancel, stopped_note
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run, SubmissionRecord
@@ -44,9 +45,9 @@ class SlurmExecutor:
         if cluster is None:
             raise StoreError("a recorded run cannot be submitted again")
         self.slurm.require()
-        if self.secrets:
-            lines = export_lines(self.secrets.items())
-            write_text(run.folder / SECRETS, "\n".join(lines) + "\n", mode=0o600)
+        # Empty too: containers see something else in its place, for which it must be there.
+        secrets = "".join(f"{line}\n" for line in export_lines(self.secrets.items()))
+        write_text(run.folder / SECRETS, secrets, mode=0o600)
         draft = SubmissionRecord(
             executor="slurm",
             cluster=cluster.name,
@@ -66,11 +67,15 @@ class SlurmExecutor:
         """States as Slurm tells them now; ends are recorded, for Slurm forgets."""
         return statuses(run, self.slurm)
 
-    def cancel(self, run: Run) -> list[str]:
+    def cancel(self, run: Run, stages: Sequence[str] = ()) -> list[str]:
         """Cancel everything that is not over in one call: a single segment would let the next one start."""
-        active = [status for status in self.statuses(run).values() if not status.state.ended]
+        meant = jobs_with(run.plan, stages or [stage.name for stage in run.plan.stages])
+        active = [status for status in self.statuses(run).values() if status.job in meant and not status.state.ended]
         if active:
-            write_text(run.folder / ALL_STOPPED, "stopped by `ns cancel`\n")
+            record_cancel(run, [status.job for status in active])
+            one_by_one = [stopped_note(run, stage) for stage in sorted({status.stage for status in active})]
+            for note in one_by_one if stages else [run.folder / ALL_STOPPED]:
+                write_text(note, f"{CANCELLED}\n")
             self.slurm.cancel([status.job_id for status in active if status.job_id])
         return [status.job for status in active]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from skills_pipe.artifacts.verdict import Outcome
 from skills_pipe.pipeline.executors.slurm.commands import Row, Slurm
 from skills_pipe.pipeline.records.states import JobState, JobStatus, record_end, record_start, recorded_statuses
 from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.times import Starts, starts_of
 
 _STATES = {
     "PENDING": JobState.PENDING,
@@ -30,6 +32,8 @@ _STATES = {
 }
 """Slurm's word -> ours; every other word is a failure."""
 
+_NEVER = "DependencyNeverSatisfied"
+
 
 def state_of(row: Row) -> JobState:
     """Our word for the state of a job."""
@@ -43,12 +47,21 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
     if not open_jobs:
         return known
     told = slurm.told(list(open_jobs))
+    _cancel_what_never_starts(told, slurm)
+    events = run.events()
     log = run.event_log()
     for job_id, status in open_jobs.items():
         resources = run.plan.job(status.job).resources
-        counted = replace(status, gpus=resources.num_nodes * resources.num_gpus)
-        new = _by_verdict(run, _told(counted, told[job_id]) if job_id in told else _left_behind(run, counted))
-        known[status.job] = new
+        starts = starts_of(status.job, events)
+        counted = replace(
+            status,
+            gpus=resources.num_nodes * resources.num_gpus,
+            restarts=max(0, starts.count - 1),
+            earlier_seconds=starts.seconds_before,
+        )
+        row = told.get(job_id)
+        new = _by_verdict(run, _told(counted, row, starts) if row else _left_behind(run, counted, starts))
+        known[status.job] = new = new.told_apart()
         if new.started_at is not None and new.started_at != status.started_at:
             record_start(log, new)
         if new.state.ended and new.state is not JobState.LOST:
@@ -56,8 +69,17 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
     return known
 
 
-def _told(status: JobStatus, row: Row) -> JobStatus:
+def _cancel_what_never_starts(told: Mapping[str, Row], slurm: Slurm) -> None:
+    """Where Slurm is not allowed to do so itself (``kill_on_invalid_dep: false``)."""
+    never = [job_id for job_id, row in told.items() if row.state == "PENDING" and row.reason == _NEVER]
+    if never:
+        slurm.cancel(never)
+
+
+def _told(status: JobStatus, row: Row, starts: Starts) -> JobStatus:
     state = state_of(row)
+    if state is JobState.PENDING and row.reason == _NEVER:
+        return replace(status, state=JobState.CANCELLED, reason="a job before it did not end as it should")
     reason = row.reason
     if state is JobState.FAILED and row.state != "FAILED":
         reason = row.state.lower().replace("_", " ")
@@ -68,12 +90,25 @@ def _told(status: JobStatus, row: Row) -> JobStatus:
         ended_at=_seconds(row.end) if state.ended else None,
         exit_code=row.exit_code if state.ended else None,
         reason=reason,
+        nodes=row.nodes,
+        deadline=_seconds(row.end) if state is JobState.RUNNING else None,
+        # Waiting again, it has no last start.
+        earlier_seconds=_all_seconds(starts) if state is JobState.PENDING else status.earlier_seconds,
+        restarts=max(row.restarts, starts.count if state is JobState.PENDING else status.restarts),
     )
 
 
-def _left_behind(run: Run, status: JobStatus) -> JobStatus:
-    """What is known of a job that Slurm has forgotten: the exit code that its script has left."""
+def _all_seconds(starts: Starts) -> float:
+    last = starts.last_to - starts.last_from if starts.last_from and starts.last_to else 0.0
+    return starts.seconds_before + last
+
+
+def _left_behind(run: Run, status: JobStatus, starts: Starts) -> JobStatus:
+    """What is known of a job that Slurm has forgotten: what its script has left."""
     code = run.exit_code(status.job)
+    status = replace(status, started_at=starts.last_from, ended_at=run.exit_time(status.job) or starts.last_to)
+    if code is None and starts.count == 0:
+        return replace(status, state=JobState.CANCELLED, reason="it never started, and Slurm does not know it any more")
     if code is None:
         return replace(status, state=JobState.LOST, reason="Slurm does not know it any more")
     return replace(status, state=JobState.SUCCEEDED if code == 0 else JobState.FAILED, exit_code=code)
