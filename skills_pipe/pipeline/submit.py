@@ -119,7 +119,7 @@ def submit(
     display.show_decisions(seen.decisions, explain=flags.explain, console=console)
     with display.LiveBoard(console=console) as board:
         try:
-            _executor(seen, cluster, board).submit(run, seen.to_run, actions)
+            _executor(seen, cluster, run, board).submit(run, seen.to_run, actions)
         finally:
             # Refused: nobody works on the outputs, and what was set aside is not replaced.
             if run.submission is None:
@@ -163,12 +163,13 @@ def _is_live(owner: OutputOwner, store: RunStore) -> bool:
     return any(status.stage == owner.stage and not status.state.ended for status in statuses_of(run).values())
 
 
-def _executor(seen: Preview, cluster: ClusterConfig, watcher: Watcher) -> Executor:
+def _executor(seen: Preview, cluster: ClusterConfig, run: Run, watcher: Watcher) -> Executor:
     secrets = private_environment(cluster)
     if cluster.is_local:
         return LocalExecutor(machine=Machine.here(), secrets=secrets, watcher=watcher)
     if cluster.executor is ExecutorKind.NEMO_RUN:
         from skills_pipe.pipeline.executors.nemo_run.executor import NemoRunExecutor
 
-        return NemoRunExecutor(cluster=cluster, secrets=secrets, watcher=watcher)
-    return SlurmExecutor(cluster=cluster, secrets=secrets, after=seen.upstream.job_ids, transport=seen.run.transport)
+        after = seen.upstream.job_ids
+        return NemoRunExecutor(cluster=cluster, secrets=secrets, after=after, code=seen.code, watcher=watcher)
+    return SlurmExecutor(cluster=cluster, secrets=secrets, after=seen.upstream.job_ids, transport=run.transport)

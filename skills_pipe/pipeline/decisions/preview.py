@@ -52,6 +52,7 @@ class Preview:
         scripts: job -> text of its script, for the jobs of ``to_run``.
         findings: what stops it, or may surprise.
         upstream: the runs before it.
+        code: folder of the cluster with the code of the jobs; None for that of the installed package.
     """
 
     plan: Plan
@@ -62,6 +63,7 @@ class Preview:
     scripts: Mapping[str, str]
     findings: tuple[Finding, ...]
     upstream: Upstream
+    code: str | None = None
 
     def __repr__(self) -> str:
         """Short: in a notebook a dry run is often the last expression."""
@@ -105,6 +107,7 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
             *_refused_by_executor(to_run, cluster, run, upstream),
         ),
         upstream=upstream,
+        code=code,
     )
 
 

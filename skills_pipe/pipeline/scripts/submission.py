@@ -27,7 +27,10 @@ JOURNAL = "submitting.tsv"
 _FIND = r"""
 found() {
   squeue -h -u "$(id -un)" -o '%i %o' 2> /dev/null | while read -r id script; do
-    case "$script" in "$run"/scripts/*.sh) script=${script##*/}; printf '%s\t%s\n' "${script%.sh}" "$id" ;; esac
+    case "$script" in
+      "$run"/scripts/*.sh) script=${script##*/}; printf '%s\t%s\n' "${script%.sh}" "$id" ;;
+      "$run"/nemo-run/*_sbatch.sh) script=${script##*/}; printf '%s\t%s\n' "${script%_sbatch.sh}" "$id" ;;
+    esac
   done
 }
 """
@@ -50,6 +53,10 @@ queue() {
   case "$id" in "" | *[!0-9]*) take_back "sbatch gave no id for $name: $answer" ;; esac
   ids+=("$id")
   printf '%s\t%s\n' "$name" "$id" >> "$journal" || take_back "$journal cannot be written"
+}
+taken() {
+  ids+=("$2")
+  printf '%s\t%s\n' "$1" "$2" >> "$journal" || take_back "$journal cannot be written"
 }
 declare -A edges=()
 read_back() {
@@ -123,23 +130,20 @@ def submission_script(plan: Plan, cluster: ClusterConfig, run: Run, after: tuple
     body = [f"mkdir -p {join(folders)} || take_back 'the folders for logs cannot be made'", ': > "$journal"']
     body += [_queue_line(job, names, cluster, after) for job in plan.jobs]
     body += ["read_back", *_read_back_lines(plan, names, after), "commit"]
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            f"# Queues the jobs of run {run}: all of them, or none.",
-            "set -uo pipefail",
-            f"run={quote(run.at)}",
-            f'journal="$run/{JOURNAL}"',
-            _FIND.strip("\n"),
-            _QUEUE.strip("\n"),
-            # Read whole before it begins: a connection that breaks must not cut it short.
-            "main() {",
-            *(f"  {line}" for line in body),
-            "}",
-            "main",
-            "",
-        ]
-    )
+    return _transaction(run, body)
+
+
+def adoption_script(plan: Plan, run: Run, ids: Mapping[str, str], after: tuple[str, ...] = ()) -> str:
+    """The same for jobs that somebody else has queued, held, for this run.
+
+    Args:
+        ids: job -> id.
+    """
+    names = Variables.of(plan)
+    body = [': > "$journal"']
+    body += [f"taken {quote(job.name)} {ids[job.name]} && {names[job.name]}={ids[job.name]}" for job in plan.jobs]
+    body += ["read_back", *_read_back_lines(plan, names, after), "commit"]
+    return _transaction(run, body)
 
 
 def settle_script(run: Run) -> str:
@@ -185,6 +189,26 @@ def sbatch_words(job: Job, names: Variables, cluster: ClusterConfig, after: tupl
             # Cancels what can never start; safe because every segment repeats the edges of its chain.
             words.append("--kill-on-invalid-dep=yes")
     return " ".join([*words, f'"$run"/scripts/{quote(f"{job.name}.sh")}'])
+
+
+def _transaction(run: Run, body: list[str]) -> str:
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"# Queues the jobs of run {run}: all of them, or none.",
+            "set -uo pipefail",
+            f"run={quote(run.at)}",
+            f'journal="$run/{JOURNAL}"',
+            _FIND.strip("\n"),
+            _QUEUE.strip("\n"),
+            # Read whole before it begins: a connection that breaks must not cut it short.
+            "main() {",
+            *(f"  {line}" for line in body),
+            "}",
+            "main",
+            "",
+        ]
+    )
 
 
 def _queue_line(job: Job, names: Variables, cluster: ClusterConfig, after: tuple[str, ...]) -> str:

@@ -222,9 +222,13 @@ def test_a_folder_that_nemo_run_would_not_quote_or_would_rewrite():
     assert refusals(plan, cluster(images=True), Run(Path("/data/nemo_run/experiments/exp/run-1"))) == []
 
 
-def test_jobs_of_other_runs_cannot_be_waited_for():
-    (finding,) = refusals(plan_of(job("a", shell("true"), HOME)), cluster(), RUN, after=("17",))
-    assert "nemo-run cannot wait for jobs of other runs (17) (--run_after)" in str(finding)
+def test_jobs_of_other_runs_are_waited_for_on_slurm_only():
+    plan = plan_of(job("a", shell("true"), HOME), job("b", shell("true"), HOME, "a"))
+    (finding,) = refusals(plan, cluster("local"), RUN, after=("17",))
+    assert "nemo-run's local executor cannot wait for jobs of Slurm (17) (--run_after)" in str(finding)
+    assert refusals(plan, cluster(), RUN, after=("17", "18")) == []
+    headers = [task.options["additional_parameters"] for task in tasks(plan, cluster(), RUN, CODE, ("17", "18"))]
+    assert [header.get("dependency") for header in headers] == ["afterok:17,afterok:18", None]
 
 
 def test_all_mistakes_in_the_section_are_told_at_once():
@@ -248,11 +252,10 @@ def test_a_refused_plan_leaves_nothing_behind(tmp_path):
 # Without nemo-run
 
 
-@pytest.mark.parametrize("executor", ["slurm", "local"])
-def test_where_nemo_run_is_not_installed_one_line_says_so_and_nothing_is_submitted(tmp_path, executor):
+def test_where_nemo_run_is_not_installed_one_line_says_so_and_nothing_is_submitted(tmp_path):
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    where = replace(cluster(executor, python=str(bare / "bin/python")), job_dir=str(tmp_path / "jobs"))
+    where = replace(cluster("local", python=str(bare / "bin/python")), job_dir=str(tmp_path / "jobs"))
     with pytest.raises(PlanError, match=r"nemo-run refused: .*bare/bin/python cannot import nemo_run"):
         submit(plan_of(job("a", shell(f"touch {tmp_path}/ran"), tmp_path)), where)
     assert RunStore(tmp_path / "jobs").runs("exp")[0].submission is None

@@ -12,6 +12,7 @@ It imports nothing of this package: the environment of nemo-run need not have it
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -27,6 +28,7 @@ from typing import Any, NoReturn, TextIO
 _BRACES = re.compile(r"\{(\w+)\}")
 _SUCCEEDED = "SUCCEEDED"
 _ENDED = (_SUCCEEDED, "FAILED", "CANCELLED")
+_PR_SET_PDEATHSIG = 1
 _UNKNOWN_AT_MOST = 30
 """Times in a row that nemo-run may not know a task before it is given up."""
 
@@ -68,6 +70,7 @@ def _answer(word: str, request: Mapping[str, Any], answer: TextIO) -> int:
 
 def _submit(request: Mapping[str, Any], found: dict[str, Any]) -> None:
     """Start all tasks; ids of those that were accepted stand in ``found`` whatever happens to the others."""
+    _die_with(os.getppid())
     with _experiment(request) as experiment:
         for task in request["tasks"]:
             _add(experiment, task)
@@ -154,6 +157,13 @@ def _filled(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items()}
     return [_filled(item) for item in value] if isinstance(value, list) else value
+
+
+def _die_with(parent: int) -> None:
+    """End when the process ends that waits for the answer: who settles what it left must be the only one at work."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def _module(name: str) -> Any:

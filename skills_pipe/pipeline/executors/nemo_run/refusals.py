@@ -29,12 +29,12 @@ def refusals(plan: Plan, cluster: ClusterConfig, run: Run, *, after: Sequence[st
     except ClusterConfigError as problem:
         return [error(problem.what, where=problem.where, fix=problem.fix)]
     findings = [*_about_cluster(cluster, settings, run), *_about_jobs(plan, cluster, settings)]
-    if after:
+    if after and not settings.target.queued:
         findings.append(
             error(
-                f"nemo-run cannot wait for jobs of other runs ({', '.join(after)})",
+                f"nemo-run's {settings.name} executor cannot wait for jobs of Slurm ({', '.join(after)})",
                 where="--run_after",
-                fix=f"wait until they have ended, or {_OTHER_EXECUTOR}",
+                fix="wait until they have ended",
             )
         )
     return findings

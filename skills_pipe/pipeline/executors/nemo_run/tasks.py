@@ -43,21 +43,23 @@ class Task:
         }
 
 
-def tasks(plan: Plan, cluster: ClusterConfig, run: Run, code: str) -> tuple[Task, ...]:
+def tasks(plan: Plan, cluster: ClusterConfig, run: Run, code: str, after: tuple[str, ...] = ()) -> tuple[Task, ...]:
     """One task for each job, in the order of the plan.
 
     Args:
         code: folder of the cluster with the code of the jobs.
+        after: ids of Slurm jobs that must end well first: those that wait for no job of the plan wait for them.
     """
     settings = Settings.of(cluster)
-    return tuple(_task(Setting(job=job, plan=plan, cluster=cluster, run=run, code=code), settings) for job in plan.jobs)
+    settings_of = (Setting(job=job, plan=plan, cluster=cluster, run=run, code=code) for job in plan.jobs)
+    return tuple(_task(setting, settings, after) for setting in settings_of)
 
 
-def _task(setting: Setting, settings: Settings) -> Task:
+def _task(setting: Setting, settings: Settings, after: tuple[str, ...]) -> Task:
     job, target = setting.job, settings.target
     options = _placement(setting, settings)
     if target.queued:
-        options |= _queue(setting)
+        options |= _queue(setting, after)
     return Task(
         name=job.name,
         executor=target.path,
@@ -81,7 +83,7 @@ def _placement(setting: Setting, settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _queue(setting: Setting) -> dict[str, Any]:
+def _queue(setting: Setting, after: tuple[str, ...]) -> dict[str, Any]:
     """What only Slurm knows: its header, the flags of its step, and lines before the step."""
     cluster, resources = setting.cluster, setting.job.resources
     return {
@@ -97,13 +99,13 @@ def _queue(setting: Setting) -> dict[str, Any]:
         "job_name_prefix": f"{setting.plan.expname}.",
         "dependency_type": "afterok",
         "poll_estimated_start_time": False,
-        "additional_parameters": _header(setting),
+        "additional_parameters": _header(setting, after),
         "srun_args": _step_flags(setting),
         "setup_lines": "\n".join(batch_lines(setting)),
     }
 
 
-def _header(setting: Setting) -> dict[str, Any]:
+def _header(setting: Setting, after: tuple[str, ...]) -> dict[str, Any]:
     """Keys of sbatch that nemo-run has no field for, or fills otherwise; those of the configuration win."""
     job, cluster = setting.job, setting.cluster
     batch_log, _ = log_paths(setting)
@@ -115,8 +117,10 @@ def _header(setting: Setting) -> dict[str, Any]:
         "export": "NIL",
         # All jobs are accepted and recorded before the first one starts.
         "hold": True,
+        # nemo-run names the jobs of the plan on the command line of sbatch, which would win.
+        "dependency": ",".join(f"afterok:{job_id}" for job_id in after) if after and not job.edges else None,
         # What can never start is cancelled, in place of waiting for ever.
-        "kill_on_invalid_dep": "yes",
+        "kill_on_invalid_dep": "yes" if cluster.kill_on_invalid_dep else None,
         **mail,
         **{key.replace("-", "_"): value or True for key, value in cluster.sbatch.items()},
     }
