@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
@@ -114,17 +115,11 @@ class Ssh:
             argv += ["-l", tunnel.user]
         if tunnel.identity:
             argv += ["-i", str(Path(tunnel.identity).expanduser())]
-        if not self._shares_already():
+        if not _shares_already(tunnel.host):
             socket = f"{_socket_folder()}/%C"
             argv += ["-o", "ControlMaster=auto", "-o", f"ControlPath={socket}"]
             argv += ["-o", f"ControlPersist={PERSIST_SECONDS}"]
         return argv
-
-    def _shares_already(self) -> bool:
-        """Whether the user has set up a shared connection for this host: that is used then."""
-        told = subprocess.run(["ssh", "-G", "--", self.tunnel.host], capture_output=True, text=True, check=False)
-        settings = dict(line.split(" ", 1) for line in told.stdout.splitlines() if " " in line)
-        return settings.get("controlpath", "none") != "none"
 
     def _remote(self, argv: Sequence[str]) -> str:
         """The command line for the login shell there, whichever it is: one word in single quotes, no line breaks."""
@@ -153,6 +148,14 @@ class Ssh:
 
     def _error(self, what: str, fix: str) -> ClusterConfigError:
         return ClusterConfigError(f"no way to {self.tunnel.host}: {what}", where=self.where, fix=fix)
+
+
+@cache
+def _shares_already(host: str) -> bool:
+    """Whether the user has set up a shared connection for this host: that is used then."""
+    told = subprocess.run(["ssh", "-G", "--", host], capture_output=True, text=True, check=False)
+    settings = dict(line.split(" ", 1) for line in told.stdout.splitlines() if " " in line)
+    return settings.get("controlpath", "none") != "none"
 
 
 def _last_line(text: str) -> str:

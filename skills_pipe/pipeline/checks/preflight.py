@@ -34,9 +34,6 @@ def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
         environment = cluster.environment()
     except ClusterConfigError as problem:
         findings.append(error(problem.what, where=problem.where, fix=problem.fix))
-    if cluster.ssh_tunnel is not None and not cluster.is_local:
-        fix = "run ns on a login node of the cluster, with job_dir in place of ssh_tunnel"
-        findings.append(error("submitting through ssh_tunnel is not possible yet", where=where, fix=fix))
     if cluster.dependency_type not in (None, "afterok"):
         findings.append(
             warning(f"dependency_type {cluster.dependency_type} has no effect: each edge has its own", where=where)

@@ -184,7 +184,7 @@ def _read_tunnel(reader: Reader) -> SshTunnel | None:
     return SshTunnel(
         host=values.get("host") or "",
         job_dir=values.get("job_dir") or "",
-        user=values.get("user") or os.environ.get("USER"),
+        user=values.get("user"),
         identity=values.get("identity"),
         shell=values.get("shell"),
         pre_command=values.get("pre_command"),

@@ -195,6 +195,13 @@ class Run:
         except (FileNotFoundError, ValueError):
             return None
 
+    def exit_time(self, job: str) -> float | None:
+        """Unix time at which a batch script has ended, None when it has not (or was killed)."""
+        try:
+            return (self.folder / "exits" / job).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def identity_path(self, stage: str) -> Path:
         """File with the identity of a stage."""
         return self.folder / "identities" / f"{stage}.json"
@@ -247,6 +254,11 @@ class RunStore:
     def site(self) -> Site:
         """The files of the cluster."""
         return self._mirror.site if self._mirror else HERE
+
+    @property
+    def place(self) -> str:
+        """Folder of all experiments, as the cluster sees it."""
+        return f"{self._mirror.at}/experiments" if self._mirror else str(self.root)
 
     def look(self, names: Iterable[str], wanted: Mapping[str, Iterable[Want]]) -> dict[str, Facts]:
         """Facts about paths of the cluster, and in the same round trip the runs of the experiments ``names``.
@@ -332,10 +344,10 @@ class RunStore:
                 return run
         names = [folder.name for folder in self.root.iterdir()] if self.root.is_dir() else []
         if expname in names:
-            raise StoreError(f"no run of experiment {expname!r} was ever submitted", where=str(self.root / expname))
+            raise StoreError(f"no run of experiment {expname!r} was ever submitted", where=f"{self.place}/{expname}")
         raise StoreError(
             f"there is no experiment {expname!r}",
-            where=str(self.root),
+            where=self.place,
             fix=did_you_mean(expname, names) or "`ns status` lists all",
         )
 

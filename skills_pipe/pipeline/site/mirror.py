@@ -45,7 +45,7 @@ class Mirror:
     def of(cls, cluster: ClusterConfig) -> Mirror:
         """The mirror of a cluster behind ssh."""
         tunnel = cluster.ssh_tunnel
-        login = f"{tunnel.user or ''}@{tunnel.host}" if tunnel else cluster.name
+        login = (f"{tunnel.user}@{tunnel.host}" if tunnel.user else tunnel.host) if tunnel else cluster.name
         return cls(site_of(cluster), cluster.job_dir, _folder(login, cluster.job_dir))
 
     def sibling(self, job_dir: str) -> Mirror:

@@ -8,7 +8,7 @@ import pytest
 from skills_pipe.pipeline.checks.finding import Finding, errors_in
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind, SshTunnel
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft_checks import check_training
 from skills_pipe.pipeline.commands.sft_options import SftOptions
@@ -69,7 +69,6 @@ def test_a_good_run_has_no_findings():
         ({"env": (*SLURM.env, EnvVar(name="NEEDED", required=True))}, "error: NEEDED must be set"),
         ({"account": None}, "warning: no account is set"),
         ({"dependency_type": "afterany"}, "warning: dependency_type afterany has no effect"),
-        ({"ssh_tunnel": SshTunnel(host="h", job_dir="/j")}, "error: submitting through ssh_tunnel is not possible yet"),
     ],
 )
 def test_what_a_configuration_lacks_is_told(changes, told):
