@@ -11,9 +11,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.availability import ACCOUNTING, CHARLIECLOUD, IMAGE, need, why_no_plugin, why_no_slurm, why_not
+from tests.slurm.availability import (
+    ACCOUNTING,
+    CHARLIECLOUD,
+    IMAGE,
+    give_up,
+    need,
+    why_no_plugin,
+    why_no_slurm,
+    why_not,
+)
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.image import SmallImage, small_image, why_no_image
+from tests.slurm.image import ImageError, SmallImage, small_image, why_no_image
 from tests.slurm.spec import ClusterSpec
 
 STANDARD = ClusterSpec()
@@ -72,7 +81,10 @@ def slurm_forgetful(slurm_clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -
 def container_image() -> SmallImage:
     """The small image; the first build on a machine takes half a minute."""
     need(why_not(*IMAGE) or why_no_image())
-    return small_image()
+    try:
+        return small_image()
+    except ImageError as error:
+        give_up(f"no small image: {error}")
 
 
 @pytest.fixture(scope="session")

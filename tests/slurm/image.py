@@ -24,6 +24,10 @@ SITE_PACKAGES = "/opt/site-packages"
 """Where the image's Python looks for the packages of our environment."""
 
 
+class ImageError(Exception):
+    """The image cannot be built here."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SmallImage:
     """The image, as a folder.
@@ -87,4 +91,4 @@ def _lock(folder: Path) -> Iterator[None]:
 def _run(*argv: str, **variables: str) -> None:
     answer = subprocess.run(argv, env=os.environ | variables, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
-        raise RuntimeError(f"{argv[0]} ended with {answer.returncode}:\n{answer.stderr[-4000:]}")
+        raise ImageError(f"{argv[0]} ended with {answer.returncode}:\n{answer.stderr[-4000:]}")
