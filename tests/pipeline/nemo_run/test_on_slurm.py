@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from skills_pipe.errors import PlanError
-from skills_pipe.pipeline.cluster.config import ClusterConfig, EnvVar, ExecutorKind
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind
+from skills_pipe.pipeline.cluster.file import parse_mount
+from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Launch, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
@@ -159,3 +164,69 @@ def test_a_keyword_that_nemo_run_lacks_is_told_before_anything_is_queued(cluster
     with pytest.raises(PlanError, match="SlurmExecutor of nemo-run has no keyword 'memmory'"):
         submit(plan_of(job("a", shell("true"), tmp_path)), wrong)
     assert queue() == []
+
+
+def test_in_containers_a_job_sees_its_mounts_its_records_and_the_code(cluster, pyxis, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    where = replace(
+        cluster,
+        containers={"nemo-skills": str(pyxis.folder)},
+        container_runtime=ContainerRuntime.PYXIS,
+        mounts=tuple(map(parse_mount, (f"{work}:/work", *pyxis.mounts))),
+    )
+    inside = training_plan(Path("/work"), "finish", jobs=1)
+    look = job("look", shell("cat /etc/os-release; test ! -e /usr/sbin/slurmd; pwd; touch /nowhere"), Path("/work"))
+    submission = submit(replace(inside, mounts=where.mounts), where)
+    assert ended(submission) == {"sft-0": S.SUCCEEDED, "convert": S.SUCCEEDED}, log_of(submission, "sft-0")
+    assert (work / "model.manifest.json").exists() and (work / "checkpoints/manifest.json").exists()
+    seen = submit(replace(plan_of(look), expname="look", mounts=where.mounts), where)
+    assert ended(seen) == {"look": S.FAILED}, "the root is read-only"
+    log = log_of(seen, "look")
+    assert "Debian" in log and "Read-only file system" in log
+
+
+def test_a_run_waits_for_a_job_that_is_named_by_its_number(cluster, tmp_path):
+    argv = ["sbatch", "--parsable", "--hold", "--account=root", f"--output={tmp_path}/before.log"]
+    before = subprocess.run([*argv, f"--wrap=touch {tmp_path}/before"], capture_output=True, text=True, check=True)
+    number = before.stdout.strip()
+    first = job("a", shell(f"test -e {tmp_path}/before"), tmp_path)
+    plan = replace(plan_of(first, job("b", shell("true"), tmp_path, "a")), run_after=(f"jobid:{number}",))
+    submission = submit(plan, cluster)
+    assert submission.states() == {"a": S.PENDING, "b": S.PENDING}
+    subprocess.run(["scontrol", "release", number], check=True)
+    assert ended(submission) == {"a": S.SUCCEEDED, "b": S.SUCCEEDED}
+
+
+_SUBMIT = """
+import sys
+from pathlib import Path
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.submit import submit
+from tests.pipeline.programs import job, plan_of, shell
+folder, python = Path(sys.argv[1]), sys.argv[2]
+cluster = ClusterConfig(
+    name="test",
+    executor=ExecutorKind.NEMO_RUN,
+    job_dir=str(folder / "jobs"),
+    account="root",
+    nemo_run={"executor": "slurm", "python": python},
+)
+jobs = [job(f"job-{number}", shell(f"touch {folder}/ran"), folder) for number in range(20)]
+submit(plan_of(*jobs), cluster)
+"""
+
+
+def test_killed_while_it_queues_nothing_stays_and_nothing_has_run(cluster, tmp_path, nemo_run_python):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SUBMIT, str(tmp_path), nemo_run_python],
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: len(queue()) > 3, "some jobs are queued")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run = RunStore(tmp_path / "jobs").latest("exp")
+    until(lambda: statuses_of(run) is not None and not queue(), "what was queued is taken back")
+    assert run.submission is None and not (tmp_path / "ran").exists()
