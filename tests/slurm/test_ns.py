@@ -1,4 +1,4 @@
-"""``ns`` on the cluster of the fixtures, in containers of the small image: what a test of a whole pipeline builds on."""
+"""``ns`` on the cluster of the fixtures, in containers of the small image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_command_runs_in_a_container_with_our_packages(slurm, pyxis, tmp_path,
         "skip_hf_home_check": True,
     }
     Path("cluster.yaml").write_text(yaml.safe_dump(config))
-    command = ["python", "-c", IMPORT]
+    command = f"python -c '{IMPORT}'"
     run = run_cmd(command=command, expname="here", cluster=f"{tmp_path}/cluster.yaml", log_dir="/workspace/logs").wait()
     assert run.succeeded
     (log,) = (tmp_path / "workspace" / "logs").glob("main_*_srun.log")
