@@ -26,6 +26,8 @@ def prologue(setting: Setting) -> list[str]:
         # Slurm forgets how a job ended; the run does not.
         'rm -f "$run/exits/$job"',
         """trap 'echo "$?" > "$run/exits/$job"' EXIT""",
+        # Where the code is mounted: not every runtime can make a folder in a mount.
+        *(['mkdir -p "$run/code"'] if setting.contained else []),
     ]
 
 
