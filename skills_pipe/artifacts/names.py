@@ -25,6 +25,14 @@ ENV_DEADLINE: Final = "SKILLS_PIPE_DEADLINE"
 """Unix time in seconds at which this job will be killed."""
 ENV_PROGRESS: Final = "SKILLS_PIPE_PROGRESS_FILE"
 """JSON file in which a job reports how far it is; replaced by rename."""
+ENV_SERVER_PORT: Final = "SKILLS_PIPE_SERVER_PORT"
+"""Port of the model server that runs in the same job; ``..._HOST`` and ``..._ADDRESS`` go with it."""
+ENV_SERVER_ADDRESS: Final = "SKILLS_PIPE_SERVER_ADDRESS"
+"""``http://host:port`` of that server."""
+ENV_JOIN_PORT: Final = "SKILLS_PIPE_SERVER_JOIN_PORT"
+"""Where the processes of a server on several nodes find each other."""
+ENV_SANDBOX_PORT: Final = "NEMO_SKILLS_SANDBOX_PORT"
+"""Port of the sandbox that runs in the same job, by NeMo-Skills' name; ``..._HOST`` and ``..._ADDRESS`` go with it."""
 
 _STEP = re.compile(r"step_(\d+)")
 

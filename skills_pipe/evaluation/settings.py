@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skills_pipe.artifacts.names import ENV_SERVER_ADDRESS
 from skills_pipe.errors import OptionError, did_you_mean
 from skills_pipe.evaluation.arguments import parse_known
 from skills_pipe.evaluation.benchmarks.spec import Benchmark, load_benchmark
 from skills_pipe.evaluation.overrides import apply_overrides, parse_overrides
 
-SERVER_TYPES = ("hf", "vllm", "sglang", "trtllm", "openai")
+SERVER_TYPES = ("hf", "vllm", "sglang", "trtllm", "megatron", "generic", "openai")
 """``hf`` generates in this process; the others are servers that speak the OpenAI protocol."""
 
 
@@ -155,7 +157,8 @@ def parse_arguments(argv: Sequence[str]) -> EvalSettings:
     benchmark = load_benchmark(options.benchmark)
     seeds = _seeds(options.num_random_seeds, options.starting_seed)
     keys = _keys(benchmark, parse_overrides(tokens), sampled=seeds is not None)
-    _check_server(options.server_type, options.server_address)
+    address = options.server_address or _address_in_job(options.server_type)
+    _check_server(options.server_type, address)
     return EvalSettings(
         benchmark=benchmark,
         data_dir=options.data_dir,
@@ -163,7 +166,7 @@ def parse_arguments(argv: Sequence[str]) -> EvalSettings:
         model=options.model,
         output_dir=options.output_dir,
         server_type=options.server_type,
-        server_address=options.server_address,
+        server_address=address,
         seeds=seeds,
         keys=keys,
     )
@@ -182,7 +185,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
     parser.add_argument("--output_dir", required=True, type=Path, help="folder for the results of this benchmark")
     parser.add_argument("--server_type", required=True, help=", ".join(SERVER_TYPES))
-    parser.add_argument("--server_address", default=None, help="http://host:port of a running server")
+    parser.add_argument(
+        "--server_address",
+        default=None,
+        help=f"http://host:port of a running server; ${ENV_SERVER_ADDRESS} when absent: that of the same job",
+    )
     parser.add_argument("--split", default=None, help="the benchmark's own default when absent")
     parser.add_argument("--num_random_seeds", type=int, default=0, help="sampled runs; 0: one greedy run")
     parser.add_argument("--starting_seed", type=int, default=0, help="seed of the first sampled run")
@@ -232,6 +239,11 @@ def _check_ranges(keys: Overrides) -> None:
     broken = [rule for rule, holds in rules.items() if not holds]
     if broken:
         raise OptionError("; ".join(broken), where="++ overrides")
+
+
+def _address_in_job(server_type: str) -> str | None:
+    """Where the server of this job answers; services elsewhere are not meant by it."""
+    return None if server_type in ("hf", "openai") else os.environ.get(ENV_SERVER_ADDRESS)
 
 
 def _check_server(server_type: str, address: str | None) -> None:

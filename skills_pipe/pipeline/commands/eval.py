@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from skills_pipe.artifacts.names import EVAL_RESULTS
@@ -11,6 +10,8 @@ from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
 from skills_pipe.pipeline.checks.finding import Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.commands.beside import beside_members, check_programs
+from skills_pipe.pipeline.commands.servers import Hosted, HostOptions, ServerType
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.launch import launch
@@ -22,17 +23,6 @@ from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
 EVALUATE = "skills_pipe.evaluation.evaluate"
 SUMMARIZE = "skills_pipe.evaluation.summarize"
 SUMMARY = "summarize-results"
-
-
-class ServerType(str, Enum):
-    """What generates the answers."""
-
-    HF = "hf"
-    """Transformers, in the job itself."""
-    VLLM = "vllm"
-    SGLANG = "sglang"
-    TRTLLM = "trtllm"
-    OPENAI = "openai"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +47,15 @@ def read_benchmarks(value: Any) -> tuple[Sampling, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(DataOptions, JobOptions):
+class EvalOptions(HostOptions, DataOptions, JobOptions):
     """Evaluation."""
 
     model: str = option(
         metavar="PATH|ID", help="model: a folder, an id on the Hugging Face hub, or its name on the server"
     )
     server_type: ServerType = option(
-        help="what generates the answers: hf, in the job itself, or a server that runs at server_address"
+        help="what generates the answers: hf, in the job itself, or a server: one that runs at server_address, "
+        "else one that each job starts for itself"
     )
     benchmarks: tuple[Sampling, ...] = option(
         parse=read_benchmarks,
@@ -73,7 +64,9 @@ class EvalOptions(DataOptions, JobOptions):
     )
     output_dir: str = option(metavar="PATH", help=f"folder for {EVAL_RESULTS} and the logs")
     expname: str = option("eval", help=EXPNAME_HELP)
-    server_gpus: int | None = option(None, help="GPUs of each job that generates by itself; 0 or nothing for CPU cores")
+    server_gpus: int | None = option(
+        None, help="GPUs on each node of each job's server, or of the job that generates by itself; 0 for CPU cores"
+    )
     server_address: str | None = option(None, metavar="URL", help="server that runs already, http://host:port")
     split: str | None = option(None, metavar="NAME", help=f"split of the data; by default {DEFAULT_SPLIT}")
     starting_seed: int = option(0, help="first seed of sampled runs")
@@ -108,13 +101,7 @@ def plan(options: EvalOptions, extras: tuple[str, ...], cluster: ClusterConfig) 
 def check(request: Request[EvalOptions]) -> list[Finding]:
     """Whether something can generate, and whether there is data."""
     options = request.options
-    findings = []
-    if options.server_type is ServerType.HF and options.server_address:
-        findings.append(error("server type hf takes no address", where="--server_address", fix="drop it"))
-    if options.server_type is not ServerType.HF and not options.server_address:
-        name = options.server_type.value
-        fix = "start one and name it with --server_address, or use --server_type=hf to generate in the job itself"
-        findings.append(error(f"jobs do not start a {name} server by themselves", where="--server_type", fix=fix))
+    findings = [*_check_server(options), *check_programs(request.plan, request.cluster)]
     for sampling in options.benchmarks:
         path = _data_path(options, sampling.benchmark, request.cluster)
         if path in request.missing:
@@ -128,6 +115,28 @@ COMMAND = LauncherCommand(
     run=launch(plan, checks={"benchmarks": check}, shows=lambda job: job.stage == SUMMARY),
     takes_extras=True,
 )
+
+
+def _check_server(options: EvalOptions) -> list[Finding]:
+    kind = options.server_type
+    if kind is ServerType.HF and (options.server_address or options.server_entrypoint):
+        given = "address" if options.server_address else "entrypoint"
+        return [error(f"server type hf takes no {given}", where=f"--server_{given}", fix="drop it")]
+    if kind is ServerType.OPENAI and not options.server_address:
+        return [error("server type openai needs the address of a service", fix="add --server_address=https://...")]
+    return []
+
+
+def _hosted(options: EvalOptions, cluster: ClusterConfig) -> Hosted | None:
+    """The server that each job starts for itself, if it does."""
+    if options.server_address or options.server_type in (ServerType.HF, ServerType.OPENAI):
+        return None
+    return Hosted(
+        model=cluster.absolute_or_id(options.model),
+        server_type=options.server_type,
+        options=options,
+        working_dir=cluster.working_dir,
+    )
 
 
 def _read_benchmark(word: str) -> Sampling:
@@ -144,8 +153,10 @@ def _evaluation(
 ) -> tuple[Stage, Job]:
     name = sampling.benchmark
     output_dir = cluster.absolute(options.output_dir)
-    in_process = options.server_type is ServerType.HF
-    model = cluster.absolute_or_id(options.model) if in_process else options.model
+    hosted = _hosted(options, cluster)
+    # A model of a server elsewhere is but a name.
+    own = hosted is not None or options.server_type is ServerType.HF
+    model = cluster.absolute_or_id(options.model) if own else options.model
     stage = Stage(
         name=name,
         output=f"{output_dir}/{EVAL_RESULTS}/{name}",
@@ -154,9 +165,10 @@ def _evaluation(
             "seeds": [sampling.seeds, options.starting_seed],
             "server_type": options.server_type.value,
             **of_result(extras),
-            **({} if in_process else {"model": model}),
+            **({} if own else {"model": model}),
+            **_server_identity(options, hosted),
         },
-        inputs=(*((model,) if in_process else ()), _data_path(options, name, cluster), *_prompt(extras, cluster)),
+        inputs=(*((model,) if own else ()), _data_path(options, name, cluster), *_prompt(extras, cluster)),
     )
     argv = [
         *("python", "-m", EVALUATE),
@@ -171,16 +183,28 @@ def _evaluation(
         *([f"--starting_seed={options.starting_seed}"] if sampling.seeds else []),
         *extras,
     ]
-    gpus = (options.server_gpus or 0) if in_process else 0
+    beside = beside_members(options, hosted)
+    nodes = hosted.nodes if hosted else 1
+    gpus = (options.server_gpus or 0) if own else 0
     return stage, Job(
         name=f"{options.expname}-{name}",
         stage=name,
         command=Command(
             argv=tuple(argv), working_dir=cluster.working_dir, installation_command=options.installation_command
         ),
-        resources=resources(options, cluster, num_gpus=gpus),
+        resources=resources(options, cluster, num_gpus=gpus, num_nodes=nodes),
         log_dir=_log_dir(options, cluster),
+        beside=beside,
+        main_gpus=0 if hosted else None,
     )
+
+
+def _server_identity(options: EvalOptions, hosted: Hosted | None) -> dict[str, str]:
+    """What about a server decides its answers: how it is cut over GPUs does not."""
+    if hosted is None:
+        return {}
+    words = {"server_args": options.server_args, "server_entrypoint": options.server_entrypoint}
+    return {name: value for name, value in words.items() if value}
 
 
 def _prompt(extras: tuple[str, ...], cluster: ClusterConfig) -> tuple[str, ...]:

@@ -46,12 +46,14 @@ class Watch:
         note: shell word for the file that names the part that failed.
         host: shell word for the name of the first node.
         on_warning: shell to run when the scheduler says that time is short.
+        on_term: shell to run when the job is told to end.
         steps: parts are steps of Slurm. They get TERM from Slurm when their job does; otherwise it is passed on.
     """
 
     note: str
     host: str = "127.0.0.1"
     on_warning: str = ""
+    on_term: str = ""
     steps: bool = False
 
 
@@ -70,7 +72,7 @@ def supervise(parts: Sequence[Part], watch: Watch) -> list[str]:
         *(_SEND_TO_STEP if watch.steps else _SEND).strip("\n").splitlines(),
         f"trap '{watch.on_warning or ':'}' USR1",
         "terminated=",
-        f"trap 'terminated=1{'' if watch.steps else '; tell work TERM'}' TERM",
+        f"trap '{'; '.join(['terminated=1', *_on_term(watch)])}' TERM",
         *(f"start {index}" for index, part in enumerate(parts) if part.member.service),
         *(f"await {index} {_ready_words(parts[index].member)}" for index in gated),
         'if [ -z "$failed$terminated" ]; then',
@@ -82,6 +84,11 @@ def supervise(parts: Sequence[Part], watch: Watch) -> list[str]:
         # Stopped before anything was started: that is no success.
         'if [ "$code" -eq 0 ] && [ -n "$terminated" ] && [ -z "${pids[0]:-}" ]; then code=143; fi',
     ]
+
+
+def _on_term(watch: Watch) -> list[str]:
+    passed_on = [] if watch.steps else ["tell work TERM"]
+    return [*passed_on, *([watch.on_term] if watch.on_term else [])]
 
 
 def port_lines(members: Sequence[Member], host: str) -> list[str]:
@@ -204,7 +211,10 @@ answers() {
   (
     exec 3<>"/dev/tcp/$host/$1" || exit 1
     printf 'GET %s HTTP/1.1\\r\\nHost: %s\\r\\nConnection: close\\r\\n\\r\\n' "$2" "$host:$1" >&3
-    read -r -t 5 _ status _ <&3 && [ "$status" = 200 ]
+    read -r -t 5 _ status _ <&3 && [ "$status" = 200 ] || exit 1
+    # To the end: some servers complain of one who hangs up.
+    while read -r -t 1 _ <&3; do :; done
+    true
   ) 2>/dev/null
 }
 # left WHAT: whether a part still runs, of all or of those that are no service.
@@ -243,7 +253,7 @@ send() { kill "-$2" -- "-${pids[$1]}" 2>/dev/null; }
 _SEND_TO_STEP = """
 send() {
   local step
-  step=$(squeue -h -s -j "$SLURM_JOB_ID" -o '%i %j' 2>/dev/null | sed -n "s/ ${names[$1]}\$//p")
+  step=$(squeue -h -s -j "$SLURM_JOB_ID" -o '%i %j' 2>/dev/null | sed -n "s/ ${names[$1]}$//p")
   if [ "$2" = TERM ] && [ -n "$step" ]; then
     scancel --signal=TERM "$step" 2>/dev/null
   else

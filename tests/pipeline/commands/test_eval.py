@@ -102,10 +102,49 @@ def test_the_summary_can_be_left_out():
     assert [job.name for job in planned(auto_summarize_results=False).jobs] == ["e-gsm8k", "e-arithmetic"]
 
 
-def test_a_server_has_to_run_already():
-    assert "jobs do not start a trtllm server" in found(server_type="trtllm")[0]
+def test_without_an_address_each_job_starts_its_own_server():
+    made = planned(SLURM, server_type="trtllm", server_gpus=8, data_dir="/d", server_args="--max_batch_size 4")
+    for name in ("gsm8k", "arithmetic"):
+        job = made.job(f"e-{name}")
+        (server,) = job.beside
+        assert server.name == "server" and server.service and server.ready == "/health"
+        assert server.command.argv[4:] == (
+            *("trtllm-serve", "/m/final", "--host", "0.0.0.0", "--tp_size", "8", "--max_batch_size", "4"),
+        )
+        assert server.command.container == "trtllm" and job.command.container == "nemo-skills"
+        assert (job.resources.num_gpus, server.num_gpus, job.main_gpus, job.resources.partition) == (8, 8, 0, "gpu")
+        assert not any("server_address" in word for word in job.command.argv)
+        assert made.stage(name).inputs[0] == "/m/final", "other weights at the same path are another evaluation"
+    assert made.job("e-summarize-results").resources.num_gpus == 0
+
+
+def test_what_decides_the_answers_of_a_server_is_part_of_the_identity_and_its_size_is_not():
+    base = {"server_type": "vllm", "data_dir": "/d"}
+    small = planned(SLURM, server_gpus=1, **base).stage("gsm8k")
+    assert small == planned(SLURM, server_gpus=8, server_nodes=2, **base).stage("gsm8k")
+    assert small != planned(SLURM, server_gpus=1, server_args="--quantization fp8", **base).stage("gsm8k")
+
+
+def test_a_server_on_two_nodes_takes_them_for_its_job():
+    job = planned(SLURM, server_type="vllm", server_gpus=8, server_nodes=2, data_dir="/d").job("e-gsm8k")
+    assert (job.resources.num_nodes, job.members[0].nodes, job.members[1].nodes) == (2, 1, 2)
+
+
+def test_a_server_that_cannot_be_is_told():
+    with pytest.raises(OptionError, match="a trtllm server in the job needs GPUs"):
+        planned(server_type="trtllm")
     assert "takes no address" in found(server_address="http://h:1")[0]
+    assert "needs the address of a service" in found(server_type="openai")[0]
     assert found() == []
+
+
+def test_a_program_that_is_not_on_this_machine_is_told_before_anything_starts(monkeypatch, tmp_path):
+    (told,) = found(server_type="trtllm", server_gpus=8)
+    assert "there is no program trtllm-serve on this machine" in told
+    (tmp_path / "trtllm-serve").write_text("#!/bin/sh\n")
+    (tmp_path / "trtllm-serve").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(server_type="trtllm", server_gpus=8) == []
 
 
 def test_missing_data_is_told_with_the_command_that_fetches_it():
