@@ -145,10 +145,15 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Place of a job in its chain: number ``index`` (from 0) of ``count``."""
+    """Place of a job in its chain: number ``index`` (from 0) of ``count``.
+
+    Attributes:
+        requeue: the job is the whole chain, and queues itself again until it has started ``count`` times.
+    """
 
     index: int
     count: int
+    requeue: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,21 +264,21 @@ class Plan:
         return json.dumps(self.to_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def chain(template: Job, *, count: int) -> tuple[Job, ...]:
-    """``count`` segments of one training stage, each running the same command.
+def chain(template: Job, *, count: int, requeue: bool = False) -> tuple[Job, ...]:
+    """``count`` segments of one training stage, each running the same command; with ``requeue`` one job for them all.
 
     Segment k starts only if no earlier one finished the work. It repeats every edge of ``template`` and an edge to
     every earlier segment: a cancelled segment 0 would otherwise let segment 1 run although its upstream failed.
     """
-    names = [f"{template.name}-{index}" for index in range(count)]
+    names = [f"{template.name}-{index}" for index in range(1 if requeue else count)]
     return tuple(
         _replace(
             template,
             name=names[index],
             edges=template.edges + tuple(Edge(upstream=name, kind=EdgeKind.UNFINISHED) for name in names[:index]),
-            segment=Segment(index=index, count=count),
+            segment=Segment(index=index, count=count, requeue=requeue),
         )
-        for index in range(count)
+        for index in range(len(names))
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import time
@@ -18,7 +17,7 @@ from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Launch, Plan, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
-from skills_pipe.pipeline.submit import Submission, SubmitFlags, submit
+from skills_pipe.pipeline.submit import Submission, submit
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
 pytestmark = pytest.mark.slurm
@@ -146,20 +145,12 @@ def test_preemption_uses_up_no_segment_and_is_no_stall(cluster, tmp_path):
     assert list(ended(submission).values()) == [S.SUCCEEDED, S.NOT_NEEDED, S.SUCCEEDED]
 
 
-def test_without_an_answer_from_slurm_a_segment_has_no_deadline(cluster, tmp_path):
-    """``date -d ""`` is the last midnight: a job with that deadline would save at once, time and again."""
+def test_a_segment_knows_when_it_will_be_killed(cluster, tmp_path):
     plan = training_plan(tmp_path, "finish", jobs=1)
     show = f"echo ${{SKILLS_PIPE_DEADLINE:-none}} > {tmp_path}/deadline; exec {shlex.join(plan.jobs[0].command.argv)}"
     first = replace(plan.jobs[0], command=replace(plan.jobs[0].command, argv=shell(show)))
-    plan = replace(plan, jobs=(first, plan.jobs[1]))
-    assert submit(plan, cluster).wait().succeeded
+    assert submit(replace(plan, jobs=(first, plan.jobs[1])), cluster).wait().succeeded
     assert int((tmp_path / "deadline").read_text()) > time.time() + 300
-    (tmp_path / "mute").mkdir()
-    (tmp_path / "mute" / "squeue").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "mute" / "squeue").chmod(0o755)
-    mute = replace(cluster, env=(EnvVar(name="PATH", value=f"{tmp_path}/mute:{os.environ['PATH']}"),))
-    assert submit(plan, mute, flags=SubmitFlags(rerun=True)).wait().succeeded
-    assert (tmp_path / "deadline").read_text() == "none\n"
 
 
 # Runs after runs
@@ -239,7 +230,7 @@ def _after(plan: Plan, before: Submission) -> Plan:
 def test_a_refused_job_takes_back_all_before_it(cluster, tmp_path):
     good = job("a", shell(f"touch {tmp_path}/ran"), tmp_path)
     bad = replace(job("b", shell("true"), tmp_path, "a"), resources=Resources(partition="nowhere"))
-    with pytest.raises(PlanError, match=r"sbatch refused: .*invalid partition"):
+    with pytest.raises(PlanError, match=r"^sbatch refused b: .*invalid partition"):
         submit(plan_of(good, bad), cluster)
     assert queue() == []
     assert not (tmp_path / "ran").exists()
@@ -323,7 +314,7 @@ def test_times_and_gpus_are_those_of_slurm_however_late_they_are_asked_for(clust
 
 
 def test_the_log_of_a_program_that_never_began_is_that_of_its_script(cluster, tmp_path, capsys):
-    broken = replace(cluster, env=(EnvVar(name="SLURM_CONF", value="/nowhere"),))
+    broken = replace(cluster, env=(EnvVar(name="SLURM_JOB_ID", value="999999"),))
     submission = submit(plan_of(job("a", shell("true"), tmp_path)), broken)
     assert ended(submission) == {"a": S.FAILED}
     assert main(["logs", str(submission.run_dir)]) == 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, TRAINING_LOGS
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion
-from skills_pipe.pipeline.commands.sft_checks import check_training
+from skills_pipe.pipeline.commands.sft_checks import check_fit, check_rows, check_size, check_training
 from skills_pipe.pipeline.commands.sft_options import WANDB_PROJECT, Backend, SftOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.decisions.decide import OnChange
@@ -32,7 +32,11 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
     segments: tuple[Job, ...] = ()
     if options.num_training_jobs:
         stages = (_training_stage(options, extras, cluster),)
-        segments = chain(_training_job(options, extras, cluster, log_dir), count=options.num_training_jobs)
+        segments = chain(
+            _training_job(options, extras, cluster, log_dir),
+            count=options.num_training_jobs,
+            requeue=cluster.chain is ChainKind.REQUEUE and not cluster.is_local,
+        )
     final = options.final_hf_path
     more_stages, more_jobs = conversion(
         Conversion(
@@ -61,9 +65,15 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
     )
 
 
-COMMAND = LauncherCommand(
-    options=SftOptions, run=launch(plan, checks={"keys of the trainer": check_training}), takes_extras=True
-)
+CHECKS = {
+    "keys of the trainer": check_training,
+    "rows of the data": check_rows,
+    "parallel sizes": check_size,
+    "memory of the GPUs": check_fit,
+}
+"""Subject -> check, of this command."""
+
+COMMAND = LauncherCommand(options=SftOptions, run=launch(plan, checks=CHECKS), takes_extras=True)
 
 
 def _check(options: SftOptions, cluster: ClusterConfig) -> None:

@@ -11,6 +11,7 @@ from skills_pipe.artifacts.events import Event, EventLog
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId, job_mark, marked
 from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.times import Starts, starts_of
 
 CANCEL_EVENT = "cancel"
 """What `ns cancel` notes of a job before it stops it."""
@@ -101,7 +102,9 @@ class JobStatus:
 def record_start(log: EventLog, status: JobStatus) -> None:
     """Record that a job runs, and since when: what watches a scheduler may see it late."""
     process = status.process.to_json() if status.process else None
-    log.append(status.job, "started", process=process, gpus=status.gpus, at=status.started_at)
+    log.append(
+        status.job, "started", process=process, gpus=status.gpus, at=status.started_at, nodes=status.nodes or None
+    )
 
 
 def record_end(log: EventLog, status: JobStatus) -> None:
@@ -122,10 +125,17 @@ def recorded_statuses(run: Run) -> dict[str, JobStatus]:
         for job in run.plan.jobs
         if job.name in record.job_ids
     }
-    for event in run.events():
+    events = run.events()
+    for event in events:
         if event.subject in statuses:
             statuses[event.subject] = _apply(statuses[event.subject], event)
-    return statuses
+    return {name: _with_starts(status, starts_of(name, events)) for name, status in statuses.items()}
+
+
+def _with_starts(status: JobStatus, starts: Starts) -> JobStatus:
+    if starts.count < 2:
+        return status
+    return replace(status, restarts=starts.count - 1, earlier_seconds=starts.seconds_before)
 
 
 def local_statuses(run: Run) -> dict[str, JobStatus]:
@@ -167,6 +177,7 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
             state=JobState.RUNNING,
             process=process,
             gpus=details.get("gpus", 0),
+            nodes=details.get("nodes") or "",
             started_at=details.get("at") or event.time,
             ended_at=None,
             exit_code=None,

@@ -272,26 +272,15 @@ class RunStore:
     def create(self, expname: str) -> Run:
         """Claim the next run folder of an experiment; two processes never get the same one."""
         run = self.next_run(expname)
-        while not self._claim(run):
+        while "refused" in self.site.ask({"do": "make_run", "folder": run.at})[0]:
             run = self._run(self.root / expname / f"run-{run.number + 1}")
-        run.make_folders()
-        return self._run(run.folder)
+        return self.open(run)
 
-    def _claim(self, run: Run) -> bool:
+    def open(self, run: Run) -> Run:
+        """A run whose folder was made just now, on the cluster."""
         if self._mirror:
-            return self._mirror.claim(str(run))
-        try:
-            run.folder.parent.mkdir(parents=True, exist_ok=True)
-            run.folder.mkdir()
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise StoreError(
-                f"the records of runs cannot be written ({error.strerror})",
-                where=str(run.folder.parent),
-                fix="choose another folder with $SKILLS_PIPE_JOB_DIR, or job_dir of the cluster configuration",
-            ) from error
-        return True
+            self._mirror.open(str(run))
+        return self._run(run.folder)
 
     def next_run(self, expname: str) -> Run:
         """The run that :meth:`create` would make now, for showing what would happen."""

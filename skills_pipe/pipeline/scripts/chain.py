@@ -1,12 +1,13 @@
 """What the batch script of a segment does before and after its program: the chain goes on, ends or stops.
 
-The script runs outside any container and reads the verdict of the program: exit codes cannot carry it.
+The script runs outside any container and reads the verdict of the program: exit codes cannot carry it. Why a job was
+told to end, only Slurm knows; it is asked at once, for a KILL follows.
 """
 
 from __future__ import annotations
 
 from skills_pipe.artifacts.names import ENV_DEADLINE
-from skills_pipe.pipeline.plan import EdgeKind, Job, Plan
+from skills_pipe.pipeline.plan import EdgeKind, Job, Plan, Segment
 from skills_pipe.pipeline.scripts.render import downstream, join, quote
 from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, JOBS, Setting
 
@@ -19,6 +20,7 @@ def chain_prologue(setting: Setting) -> list[str]:
     job, plan, run = setting.job, setting.plan, setting.run
     output = plan.stage(job.stage).output
     folder = setting.on_cluster(output) if output else run.at
+    earlier = [edge.upstream for edge in job.edges if edge.kind is EdgeKind.UNFINISHED]
     return [
         f"checkpoints={quote(folder)}",
         f"chain={quote(f'{run.at}/chain/{job.stage}')}",
@@ -26,7 +28,7 @@ def chain_prologue(setting: Setting) -> list[str]:
         f'for note in "$run/{ALL_STOPPED}" "$chain.stopped"; do',
         '  if [ -e "$note" ]; then cat "$note"; exit 1; fi',
         "done",
-        *_predecessors(job, plan),
+        *([*_LOOK_BACK.strip("\n").splitlines(), join(["look_back", *earlier])] if earlier else []),
         'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
         # Without an answer from squeue there must be no deadline: date takes nothing for midnight, which is over.
         'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
@@ -40,17 +42,22 @@ def chain_prologue(setting: Setting) -> list[str]:
 def chain_epilogue(setting: Setting) -> list[str]:
     """The verdict decides. Two jobs in a row without a new step end the chain, and so does a program that gives up."""
     job = setting.job
+    segment = job.segment or Segment(index=0, count=1)
     chain = setting.plan.jobs_of(job.stage)
-    later = [other.name for other in chain if other.segment and job.segment and other.segment.index > job.segment.index]
+    later = [other.name for other in chain if other.segment and other.segment.index > segment.index]
     return [
+        "ask_why",
         'verdict=$(sed -n \'s/^  "outcome": "\\([a-z]*\\)",*$/\\1/p\' "$run/verdicts/$job.json" 2>/dev/null)',
         'if [ "$verdict" = complete ]; then',
         f"  {join(['cancel', *later])}",
         "  exit 0",
         "fi",
         'if [ "$verdict" = failed ]; then stop_chain "$job cannot go on"; fi',
-        # Cancelled or preempted before its time was up: that tells nothing of the program.
-        'if [ -n "$terminated" ] && [ "$(date +%s)" -lt "${limit:-9999999999}" ]; then',
+        'if [ -e "$chain.stopped" ]; then stop_chain "$(cat "$chain.stopped")"; fi',
+        # That it was cut short tells nothing of the program, and uses up no place in the chain.
+        "if is_requeued; then exit 75; fi",
+        "if is_preempted; then again; fi",
+        'if [ -n "$terminated" ] && ! is_late; then',
         "  :",
         'elif [ "$(latest_step)" -gt "$before" ]; then',
         '  rm -f "$chain.stalled"',
@@ -59,42 +66,98 @@ def chain_epilogue(setting: Setting) -> list[str]:
         "else",
         '  touch "$chain.stalled"',
         "fi",
+        *(_queue_again(segment.count) if segment.requeue else []),
         'if [ "$verdict" = continue ]; then exit 75; fi',
         'if [ "$code" -eq 0 ]; then exit 1; fi',
         'exit "$code"',
     ]
 
 
+def _queue_again(count: int) -> list[str]:
+    """One job is the whole chain: it queues itself until it has started ``count`` times to some effect."""
+    return [
+        'echo "${verdict:-no verdict}, exit code $code" >> "$chain.starts"',
+        f'if [ "$(wc -l < "$chain.starts")" -lt {count} ]; then again; fi',
+    ]
+
+
 def _chain_functions(job: Job, plan: Plan) -> list[str]:
     return [
-        "latest_step() {",
-        "  {",
-        "    echo -1",
-        '    for folder in "$checkpoints"/step_*; do [ -e "$folder/manifest.json" ] && echo "${folder##*_}"; done',
-        "  } | sort -n | tail -n 1",
-        "}",
-        "ids() {",
-        '  for name; do awk -F "\\t" -v name="$name" \'$1 == name { print $2 }\' "$run/' + JOBS + '"; done',
-        "}",
-        "cancel() {",
-        '  if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi',
-        "}",
+        *_FUNCTIONS.strip("\n").replace("JOBS", JOBS).splitlines(),
         "stop_chain() {",
-        '  echo "$1" | tee "$chain.stopped"',
+        # By rename: whoever sees the note sees the reason.
+        '  echo "$1" | tee "$chain.stopped.$job" && mv "$chain.stopped.$job" "$chain.stopped"',
         f"  {join(['cancel', *sorted(downstream(plan, {job.name}))])}",
         "  exit 1",
         "}",
     ]
 
 
-def _predecessors(job: Job, plan: Plan) -> list[str]:
-    """Who cancels a segment by hand means the chain; for Slurm it only did not end well, and the next one may start."""
-    earlier = [edge.upstream for edge in job.edges if edge.kind is EdgeKind.UNFINISHED]
-    if not earlier:
-        return []
-    return [
-        f"earlier=$({join(['ids', *earlier])} | paste -s -d ,)",
-        'if squeue -h -t all -j "$earlier" -o %T 2>/dev/null | grep -q -x CANCELLED; then',
-        '  stop_chain "an earlier job of the chain was cancelled"',
-        "fi",
-    ]
+_FUNCTIONS = r"""
+latest_step() {
+  {
+    echo -1
+    for folder in "$checkpoints"/step_*; do [ -e "$folder/manifest.json" ] && echo "${folder##*_}"; done
+  } | sort -n | tail -n 1
+}
+ids() {
+  for name; do awk -F "\t" -v name="$name" '$1 == name { print $2 }' "$run/JOBS"; done
+}
+cancel() {
+  if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi
+}
+# What Slurm says of this job now; nothing when it gives no answer.
+ask_why() {
+  told=$(scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null)
+}
+# It will start again, under the same id: a node died, or somebody requeued or preempted it.
+is_requeued() {
+  [[ $told =~ " Restarts="([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -gt "${SLURM_RESTART_COUNT:-0}" ]
+}
+is_preempted() {
+  [[ $told =~ " PreemptTime="[0-9] ]]
+}
+is_late() {
+  [[ $told =~ " RunTime="([-:0-9]+)" TimeLimit="([-:0-9]+)" " ]] || return 1
+  local ran=${BASH_REMATCH[1]} may=${BASH_REMATCH[2]}
+  [ "$(seconds "$ran")" -ge "$(seconds "$may")" ]
+}
+seconds() {
+  local days=0 hours minutes rest clock=$1
+  if [[ $clock == *-* ]]; then days=${clock%%-*} clock=${clock#*-}; fi
+  IFS=: read -r hours minutes rest <<< "$clock"
+  echo "$(((10#$days * 24 + 10#$hours) * 3600 + 10#$minutes * 60 + 10#$rest))"
+}
+# Who cancels a segment means the chain; for Slurm it only did not end well, and the next one may start.
+on_term() {
+  ran_until_now
+  ask_why
+  if [ -z "$told" ] || is_requeued || is_preempted || is_late || [[ $told =~ " Reason=Node" ]]; then return; fi
+  echo "$job was cancelled" > "$chain.stopped"
+}
+# The same job once more: Slurm ends this script, and starts it anew in its turn.
+again() {
+  ran_until_now
+  scontrol requeue "$SLURM_JOB_ID" || return
+  while :; do
+    sleep 1 &
+    wait $!
+  done
+}
+"""
+
+_LOOK_BACK = r"""
+look_back() {
+  local name id state
+  for name; do
+    id=$(ids "$name")
+    state=$(squeue -h -t all -j "$id" -o %T 2>/dev/null)
+    if [ -z "$state" ]; then state=$(sacct -n -X -j "$id" -o State%20 2>/dev/null | awk 'NR == 1 { print $1 }'); fi
+    if [ "$state" = CANCELLED ]; then stop_chain "$name was cancelled"; fi
+    # Forgotten by Slurm. One that ended without ever having started can only have been cancelled.
+    if [ -z "$state" ] && ! ls "$run/events/$name-$id-"* > /dev/null 2>&1; then
+      stop_chain "$name never started: it was cancelled"
+    fi
+  done
+}
+"""

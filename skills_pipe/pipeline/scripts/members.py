@@ -32,7 +32,7 @@ def _alone(setting: Setting) -> list[str]:
         "interrupted=",
         f"trap '{save_now}interrupted=1' USR1",
         "terminated=",
-        "trap 'interrupted=1; terminated=1' TERM",
+        "trap 'interrupted=1; terminated=1; on_term' TERM",
         *step,
         f"{end} &",
         "while :; do",
@@ -54,6 +54,7 @@ def _several(setting: Setting) -> list[str]:
         note=NOTE,
         # One node needs no name that resolves; several must find the first of them.
         host='"$(hostname)"' if job.resources.num_nodes > 1 else "127.0.0.1",
+        on_term="on_term",
         on_warning='touch "$run/save-now/$job"' if job.segment else "",
         steps=True,
     )

@@ -14,7 +14,9 @@ from skills_pipe.pipeline.scripts.chain import SAVE_SECONDS, chain_epilogue, cha
 from skills_pipe.pipeline.scripts.environment import prologue
 from skills_pipe.pipeline.scripts.members import run_lines
 from skills_pipe.pipeline.scripts.render import quote
+from skills_pipe.pipeline.scripts.sealed import last_lines
 from skills_pipe.pipeline.scripts.setting import Setting, log_paths
+from skills_pipe.pipeline.scripts.times import time_lines
 
 
 def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str) -> str:
@@ -27,9 +29,10 @@ def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: 
     parts = [
         ["#!/bin/bash", *_header(setting)],
         [f"# Job {job.name} of run {run}.", *prologue(setting)],
+        time_lines(setting),
         chain_prologue(setting) if job.segment else [],
         run_lines(setting),
-        chain_epilogue(setting) if job.segment else ['exit "$code"'],
+        chain_epilogue(setting) if job.segment else last_lines(setting),
     ]
     return "\n".join(line for part in parts if part for line in (*part, "")).rstrip("\n") + "\n"
 
@@ -58,7 +61,7 @@ def _header(setting: Setting) -> list[str]:
         "signal": f"B:USR1@{SAVE_SECONDS}" if job.segment and resources.time_limit else None,
         "mail-type": mail,
         "mail-user": cluster.mail_user if mail else None,
-        **cluster.sbatch,
+        **{key.replace("_", "-"): value for key, value in cluster.sbatch.items()},
     }
     return [_directive(key, value) for key, value in keys.items() if value is not None and value is not False]
 

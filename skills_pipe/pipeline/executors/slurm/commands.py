@@ -21,6 +21,7 @@ class Row:
     Attributes:
         state: ``RUNNING``, ``COMPLETED``, ``CANCELLED``, ...
         start, end: as ``2026-05-01T10:00:00`` in the time of the cluster, or a word when there is none.
+        nodes: names of its nodes, empty before it has some.
         reason: why it waits or ended, empty when there is nothing to say.
         restarts: how often it was requeued.
         exit_code: None where that is not told.
@@ -30,6 +31,7 @@ class Row:
     state: str
     start: str = ""
     end: str = ""
+    nodes: str = ""
     reason: str = ""
     restarts: int = 0
     exit_code: int | None = None
@@ -63,7 +65,7 @@ class Slurm:
         rows: dict[str, Row] = {}
         for some in _portions(job_ids):
             # A single id that is forgotten is an error for squeue, several are not.
-            answer = self.transport.run(["squeue", "-h", "-t", "all", "-j", ",".join(some), "-o", "%i|%T|%S|%e|%r"])
+            answer = self.transport.run(["squeue", "-h", "-t", "all", "-j", ",".join(some), "-o", "%i|%T|%S|%e|%N|%r"])
             if not answer.ok and _UNKNOWN not in answer.err:
                 words = f" ({' '.join(answer.err.split())})" if answer.err.strip() else ""
                 raise StoreError(f"squeue gives no answer{words}", fix="try again when the controller of Slurm is back")
@@ -74,7 +76,7 @@ class Slurm:
         """What the accounting data base tells of these jobs; nothing where there is none."""
         rows: dict[str, Row] = {}
         for some in _portions(job_ids):
-            columns = "JobID,State,Start,End,Restarts,ExitCode,Reason"
+            columns = "JobID,State,Start,End,Restarts,ExitCode,NodeList,Reason"
             answer = self.transport.run(["sacct", "-n", "-P", "-X", "-j", ",".join(some), "-o", columns])
             if not answer.ok and "Invalid field" in answer.err:  # Restarts is newer than the rest
                 columns = columns.replace("Restarts", "JobID")
@@ -103,20 +105,27 @@ class Slurm:
 
 def words_of(answer: Answer) -> str:
     """What a program that failed has said, on one line."""
-    text = re.sub(r"^\w+: (error: )?", "", answer.err, flags=re.MULTILINE)
+    text = re.sub(r"\b(sbatch|scancel|scontrol|squeue): (error: )?", "", answer.err)
     return " ".join(text.split()) or f"exit code {answer.code}"
 
 
 def _queue_row(line: str) -> Row | None:
     fields = line.split("|")
-    if len(fields) < 5:
+    if len(fields) < 6:
         return None
-    return Row(job_id=fields[0], state=fields[1], start=fields[2], end=fields[3], reason=_no_word("|".join(fields[4:])))
+    return Row(
+        job_id=fields[0],
+        state=fields[1],
+        start=fields[2],
+        end=fields[3],
+        nodes=_no_word(fields[4]),
+        reason=_no_word("|".join(fields[5:])),
+    )
 
 
 def _account_row(line: str) -> Row | None:
     fields = line.split("|")
-    if len(fields) < 7 or not fields[1]:
+    if len(fields) < 8 or not fields[1]:
         return None
     code = fields[5].partition(":")[0]
     return Row(
@@ -126,7 +135,8 @@ def _account_row(line: str) -> Row | None:
         end=fields[3],
         restarts=int(fields[4]) if fields[4].isdigit() and fields[4] != fields[0] else 0,
         exit_code=int(code) if code.isdigit() else None,
-        reason=_no_word(fields[6]),
+        nodes="" if fields[6] == "None assigned" else fields[6],
+        reason=_no_word(fields[7]),
     )
 
 

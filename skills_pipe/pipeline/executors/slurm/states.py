@@ -53,12 +53,7 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
     for job_id, status in open_jobs.items():
         resources = run.plan.job(status.job).resources
         starts = starts_of(status.job, events)
-        counted = replace(
-            status,
-            gpus=resources.num_nodes * resources.num_gpus,
-            restarts=max(0, starts.count - 1),
-            earlier_seconds=starts.seconds_before,
-        )
+        counted = replace(status, gpus=resources.num_nodes * resources.num_gpus)
         row = told.get(job_id)
         new = _by_verdict(run, _told(counted, row, starts) if row else _left_behind(run, counted, starts))
         known[status.job] = new = new.told_apart()

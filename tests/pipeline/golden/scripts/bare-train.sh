@@ -26,6 +26,27 @@ job=my-exp-sft-0
 rm -f "$run/exits/$job"
 trap 'echo "$?" > "$run/exits/$job"' EXIT
 
+start="${SLURM_RESTART_COUNT:-0}"
+times="$run/events/$job-$SLURM_JOB_ID"
+note_time() {
+  printf '{"time": %s, "subject": %s, "kind": "%s", "details": {"start": %s}}\n' \
+    "$2" '"my-exp-sft-0"' "$1" "$3" >> "$times-$start.jsonl"
+}
+ran_until_now() {
+  note_time "ran to" "$(date +%s.%N)" "$start"
+}
+# A node that died could not say so: its last sign of life is the end of that start.
+before="$((start - 1))"
+if [ -e "$times-$before.jsonl" ] && ! grep -q "ran to" "$times-$before.jsonl"; then
+  alive=$(stat -c %Y "$times-$before.jsonl" "$run/progress/$job.json" 2>/dev/null | sort -n | tail -n 1)
+  note_time "ran to" "$alive" "$before"
+fi
+note_time "ran from" "$(date +%s.%N)" "$start"
+# Taken over by jobs that have something to look after.
+on_term() {
+  ran_until_now
+}
+
 checkpoints=/workspace/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
 latest_step() {
@@ -40,8 +61,46 @@ ids() {
 cancel() {
   if [ "$#" -gt 0 ]; then scancel $(ids "$@"); fi
 }
+# What Slurm says of this job now; nothing when it gives no answer.
+ask_why() {
+  told=$(scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null)
+}
+# It will start again, under the same id: a node died, or somebody requeued or preempted it.
+is_requeued() {
+  [[ $told =~ " Restarts="([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -gt "${SLURM_RESTART_COUNT:-0}" ]
+}
+is_preempted() {
+  [[ $told =~ " PreemptTime="[0-9] ]]
+}
+is_late() {
+  [[ $told =~ " RunTime="([-:0-9]+)" TimeLimit="([-:0-9]+)" " ]] || return 1
+  local ran=${BASH_REMATCH[1]} may=${BASH_REMATCH[2]}
+  [ "$(seconds "$ran")" -ge "$(seconds "$may")" ]
+}
+seconds() {
+  local days=0 hours minutes rest clock=$1
+  if [[ $clock == *-* ]]; then days=${clock%%-*} clock=${clock#*-}; fi
+  IFS=: read -r hours minutes rest <<< "$clock"
+  echo "$(((10#$days * 24 + 10#$hours) * 3600 + 10#$minutes * 60 + 10#$rest))"
+}
+# Who cancels a segment means the chain; for Slurm it only did not end well, and the next one may start.
+on_term() {
+  ran_until_now
+  ask_why
+  if [ -z "$told" ] || is_requeued || is_preempted || is_late || [[ $told =~ " Reason=Node" ]]; then return; fi
+  echo "$job was cancelled" > "$chain.stopped"
+}
+# The same job once more: Slurm ends this script, and starts it anew in its turn.
+again() {
+  ran_until_now
+  scontrol requeue "$SLURM_JOB_ID" || return
+  while :; do
+    sleep 1 &
+    wait $!
+  done
+}
 stop_chain() {
-  echo "$1" | tee "$chain.stopped"
+  echo "$1" | tee "$chain.stopped.$job" && mv "$chain.stopped.$job" "$chain.stopped"
   cancel my-exp-convert-final-ckpt my-exp-sft-1
   exit 1
 }
@@ -60,7 +119,7 @@ if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPU
 interrupted=
 trap 'touch "$run/save-now/$job"; interrupted=1' USR1
 terminated=
-trap 'interrupted=1; terminated=1' TERM
+trap 'interrupted=1; terminated=1; on_term' TERM
 (
   if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
   export PYTHONUNBUFFERED=1
@@ -80,13 +139,17 @@ while :; do
   if [ -z "$interrupted" ]; then break; fi
 done
 
+ask_why
 verdict=$(sed -n 's/^  "outcome": "\([a-z]*\)",*$/\1/p' "$run/verdicts/$job.json" 2>/dev/null)
 if [ "$verdict" = complete ]; then
   cancel my-exp-sft-1
   exit 0
 fi
 if [ "$verdict" = failed ]; then stop_chain "$job cannot go on"; fi
-if [ -n "$terminated" ] && [ "$(date +%s)" -lt "${limit:-9999999999}" ]; then
+if [ -e "$chain.stopped" ]; then stop_chain "$(cat "$chain.stopped")"; fi
+if is_requeued; then exit 75; fi
+if is_preempted; then again; fi
+if [ -n "$terminated" ] && ! is_late; then
   :
 elif [ "$(latest_step)" -gt "$before" ]; then
   rm -f "$chain.stalled"

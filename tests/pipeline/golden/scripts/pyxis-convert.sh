@@ -23,13 +23,35 @@ run=/lustre/jobs/experiments/my-exp/run-3
 job=my-exp-convert-final-ckpt
 rm -f "$run/exits/$job"
 trap 'echo "$?" > "$run/exits/$job"' EXIT
+mkdir -p "$run/code"
+
+start="${SLURM_RESTART_COUNT:-0}"
+times="$run/events/$job-$SLURM_JOB_ID"
+note_time() {
+  printf '{"time": %s, "subject": %s, "kind": "%s", "details": {"start": %s}}\n' \
+    "$2" '"my-exp-convert-final-ckpt"' "$1" "$3" >> "$times-$start.jsonl"
+}
+ran_until_now() {
+  note_time "ran to" "$(date +%s.%N)" "$start"
+}
+# A node that died could not say so: its last sign of life is the end of that start.
+before="$((start - 1))"
+if [ -e "$times-$before.jsonl" ] && ! grep -q "ran to" "$times-$before.jsonl"; then
+  alive=$(stat -c %Y "$times-$before.jsonl" "$run/progress/$job.json" 2>/dev/null | sort -n | tail -n 1)
+  note_time "ran to" "$alive" "$before"
+fi
+note_time "ran from" "$(date +%s.%N)" "$start"
+# Taken over by jobs that have something to look after.
+on_term() {
+  ran_until_now
+}
 
 export SUBMITIT_EXECUTOR=slurm
 if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
 interrupted=
 trap 'interrupted=1' USR1
 terminated=
-trap 'interrupted=1; terminated=1' TERM
+trap 'interrupted=1; terminated=1; on_term' TERM
 (
   if [ -r "$run/secrets.env" ]; then . "$run/secrets.env"; fi
   export PYTHONUNBUFFERED=1
@@ -46,4 +68,18 @@ while :; do
   if [ -z "$interrupted" ]; then break; fi
 done
 
-exit "$code"
+output=/lustre/lab/out/hf
+sealed() {
+  local manifest=$output.manifest.json digest
+  if [ -d "$output" ]; then manifest=$output/manifest.json; fi
+  digest=$(sed -n 's/^  "digest": "\([0-9a-f]*\)",*$/\1/p' "$run/identities/"convert.json)
+  grep -q "\"digest\": \"$digest\"" "$manifest" 2>/dev/null
+}
+if [ "$code" -ne 0 ]; then exit "$code"; fi
+# What another node has written may be seen here a little later.
+for pause in 0 1 2 4; do
+  sleep "$pause"
+  if sealed; then exit 0; fi
+done
+echo "$job ended with exit code 0, but without a finished $output: its manifest is missing, or of other options"
+exit 1
