@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.slurm.accounting import SETUP, database_argv, install_argv, ping_argv
 from tests.slurm.availability import why_no_plugin
+from tests.slurm.disk import free_disk, make_disk
 from tests.slurm.files import HOST, Places, write_files
 from tests.slurm.machine import Machine
 from tests.slurm.ports import Ports
@@ -151,6 +152,18 @@ class SlurmCluster:
     def pids(self) -> list[int]:
         """Of all that runs on its machines."""
         return [pid for machine in self._machines.values() for pid in machine.pids()]
+
+    def small_disk(self, *, megabytes: int) -> Path:
+        """A folder, seen here and on all nodes, on a disk of its own that is soon full."""
+        folder = Path(tempfile.mkdtemp(prefix="disk-", dir=self.base))
+        device = make_disk(folder.with_suffix(".ext4"), megabytes=megabytes)
+        subprocess.run(["mount", device, str(folder)], check=True)
+        # The nodes have copies of our mounts from when they were started; they get this one, too.
+        for name in self._machines:
+            if self._start(name, "mountpoint", "--quiet", str(folder)).wait() != 0:
+                self._start(name, "mount", device, str(folder)).wait()
+        free_disk(device)
+        return folder
 
     def _take_places(self) -> Places:
         accounting = self.spec.accounting

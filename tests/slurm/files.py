@@ -67,6 +67,7 @@ JobAcctGatherType=jobacct_gather/linux
 MpiDefault=none
 ReturnToService=2
 SlurmdTimeout={timeout}
+MessageTimeout={message_timeout}
 KillWait=5
 MinJobAge={age}
 SchedulerType=sched/backfill
@@ -158,6 +159,7 @@ def _slurm_conf(spec: ClusterSpec, places: Places) -> str:
         munge=munge,
         base=base,
         timeout=spec.node_timeout,
+        message_timeout=min(spec.node_timeout, 10),
         age=spec.min_job_age,
     )
     text += _ACCOUNTING.format(port=places.accounting_port, munge=munge) if spec.accounting else _NO_ACCOUNTING

@@ -27,7 +27,7 @@ from tests.slurm.spec import ClusterSpec
 
 STANDARD = ClusterSpec()
 WITH_ACCOUNTING = ClusterSpec(accounting=True)
-FORGETFUL = ClusterSpec(min_job_age=2, node_timeout=6, grace_time=4)
+FORGETFUL = ClusterSpec(min_job_age=2, node_timeout=5, grace_time=4)
 
 
 class Clusters:

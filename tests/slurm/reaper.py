@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.slurm.disk import unmount_below
 from tests.slurm.machine import Machine, ProcessesOf
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,7 @@ def _main(folder: Path) -> None:
             machines.append(ProcessesOf(int(line)))
     for machine in machines:
         machine.kill()
+    unmount_below(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ class ClusterSpec:
         gpus: of each node. They are device files that behave as /dev/null.
         accounting: with slurmdbd, so that sacct answers, and with limits that are enforced.
         min_job_age: seconds after which the controller forgets a job that has ended.
-        node_timeout: seconds without an answer after which the controller gives a node up.
+        node_timeout: seconds without an answer after which a node is down; the controller takes three times as long.
         grace_time: seconds between the SIGTERM and the SIGKILL of a preempted job of the partition ``low``.
         containers: with the plugin that gives srun the flags of pyxis.
     """

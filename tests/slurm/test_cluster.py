@@ -162,17 +162,40 @@ def test_a_job_starts_again_elsewhere_when_its_node_loses_power(slurm_forgetful,
     cluster.until_idle()
 
 
+def test_the_controller_can_be_told_of_a_dead_node_at_once(slurm, tmp_path):
+    job = sbatch(slurm, f"touch {tmp_path}/runs; sleep 600", "-w", "node3", "--no-requeue")
+    until(lambda: (tmp_path / "runs").exists(), "it runs")
+    slurm.kill_node("node3")
+    slurm.report_down("node3")
+    until(lambda: state(slurm, job) == "NODE_FAIL", "its node has failed it")
+    assert slurm.pids_on("node3") == [] and slurm.states()["node3"].startswith("down")
+    slurm.reset()
+    assert slurm.run("srun", "-w", "node3", "hostname") == "node3\n"
+
+
+def test_a_small_disk_is_the_same_everywhere_and_is_full_soon(slurm):
+    disk = slurm.small_disk(megabytes=4)
+    assert slurm.run("srun", "-N4", "bash", "-c", f"hostname > {disk}/$(hostname); ls -d {disk}") == f"{disk}\n" * 4
+    assert sorted(path.read_text().strip() for path in disk.glob("node*")) == list(slurm.nodes)
+    with pytest.raises(RuntimeError, match="No space left on device"):
+        slurm.run("srun", "-w", "node2", "dd", "if=/dev/zero", f"of={disk}/large", "bs=1M", "count=8", "status=none")
+    assert (disk / "large").stat().st_size < 4 << 20
+
+
 # What is left of it
 
 
 def test_nothing_is_left_of_a_cluster_that_has_been_left():
     with SlurmCluster(ClusterSpec(nodes=1, gpus=1)) as cluster:
+        disk = cluster.small_disk(megabytes=2)
         cluster.run("srun", "-p", "batch", "bash", "-c", "setsid sleep 600 </dev/null &>/dev/null &")
         cluster.run("sbatch", "--output=/dev/null", "--wrap=exec sleep 601")
         until(lambda: _sleeps_of(cluster) >= {"600", "601"}, "both programs run")
         pids = cluster.pids()
     assert not any(runs(pid) for pid in pids)
     assert not cluster.base.exists()
+    assert str(disk) not in Path("/proc/self/mounts").read_text()
+    assert str(disk) not in subprocess.run(["losetup", "--all"], capture_output=True, text=True, check=True).stdout
 
 
 def _sleeps_of(cluster: SlurmCluster) -> set[str]:
