@@ -16,6 +16,7 @@ from skills_pipe.pipeline.cluster.paths import is_below
 from skills_pipe.pipeline.examine import Check, Examination, Request, examine
 from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.options.groups import JobOptions
+from skills_pipe.pipeline.options.spelling import command_line
 from skills_pipe.pipeline.plan import Job, Plan
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def launch(
     *,
     checks: Mapping[str, Check[OptionsT]] | None = None,
     shows: Callable[[Job], bool] | None = None,
+    words: tuple[str, ...] = (),
 ) -> Launcher[OptionsT]:
     """The ``run`` of a command that submits jobs.
 
@@ -43,8 +45,9 @@ def launch(
         plan: makes the plan, without looking at anything but its arguments.
         checks: subject -> findings of this command, beside those that hold for every plan.
         shows: tells jobs whose logs are what the user waits for: after a run on this machine they are printed.
+        words: the command line to record, when it is not the one that the options tell.
     """
-    return Launcher(plan=plan, checks=checks or {}, shows=shows)
+    return Launcher(plan=plan, checks=checks or {}, shows=shows, words=words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class Launcher(Generic[OptionsT]):
     plan: Planner[OptionsT]
     checks: Mapping[str, Check[OptionsT]]
     shows: Callable[[Job], bool] | None
+    words: tuple[str, ...]
 
     def __call__(self, options: OptionsT, extras: tuple[str, ...]) -> Preview | Submission:
         """Submit the plan of options and words for the inner program; for a dry run a ``Preview`` of it."""
@@ -66,7 +70,8 @@ class Launcher(Generic[OptionsT]):
             raise RuntimeError("paths that lead nowhere were not reported")
         if options.dry_run:
             return found.preview
-        submission = _submit(request.plan, request.cluster, flags)
+        flags = replace(flags, command=self.words or command_line(request.plan.command, options, extras))
+        submission = _submit(found.preview, request.cluster, flags)
         if not stays_until_the_end(request.cluster):
             _announce(submission, request.plan, options)
         elif self.shows:
@@ -110,10 +115,10 @@ def _examine(
     return replace(found, checked=(Checked(subject="code", findings=tuple(on_code)), *found.checked))
 
 
-def _submit(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags) -> Submission:
+def _submit(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags) -> Submission:
     from skills_pipe.pipeline.submit import submit
 
-    return submit(plan, cluster, flags=flags)
+    return submit(seen.plan, cluster, flags=flags, seen=seen)
 
 
 def _flags(options: JobOptions, cluster: ClusterConfig) -> tuple[SubmitFlags, list[Finding]]:

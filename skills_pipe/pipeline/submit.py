@@ -25,6 +25,7 @@ from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of
 from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.records.command_line import write_command_line
 from skills_pipe.pipeline.records.owner import Claim, OutputOwner, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
@@ -87,11 +88,19 @@ class Submission:
 
 
 def submit(
-    plan: Plan, cluster: ClusterConfig, *, flags: SubmitFlags | None = None, console: Console | None = None
+    plan: Plan,
+    cluster: ClusterConfig,
+    *,
+    flags: SubmitFlags | None = None,
+    seen: Preview | None = None,
+    console: Console | None = None,
 ) -> Submission:
     """Hand the stages that are not finished to the executor of ``cluster``, and say which those are.
 
     On this machine it returns when all jobs have ended; on Slurm when they are queued.
+
+    Args:
+        seen: what :func:`preview` has just told of the same plan and flags.
 
     Raises:
         PlanError: something stops the submission; all reasons are told, and nothing was started.
@@ -99,42 +108,58 @@ def submit(
         JobFailed: a job that ran here failed.
     """
     flags = flags or SubmitFlags()
-    seen = preview(plan, cluster, flags)
-    if seen.errors:
-        raise PlanError("\n".join(_line(finding) for finding in seen.errors))
-    run = store_of(cluster).create(plan.expname)
-    if run.folder != seen.run.folder:
-        seen = preview(plan, cluster, flags, run=run)
+    store = store_of(cluster)
+    seen, claim = _claimed(seen or preview(plan, cluster, flags), cluster, flags, store)
+    run = store.open(seen.run)
+    try:
+        _hand_over(run, seen, cluster, flags, console)
+    finally:
+        # Refused: nobody works on the outputs, and what was set aside is not replaced.
+        if run.submission is None:
+            claim.undo()
+    record = run.submission
+    actions = {decision.stage: decision.action.value for decision in seen.decisions}
+    return Submission(run=run, actions=actions, job_ids=record.job_ids if record else {})
+
+
+def _claimed(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: RunStore) -> tuple[Preview, Claim]:
+    """What is to be done, and the claim to do it."""
+    while True:
+        if seen.errors:
+            raise PlanError("\n".join(_line(finding) for finding in seen.errors))
+        claim = _claim(seen, cluster, store)
+        if claim is not None:
+            return seen, claim
+        # Somebody else has just submitted a run of this experiment: what was seen is not true any more.
+        seen = preview(seen.plan, cluster, flags)
+
+
+def _hand_over(run: Run, seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, console: Console | None) -> None:
+    """Write the records of the run, and let the executor take its jobs."""
     if flags.code and not cluster.is_local:
         install(flags.code, cluster.job_dir, transport_of(cluster))
         write_record(flags.code, run.folder)
         remember(flags.code)
-    run.write_plan(plan)
+    if flags.command:
+        write_command_line(flags.command, run.folder)
+    run.write_plan(seen.plan)
     for stage, identity in seen.identities.items():
         run.write_identity(stage, identity)
     for job, text in seen.scripts.items():
         run.write_script(job, text)
-    actions = {decision.stage: decision.action.value for decision in seen.decisions}
-    claim = _claim(seen, cluster)
     display.show_decisions(seen.decisions, explain=flags.explain, console=console)
+    actions = {decision.stage: decision.action.value for decision in seen.decisions}
     with display.LiveBoard(console=console) as board:
-        try:
-            _executor(seen, cluster, run, board).submit(run, seen.to_run, actions)
-        finally:
-            # Refused: nobody works on the outputs, and what was set aside is not replaced.
-            if run.submission is None:
-                claim.undo()
+        _executor(seen, cluster, run, board).submit(run, seen.to_run, actions)
     run.flush()
-    record = run.submission
-    return Submission(run=run, actions=actions, job_ids=record.job_ids if record else {})
 
 
 def _line(finding: Finding) -> str:
     return str(PlanError(finding.what, where=finding.where, fix=finding.fix))
 
 
-def _claim(seen: Preview, cluster: ClusterConfig) -> Claim:
-    """Become the one writer of every output that is made, and clear the way for those that begin anew."""
+def _claim(seen: Preview, cluster: ClusterConfig, store: RunStore) -> Claim | None:
+    """Get the folder of the run and all outputs that it makes, and clear the way for those that begin anew."""
     locate = locator(cluster, seen.plan)
     owners: dict[str, OutputOwner] = {}
     anew = []
@@ -151,8 +176,9 @@ def _claim(seen: Preview, cluster: ClusterConfig) -> Claim:
         )
         if decision.action is Action.RESTART:
             anew.append(path)
-    store = store_of(cluster)
-    return claim_outputs(store.site, owners, set_aside=anew, is_live=lambda owner: _is_live(owner, store))
+    return claim_outputs(
+        store.site, owners, run=seen.run.at, set_aside=anew, is_live=lambda owner: _is_live(owner, store)
+    )
 
 
 def _is_live(owner: OutputOwner, store: RunStore) -> bool:

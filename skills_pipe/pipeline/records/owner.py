@@ -91,32 +91,49 @@ def claim_outputs(
     site: Site,
     owners: Mapping[str, OutputOwner],
     *,
+    run: str,
     set_aside: Sequence[str] = (),
     is_live: Callable[[OutputOwner], bool],
-) -> Claim:
-    """Become the owner of all outputs, or of none.
+) -> Claim | None:
+    """Make the folder of a run, and become the owner of all outputs; or neither.
 
     Args:
         owners: output -> its new owner.
-        set_aside: those of them that are renamed to ``old_<name>.<n>``: they are made anew.
+        run: the folder.
+        set_aside: those of the outputs that are renamed to ``old_<name>.<n>``: they are made anew.
         is_live: whether the run of an older record still works on the output.
 
+    Returns:
+        None when somebody else has just made the folder.
+
     Raises:
-        StoreError: another run does, or nothing can be written there.
+        StoreError: another run works on an output, or nothing can be written there.
     """
     records = {output: owner.to_text() for output, owner in owners.items()}
     dead: dict[str, str] = {}
-    while True:
-        action = {"do": "claim", "records": records, "dead": dead}
-        answers = site.ask(action, {"do": "set_aside", "paths": list(set_aside)})
-        if "refused" not in answers[0]:
-            return Claim(site=site, records=records, replaced=answers[0]["replaced"], moved=answers[1]["moved"])
-        for output, text in answers[0]["taken"].items():
-            other = OutputOwner.parse(text, output)
-            if other.run != owners[output].run and is_live(other):
-                raise StoreError(
-                    f"{output} is being written by stage {other.stage!r} of another run",
-                    where=other.run,
-                    fix=f"wait for it, or stop it with `ns cancel {'/'.join(Path(other.run).parts[-2:])}`",
-                )
-            dead[output] = text
+    make: tuple[Mapping[str, object], ...] = ({"do": "make_run", "folder": run},)
+    try:
+        while True:
+            action = {"do": "claim", "records": records, "dead": dead}
+            answers = site.ask(*make, action, {"do": "set_aside", "paths": list(set_aside)})
+            if make and "refused" in answers[0]:
+                return None
+            claimed, *aside = answers[len(make) :]
+            make = ()
+            if aside:
+                return Claim(site=site, records=records, replaced=claimed["replaced"], moved=aside[0]["moved"])
+            for output, text in claimed["taken"].items():
+                _require_dead(output, OutputOwner.parse(text, output), is_live)
+                dead[output] = text
+    except StoreError:
+        site.ask({"do": "unmake_run", "folder": run})
+        raise
+
+
+def _require_dead(output: str, other: OutputOwner, is_live: Callable[[OutputOwner], bool]) -> None:
+    if is_live(other):
+        raise StoreError(
+            f"{output} is being written by stage {other.stage!r} of another run",
+            where=other.run,
+            fix=f"wait for it, or stop it with `ns cancel {'/'.join(Path(other.run).parts[-2:])}`",
+        )

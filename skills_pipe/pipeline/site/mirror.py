@@ -98,15 +98,13 @@ class Mirror:
                 if name not in present and name.split("/")[2] in _WRITTEN_BY_JOBS:
                     (self.root / name).unlink(missing_ok=True)
 
-    def claim(self, run: str) -> bool:
-        """Make the folder of a run there, and then here; False when somebody has it already."""
-        if "refused" in self.site.ask({"do": "make_run", "folder": f"{self.at}/experiments/{run}"})[0]:
-            return False
+    def open(self, run: str) -> None:
+        """Make the folder of the copies of a run that was made there just now."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A copy of the same name is of a run that was removed there.
         shutil.rmtree(self.root / run, ignore_errors=True)
-        (self.root / run).mkdir(parents=True)
-        return True
+        for name in RUN_FOLDERS:
+            (self.root / run / name).mkdir(parents=True)
 
     def _folders(self, runs: Sequence[str] | None) -> list[str]:
         """Folders of the copies of these runs."""

@@ -100,10 +100,8 @@ class Site:
             StoreError: a file could not be read or written.
         """
         answers = self.agent.answer(actions)
-        for answer in answers:
-            if "error" in answer:
-                fix = "choose another folder, or make room in it"
-                raise StoreError(f"{answer['path']} cannot be read or written ({answer['error']})", fix=fix)
+        if answers and "error" in answers[-1]:
+            raise _impossible(actions[len(answers) - 1], answers[-1])
         return answers
 
     def facts(self, wanted: Mapping[str, Iterable[Want]] | Iterable[str]) -> dict[str, Facts]:
@@ -180,6 +178,17 @@ class AgentThere:
             raise RuntimeError(f"the agent on the login node ended with {ended.code}: {ended.err}")
         answers: list[dict[str, Any]] = json.loads(ended.out)
         return answers
+
+
+def _impossible(action: Mapping[str, Any], answer: Mapping[str, Any]) -> StoreError:
+    if action["do"] == "make_run":
+        return StoreError(
+            f"the records of runs cannot be written ({answer['error']})",
+            where=answer["path"],
+            fix="choose another folder with $SKILLS_PIPE_JOB_DIR, or job_dir of the cluster configuration",
+        )
+    fix = "choose another folder, or make room in it"
+    return StoreError(f"{answer['path']} cannot be read or written ({answer['error']})", fix=fix)
 
 
 HERE = Site(AgentHere())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,11 @@ def owner(run: str) -> OutputOwner:
 
 def claim(run: str, *outputs: Path, anew: tuple[Path, ...] = (), is_live=lambda _: True) -> Claim:
     owners = {str(output): owner(run) for output in outputs}
-    return claim_outputs(HERE, owners, set_aside=[str(path) for path in anew], is_live=is_live)
+    with tempfile.TemporaryDirectory() as folder:
+        aside = [str(path) for path in anew]
+        made = claim_outputs(HERE, owners, run=f"{folder}/run", set_aside=aside, is_live=is_live)
+    assert made is not None
+    return made
 
 
 def owner_of(output: Path) -> OutputOwner | None:
@@ -105,6 +110,23 @@ def test_a_claim_that_is_undone_leaves_everything_as_it_was(tmp_path):
     made.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert (tmp_path / "b").is_dir()
+
+
+def test_the_folder_of_a_run_is_made_with_its_claims_or_not_at_all(tmp_path):
+    claim("live", tmp_path / "out")
+    run = str(tmp_path / "experiments" / "exp" / "run-1")
+    with pytest.raises(StoreError):
+        claim_outputs(HERE, {str(tmp_path / "out"): owner(run)}, run=run, is_live=lambda _: True)
+    assert names(tmp_path / "experiments" / "exp") == []
+    assert claim_outputs(HERE, {str(tmp_path / "new"): owner(run)}, run=run, is_live=lambda _: True)
+    assert "scripts" in names(Path(run))
+
+
+def test_who_comes_second_to_the_folder_of_a_run_claims_nothing(tmp_path):
+    run = str(tmp_path / "run-1")
+    assert claim_outputs(HERE, {str(tmp_path / "a"): owner(run)}, run=run, is_live=lambda _: True)
+    assert claim_outputs(HERE, {str(tmp_path / "b"): owner(run)}, run=run, is_live=lambda _: True) is None
+    assert owner_of(tmp_path / "b") is None
 
 
 def test_undoing_leaves_alone_what_somebody_else_has_claimed_since(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from skills_pipe.pipeline.site.agent.looking import look
 from skills_pipe.pipeline.site.agent.outputs import claim, put_back, set_aside, unclaim
-from skills_pipe.pipeline.site.agent.records import make_run, records, tail, write
+from skills_pipe.pipeline.site.agent.records import make_run, records, tail, unmake_run, write
 
 
 def answer(actions: "list[dict[str, Any]]") -> "list[dict[str, Any]]":
@@ -47,6 +47,7 @@ _ACTIONS = {
     "set_aside": set_aside,
     "put_back": put_back,
     "make_run": make_run,
+    "unmake_run": unmake_run,
     "write": write,
     "records": records,
     "tail": tail,

@@ -1,6 +1,7 @@
 """Folders of runs: claimed, written and read in bulk."""
 
 import base64
+import contextlib
 import os
 from typing import Any
 
@@ -19,6 +20,15 @@ def make_run(folder: str) -> "dict[str, Any]":
         return {"refused": True}
     for name in RUN_FOLDERS:
         os.mkdir(os.path.join(folder, name))
+    return {}
+
+
+def unmake_run(folder: str) -> "dict[str, Any]":
+    """Undo :func:`make_run`, if nothing was written there since."""
+    with contextlib.suppress(OSError):
+        for name in RUN_FOLDERS:
+            os.rmdir(os.path.join(folder, name))
+        os.rmdir(folder)
     return {}
 
 
