@@ -31,6 +31,7 @@ WORLDS = {
     "docs/architecture.md": (launcher, cluster),
     "docs/data_preparation.md": (launcher, generations, models),
     "docs/evaluation.md": (launcher, models),
+    "docs/nemo_run.md": (launcher,),
     "docs/slurm.md": (launcher, cluster),
     "docs/training.md": (launcher, models, rows),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.checks.finding import Finding, Severity, error, errors_in, warning
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
 from skills_pipe.pipeline.plan import Launch, Plan
@@ -42,7 +42,7 @@ def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
         findings.append(warning("containers have no effect on this machine: jobs are plain processes", where=where))
     if cluster.is_local and any(mount.source != mount.target for mount in cluster.mounts):
         findings.append(warning("mounts have no effect on this machine: paths are taken as they are", where=where))
-    if not cluster.is_local and not cluster.account:
+    if cluster.executor is ExecutorKind.SLURM and not cluster.account:
         findings.append(warning("no account is set: the jobs go to your default account", where=where))
     if cluster.container_runtime is not ContainerRuntime.NONE:
         findings += _check_hf_home(cluster, environment)

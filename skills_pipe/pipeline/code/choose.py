@@ -37,7 +37,7 @@ def choose(choice: CodeChoice, cluster: ClusterConfig) -> Code | None:
         PlanError: it cannot be packed.
         StoreError: there is no such experiment.
     """
-    packs = cluster.executor is ExecutorKind.SLURM
+    packs = cluster.executor is not ExecutorKind.LOCAL
     if choice.experiment and packs:
         return _of_experiment(choice.experiment, cluster)
     if not packs and not choice.identifies:

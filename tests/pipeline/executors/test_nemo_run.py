@@ -18,9 +18,11 @@ from skills_pipe.pipeline.executors.nemo_run import bridge
 from skills_pipe.pipeline.executors.nemo_run.refusals import refusals
 from skills_pipe.pipeline.executors.nemo_run.target import TARGETS, Settings, stays_until_the_end
 from skills_pipe.pipeline.executors.nemo_run.tasks import tasks
-from skills_pipe.pipeline.plan import Edge, EdgeKind, Launch, Member, Mount, Plan, Resources
+from skills_pipe.pipeline.plan import Edge, EdgeKind, Launch, Member, Mount, Plan, Resources, chain
 from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.scripts.environment import prologue
 from skills_pipe.pipeline.scripts.place import render
+from skills_pipe.pipeline.scripts.setting import Setting
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.golden_file import check_golden
 from tests.pipeline.programs import job, plan_of, shell, training_plan
@@ -71,7 +73,13 @@ def test_its_slurm_executor_gets_all_that_our_own_scripts_would_say():
         mail_user="me@example.org",
         sbatch={"reservation": "spring", "no-kill": ""},
     )
-    value = [task.to_json() for task in tasks(training(), where, RUN, CODE)]
+    plan = training()
+    value = [task.to_json() for task in tasks(plan, where, RUN, CODE)]
+    for job_of_task, task in zip(plan.jobs, value, strict=True):
+        shared = prologue(Setting(job=job_of_task, plan=plan, cluster=where, run=RUN))
+        lines = task["options"]["setup_lines"].splitlines()
+        assert lines[1 : 1 + len(shared)] == shared
+        task["options"]["setup_lines"] = [lines[0], "(the prologue of all batch scripts)", *lines[1 + len(shared) :]]
     check_golden("nemo_run/slurm.json", json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
@@ -188,6 +196,11 @@ def refused_job(**changes: object) -> Plan:
             refused_job(command=replace(job("a", shell("cat /nemo_run/x"), HOME).command)),
             cluster(images=True),
             "job 'a' names /nemo_run",
+        ),
+        (
+            plan_of(*chain(job("a", shell("true"), HOME), count=3, requeue=True)),
+            cluster("local"),
+            "job 'a-0' has to queue itself again",
         ),
         (refused_job(), cluster("docker"), "nemo-run's docker executor needs an image"),
         (refused_job(), cluster("local", images=True), "nemo-run's local executor has no containers"),

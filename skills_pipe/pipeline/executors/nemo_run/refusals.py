@@ -71,6 +71,9 @@ def _about_jobs(plan: Plan, cluster: ClusterConfig, settings: Settings) -> Itera
     if target.queued:
         yield from _about_edges(plan)
     for job in plan.jobs:
+        if job.segment is not None and job.segment.requeue and job.segment.count > 1:
+            what = f"job {job.name!r} has to queue itself again until the work is done, which it cannot by nemo-run"
+            yield error(what, where="chain: requeue", fix=f"use --num_training_jobs=1, or {_OTHER_EXECUTOR}")
         if job.beside:
             members = ", ".join(member.name for member in job.beside)
             yield error(
