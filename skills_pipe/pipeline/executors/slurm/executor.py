@@ -11,7 +11,7 @@ from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.executors.slurm.commands import Slurm
 from skills_pipe.pipeline.executors.slurm.states import statuses
-from skills_pipe.pipeline.executors.slurm.submission import hand_over
+from skills_pipe.pipeline.executors.slurm.submission import hand_over, is_broken_off, settle
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.cancelling import CANCELLED, jobs_with, record_cancel, stopped_note
 from skills_pipe.pipeline.records.process import ProcessId
@@ -44,7 +44,9 @@ class SlurmExecutor:
         cluster = self.cluster
         if cluster is None:
             raise StoreError("a recorded run cannot be submitted again")
-        self.slurm.require()
+        if isinstance(self.transport, Here):
+            # Elsewhere the script says so itself: a question of its own would cost a round trip.
+            self.slurm.require()
         # Empty too: containers see something else in its place, for which it must be there.
         secrets = "".join(f"{line}\n" for line in export_lines(self.secrets.items()))
         write_text(run.folder / SECRETS, secrets, mode=0o600)
@@ -59,6 +61,7 @@ class SlurmExecutor:
         if not plan.jobs:
             run.write_submission(draft)
             return
+        self._settle_earlier(run)
         script = submission_script(plan, cluster, run, self.after)
         run.write_submit_script(script)
         hand_over(run, draft, script, self.slurm)
@@ -78,6 +81,15 @@ class SlurmExecutor:
                 write_text(note, f"{CANCELLED}\n")
             self.slurm.cancel([status.job_id for status in active if status.job_id])
         return [status.job for status in active]
+
+    def _settle_earlier(self, run: Run) -> None:
+        """What an earlier submission of the experiment has left must not run beside this one."""
+        if run.at != str(run.folder):
+            return
+        for folder in run.folder.parent.glob("run-*"):
+            earlier = Run(folder)
+            if folder != run.folder and is_broken_off(earlier):
+                settle(earlier, self.slurm)
 
     @property
     def slurm(self) -> Slurm:
