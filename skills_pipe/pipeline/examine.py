@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from skills_pipe.errors import PlanError
+from skills_pipe.errors import ClusterConfigError, PlanError
 from skills_pipe.pipeline.checks import gpu_hours
 from skills_pipe.pipeline.checks.files import check_files, paths_to_look_at
 from skills_pipe.pipeline.checks.finding import Checked, Finding, errors_in, warning
+from skills_pipe.pipeline.checks.gpu import Gpu
+from skills_pipe.pipeline.checks.hub import HubModel, HubQuestions, check_hub, offline
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.limits import check_accounting, check_partitions, check_trials
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
@@ -19,8 +23,9 @@ from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Questions, a
 from skills_pipe.pipeline.checks.runtimes import check_runtime
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
+from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
 from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
-from skills_pipe.pipeline.plan import Launch, Plan
+from skills_pipe.pipeline.plan import Job, Launch, Plan
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.decisions.preview import Preview
@@ -43,6 +48,7 @@ class Request(Generic[OptionsT]):
         extras: words for the inner program.
         missing: inputs of the plan that do not exist, and that no earlier run promises.
         answers: what the cluster says.
+        hub: model on the Hugging Face hub -> what the hub says.
     """
 
     options: OptionsT
@@ -51,6 +57,24 @@ class Request(Generic[OptionsT]):
     plan: Plan
     missing: frozenset[str] = frozenset()
     answers: Answers = NOTHING
+    hub: Mapping[str, HubModel] = field(default_factory=dict)
+
+    def model_config(self, name: str) -> Mapping[str, Any] | None:
+        """The ``config.json`` of a model, by its path as jobs see it or its id; None if it could not be read."""
+        text = self.head(f"{name}/config.json") or (self.hub[name].config if name in self.hub else None)
+        try:
+            config = json.loads(text) if text else None
+        except ValueError:
+            return None
+        return config if isinstance(config, Mapping) else None
+
+    def gpu(self, job: Job) -> Gpu:
+        """What is known about the GPUs that a job gets."""
+        facts = self.answers.slurm
+        name = job.resources.partition or (facts.default_partition if facts else None)
+        partition = facts.partitions.get(name) if facts and name else None
+        types = partition.gpu_types if partition else frozenset()
+        return Gpu(type=next(iter(types)) if len(types) == 1 else None, gib=self.cluster.gpu_memory_gb)
 
     def head(self, path: str) -> bytes | None:
         """How a file begins, by its path as jobs see it; None if it could not be read."""
@@ -110,10 +134,12 @@ def examine(
         checks: subject -> check, of the command.
     """
     plan, cluster = request.plan, request.cluster
+    hub = _ask_hub(plan, cluster)
     on_paths = check_paths(plan, cluster)
     # Where paths lead nowhere, nothing can be said about what lies there.
     seen = None if errors_in(on_paths) else look_ahead()
-    request = replace(request, missing=_missing(seen), answers=_ask(plan, cluster, _headers(seen)))
+    answers = _ask(plan, cluster, _headers(seen), cached=hub.names if hub else ())
+    request = replace(request, missing=_missing(seen), answers=answers, hub=hub.answers() if hub else {})
     subjects = [
         Checked(
             subject="configuration",
@@ -121,6 +147,7 @@ def examine(
         ),
         Checked(subject="options", findings=tuple(_check_options(request.options, plan, cluster))),
         Checked(subject="paths", findings=(*on_paths, *check_hub_names(plan, cluster))),
+        *([_check_hub(request)] if hub else []),
         *(_run_check(subject, check, request) for subject, check in checks.items()),
     ]
     subjects.append(_inputs(seen, subjects))
@@ -175,7 +202,39 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checke
     ]
 
 
-def _ask(plan: Plan, cluster: ClusterConfig, headers: Mapping[str, Sequence[str]]) -> Answers:
+def _ask_hub(plan: Plan, cluster: ClusterConfig) -> HubQuestions | None:
+    """Ask the hub for the models of a plan that are not here."""
+    inputs = dict.fromkeys(path for stage in plan.stages for path in stage.inputs)
+    names = [name for name in inputs if is_hub_id(name) and not (cluster.is_local and Path(name).exists())]
+    if not names or offline():
+        return None
+    return HubQuestions(names, token=_variables(cluster).get("HF_TOKEN"))
+
+
+def _check_hub(request: Request[OptionsT]) -> Checked:
+    folders = _cache_folders(request.cluster, request.hub)
+    looks = request.answers.looks
+    cached = frozenset(name for name, folder in folders.items() if folder in looks and looks[folder].exists)
+    return check_hub(request.hub, cached=cached, token="HF_TOKEN" in _variables(request.cluster))
+
+
+def _cache_folders(cluster: ClusterConfig, names: Iterable[str]) -> dict[str, str]:
+    """Model -> where it is kept once it was downloaded, as the cluster names that folder."""
+    home = _variables(cluster).get("HF_HOME")
+    if home is None and cluster.is_local:
+        home = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
+    place = PathMap.of(cluster).to_cluster(home) if home else None
+    return {name: f"{place}/hub/models--{name.replace('/', '--')}" for name in names} if place else {}
+
+
+def _variables(cluster: ClusterConfig) -> Mapping[str, str]:
+    try:
+        return cluster.environment()
+    except ClusterConfigError:
+        return {}  # told by the checks of the configuration
+
+
+def _ask(plan: Plan, cluster: ClusterConfig, headers: Mapping[str, Sequence[str]], *, cached: Sequence[str]) -> Answers:
     """Ask the cluster, in one round trip; also this machine, for what jobs read here."""
     slurm = cluster.executor is ExecutorKind.SLURM
     heads = _heads(plan, cluster)
@@ -183,7 +242,8 @@ def _ask(plan: Plan, cluster: ClusterConfig, headers: Mapping[str, Sequence[str]
         slurm, unreachable = False, "sinfo is not installed here"
     else:
         unreachable = None
-    if not slurm and not heads:
+    caches = tuple(_cache_folders(cluster, cached).values())
+    if not slurm and not heads and not caches:
         return Answers(unreachable=unreachable)
     # Imported here: the dry run of a command without such questions needs no processes.
     from skills_pipe.pipeline.transport import transport_of
@@ -191,7 +251,7 @@ def _ask(plan: Plan, cluster: ClusterConfig, headers: Mapping[str, Sequence[str]
     questions = Questions(
         slurm=slurm,
         headers=headers,
-        paths=paths_to_look_at(plan, cluster) if slurm else (),
+        paths=(*(paths_to_look_at(plan, cluster) if slurm else ()), *caches),
         heads=heads,
     )
     answers = ask(questions, transport_of(cluster))

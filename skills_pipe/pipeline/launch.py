@@ -13,7 +13,6 @@ from skills_pipe.pipeline.checks.finding import Checked, Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import is_below
-from skills_pipe.pipeline.examine import Check, Examination, Request, examine
 from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.options.groups import JobOptions
 from skills_pipe.pipeline.options.spelling import command_line
@@ -21,6 +20,7 @@ from skills_pipe.pipeline.plan import Job, Plan
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags
+    from skills_pipe.pipeline.examine import Check, Examination, Request
     from skills_pipe.pipeline.submit import Submission
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
@@ -84,6 +84,9 @@ class Launcher(Generic[OptionsT]):
         return _examine(request, self.checks, *_flags(options, request.cluster))
 
     def _request(self, options: OptionsT, extras: tuple[str, ...]) -> Request[OptionsT]:
+        # Imported here, as the rest of what follows planning: --help does not need it.
+        from skills_pipe.pipeline.examine import Request
+
         loaded = load_cluster(options.cluster, options.config_dir)
         cluster = replace(loaded, mounts=loaded.mounts + options.mount_paths)
         if options.skip_hf_home_check:
@@ -109,6 +112,7 @@ def _examine(
     request: Request[OptionsT], checks: Mapping[str, Check[OptionsT]], flags: SubmitFlags, on_code: Sequence[Finding]
 ) -> Examination:
     from skills_pipe.pipeline.decisions.preview import preview
+    from skills_pipe.pipeline.examine import examine
 
     plan = _assume_planned(request.plan) if request.options.dry_run else request.plan
     found = examine(request, lambda: preview(plan, request.cluster, flags), checks)

@@ -160,7 +160,8 @@ def _accounts(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator
 def _qualities(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator[Finding]:
     if facts.associations is None or "qos" not in facts.enforced:
         return
-    own = [a for a in facts.associations if cluster.account in (None, a.account)]
+    # An account that is none of this user's is told elsewhere.
+    own = [a for a in facts.associations if cluster.account in (None, a.account)] or facts.associations
     known = list(dict.fromkeys(name for association in own for name in association.qos))
     for qos in dict.fromkeys(job.resources.qos for job in plan.jobs):
         if qos is None or not own:
@@ -186,13 +187,11 @@ def _queue(plan: Plan, facts: SlurmFacts) -> Iterator[Finding]:
     for qos in dict.fromkeys(names):
         most, queued, own = facts.max_submit.get(qos), facts.queued.get(qos, 0), names.count(qos)
         if most is not None and own + queued > most:
-            waiting = f", {queued} of which are queued already" if queued else ""
+            verb = "is" if queued == 1 else "are"
+            waiting = f", of which {queued} {verb} queued already" if queued else ""
             what = f"the plan has {own} jobs, and the quality of service {qos!r} allows {most} at a time{waiting}"
-            fix = (
-                "ask for fewer (--num_training_jobs), use another --qos, or wait"
-                if own <= most
-                else ("ask for fewer (--num_training_jobs), or use another --qos")
-            )
+            wait = ", or wait" if own <= most else ""
+            fix = f"ask for fewer (--num_training_jobs), use another --qos{wait}"
             yield error(what, where="--qos", fix=fix)
 
 

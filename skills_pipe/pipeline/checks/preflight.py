@@ -6,23 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
-from skills_pipe.pipeline.checks.finding import Finding, Severity, error, errors_in, warning
+from skills_pipe.pipeline.checks.finding import Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
 from skills_pipe.pipeline.plan import Launch, Plan
-
-__all__ = [
-    "Finding",
-    "Severity",
-    "check_cluster",
-    "check_hub_names",
-    "check_machine",
-    "check_paths",
-    "error",
-    "errors_in",
-    "warning",
-]
 
 
 def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:

@@ -18,13 +18,10 @@ HEAD_BYTES = 1 << 16
 """How much of a file is looked at."""
 
 _RECORD, _FIELD = "\x1e", "\x1f"
-_SECONDS = 20
-"""How long one program may take: the clients of Slurm wait for minutes on a controller that is down."""
-
 _FUNCTIONS = r"""
 ask() {
   name=$1; shift
-  out=$(timeout SECONDS "$@" 2>&1 </dev/null); code=$?
+  out=$(timeout "$seconds" "$@" 2>&1 </dev/null); code=$?
   printf '\036ask\037%s\037%s\037%s' "$name" "$code" "$out"
   return "$code"
 }
@@ -43,7 +40,7 @@ look() {
 head_of() {
   [ -f "$1" ] && [ -r "$1" ] && printf '\036head\037%s\037%s' "$1" "$(head -c BYTES -- "$1" | base64 | tr -d '\n')"
 }
-""".replace("SECONDS", str(_SECONDS)).replace("BYTES", str(HEAD_BYTES))
+""".replace("BYTES", str(HEAD_BYTES))
 
 _SLURM = r"""
 ask enforce sh -c 'scontrol show config | grep -i "^AccountingStorageEnforce"'
@@ -65,6 +62,7 @@ class Questions:
         paths: files and folders to look at, as the cluster names them.
         heads: files of which to read the beginning.
         programs: commands of which to know whether they are there.
+        seconds: how long one program may take: those of Slurm wait for minutes on a controller that is down.
     """
 
     slurm: bool = False
@@ -72,6 +70,7 @@ class Questions:
     paths: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    seconds: int = 20
 
     def script(self) -> str:
         """For ``bash -s`` on the login node; all of it is read before any of it runs."""
@@ -85,7 +84,7 @@ class Questions:
             *(f"ask {quote(f'which {name}')} sh -c {quote(f'command -v {name}')}" for name in self.programs),
             "true",
         ]
-        return "\n".join([_FUNCTIONS.strip(), "main() {", *lines, "}", "main", ""])
+        return "\n".join([f"seconds={self.seconds}", _FUNCTIONS.strip(), "main() {", *lines, "}", "main", ""])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +137,10 @@ def ask(questions: Questions, transport: Transport) -> Answers:
     if not answer.ok:
         reason = (answer.err or answer.out).strip().splitlines()
         return Answers(unreachable=reason[-1] if reason else f"bash ended with {answer.code}")
-    return read_answers(answer.out, slurm=questions.slurm)
+    return read_answers(answer.out, questions)
 
 
-def read_answers(text: str, *, slurm: bool) -> Answers:
+def read_answers(text: str, questions: Questions) -> Answers:
     """What the script has printed; whatever a login shell prints before it is skipped."""
     asked: dict[str, tuple[int, str]] = {}
     looks: dict[str, Look] = {}
@@ -155,9 +154,10 @@ def read_answers(text: str, *, slurm: bool) -> Answers:
             looks[path] = Look(kind=what, readable=readable == "yes", nearest=nearest, writable=writable == "yes")
         elif kind == "head":
             heads[fields[0]] = base64.b64decode(fields[1])
+    unreachable = _no_slurm(asked, questions.seconds) if questions.slurm else None
     return Answers(
-        unreachable=_no_slurm(asked) if slurm else None,
-        slurm=read_facts(asked) if slurm and _no_slurm(asked) is None else None,
+        unreachable=unreachable,
+        slurm=read_facts(asked) if questions.slurm and unreachable is None else None,
         looks=looks,
         heads=heads,
         programs={
@@ -168,12 +168,12 @@ def read_answers(text: str, *, slurm: bool) -> Answers:
     )
 
 
-def _no_slurm(asked: Mapping[str, tuple[int, str]]) -> str | None:
+def _no_slurm(asked: Mapping[str, tuple[int, str]], seconds: int) -> str | None:
     code, out = asked.get("nodes", (127, ""))
     if code == 0:
         return None
     lines = out.strip().splitlines()
-    return lines[-1] if lines and code != 124 else f"sinfo says nothing within {_SECONDS} s"
+    return lines[-1] if lines and code != 124 else f"sinfo says nothing within {seconds} s"
 
 
 def _trial(lines: Sequence[str]) -> str:

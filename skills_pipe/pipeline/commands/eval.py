@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skills_pipe.artifacts.names import EVAL_RESULTS
 from skills_pipe.errors import OptionError
@@ -13,12 +13,14 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.beside import beside_members, check_programs
 from skills_pipe.pipeline.commands.servers import Hosted, HostOptions, ServerType
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
 from skills_pipe.pipeline.options.overrides import of_result, path_of
 from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.examine import Request
 
 EVALUATE = "skills_pipe.evaluation.evaluate"
 SUMMARIZE = "skills_pipe.evaluation.summarize"

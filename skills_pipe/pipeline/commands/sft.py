@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, TRAINING_LOGS
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
@@ -14,6 +16,9 @@ from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.groups import resources
 from skills_pipe.pipeline.options.overrides import of_result, override, path_of
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.examine import Check
 
 STAGE = "sft"
 ENTRY = "skills_pipe.training.sft"
@@ -65,7 +70,7 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
     )
 
 
-CHECKS = {
+CHECKS: dict[str, Check[SftOptions]] = {
     "keys of the trainer": check_training,
     "rows of the data": check_rows,
     "parallel sizes": check_size,

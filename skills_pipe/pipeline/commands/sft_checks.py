@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.errors import ClusterConfigError, ConfigError
-from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.overrides import key_of
+from skills_pipe.pipeline.plan import Job
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.commands.sft_options import SftOptions
+    from skills_pipe.pipeline.examine import Request
     from skills_pipe.training.config import TrainingConfig
+    from skills_pipe.training.config.estimate import ModelShape
 
 
 _FLAGS = {
@@ -38,23 +42,114 @@ _FIXED = {
 
 def check_training(request: Request[SftOptions]) -> list[Finding]:
     """What is wrong with the trainer's keys, and with the steps that are to be converted or averaged."""
-    from skills_pipe.training.config import ConfigErrors, load_config
-
-    trainers = [job for job in request.plan.jobs if job.segment]
-    if not trainers:
+    trainer = _trainer(request)
+    if trainer is None:
         return []
-    keys = [word for word in trainers[0].command.argv if word.startswith(("+", "~"))]
-    try:
-        config = load_config(None, keys)
-    except ConfigErrors as problems:
-        return [_finding(problem, request.extras) for problem in problems.problems]
-    except ConfigError as problem:
-        return [_finding(problem, request.extras)]
+    config, problems = _load(_keys(trainer))
+    if config is None:
+        return [_finding(problem, request.extras) for problem in problems]
     return [
         *_check_fixed(request.extras),
         *_check_steps(request.options, config),
         *_check_wandb(config, request.cluster),
     ]
+
+
+def check_rows(request: Request[SftOptions]) -> Checked:
+    """What is wrong with the first rows of the data."""
+    from skills_pipe.pipeline.checks.questions import HEAD_BYTES
+    from skills_pipe.pipeline.checks.rows import faults_in
+
+    subject = "rows of the data"
+    config = _config(request)
+    if config is None:
+        return Checked(subject=subject, left_out=_NO_CONFIG)
+    tell = warning if config.data.on_bad_row == "skip" else error
+    findings, read = [], []
+    for dataset in (*config.data.train, *config.data.validation):
+        head = request.head(dataset.data_path) if dataset.data_path else None
+        if head is None or dataset.data_path is None:
+            continue
+        read.append(dataset.data_path)
+        keys = RowKeys(
+            input_key=dataset.input_key,
+            output_key=dataset.output_key,
+            chat_key=dataset.chat_key,
+            tool_key=dataset.tool_key,
+        )
+        faults = faults_in(head, keys, whole=len(head) < HEAD_BYTES)
+        more = f" (and {len(faults) - 1} more of the first rows)" if len(faults) > 1 else ""
+        findings += [tell(f"{dataset.data_path}, {fault}{more}", fix=_ROWS_FIX) for fault in faults[:1]]
+    return Checked(subject=subject, findings=tuple(findings), left_out=None if read else "no file could be read here")
+
+
+def check_size(request: Request[SftOptions]) -> Checked:
+    """Whether parallel sizes, batch and model fit each other."""
+    from skills_pipe.pipeline.checks.sizes import check_sizes
+
+    subject = "parallel sizes"
+    config, trainer = _config(request), _trainer(request)
+    if config is None or trainer is None:
+        return Checked(subject=subject, left_out=_NO_CONFIG)
+    return Checked(
+        subject=subject, findings=tuple(check_sizes(config.policy, _shape(request, config), ranks=_ranks(trainer)))
+    )
+
+
+def check_fit(request: Request[SftOptions]) -> Checked:
+    """Whether training fits into the memory of its GPUs."""
+    from skills_pipe.pipeline.checks.sizes import check_memory
+
+    subject = "memory of the GPUs"
+    config, trainer = _config(request), _trainer(request)
+    if config is None or trainer is None:
+        return Checked(subject=subject, left_out=_NO_CONFIG)
+    if not trainer.resources.num_gpus:
+        return Checked(subject=subject, left_out="no GPU is asked for")
+    shape = _shape(request, config)
+    return check_memory(config.policy, shape, ranks=_ranks(trainer), gpu=request.gpu(trainer))
+
+
+_NO_CONFIG = "nothing trains, or its keys are wrong"
+_ROWS_FIX = "correct the data, name its keys, or set ++data.on_bad_row=skip"
+
+
+def _trainer(request: Request[SftOptions]) -> Job | None:
+    return next((job for job in request.plan.jobs if job.segment), None)
+
+
+def _keys(trainer: Job) -> tuple[str, ...]:
+    return tuple(word for word in trainer.command.argv if word.startswith(("+", "~")))
+
+
+def _config(request: Request[SftOptions]) -> TrainingConfig | None:
+    """The configuration of the trainer; None where there is none, or a wrong one."""
+    trainer = _trainer(request)
+    return _load(_keys(trainer))[0] if trainer else None
+
+
+@lru_cache(maxsize=1)
+def _load(keys: tuple[str, ...]) -> tuple[TrainingConfig | None, tuple[ConfigError, ...]]:
+    """The configuration that keys make, or what is wrong with them. Every check here asks for it."""
+    from skills_pipe.training.config import ConfigErrors, load_config
+
+    try:
+        return load_config(None, keys), ()
+    except ConfigErrors as problems:
+        return None, problems.problems
+    except ConfigError as problem:
+        return None, (problem,)
+
+
+def _ranks(trainer: Job) -> int:
+    return trainer.resources.num_nodes * max(1, trainer.resources.num_gpus)
+
+
+def _shape(request: Request[SftOptions], config: TrainingConfig) -> ModelShape | None:
+    from skills_pipe.training.config.estimate import ModelShape
+
+    found = request.model_config(config.policy.model_name)
+    return ModelShape.of({**found, **config.policy.hf_config_overrides}) if found else None
 
 
 def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:

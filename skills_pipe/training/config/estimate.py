@@ -1,8 +1,8 @@
 """How much memory and time training takes: arithmetic on a model's ``config.json``, without torch.
 
-It follows what the fsdp backend does (:mod:`skills_pipe.training.backends.fsdp`): fp32 weights, gradients and optimizer,
+It follows the fsdp backend (:mod:`skills_pipe.training.backends.fsdp`): fp32 weights, gradients and optimizer state,
 all sharded, a forward and backward pass in ``policy.precision``, the loss chunk by chunk. Bytes of weights, gradients
-and optimizer are exact; activations are counted by what autograd keeps, which leaves out what kernels need for a moment.
+and optimizer are exact; activations are what autograd keeps, without what kernels need for a moment.
 """
 
 from __future__ import annotations
@@ -26,13 +26,6 @@ _RESERVE = 1 * GIB
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the models that can be counted."""
-
-GPU_GIB = {"a100": 40, "a100_80gb": 80, "h100": 80, "h200": 141, "b200": 180, "gh200": 96, "a40": 48, "l40": 48}
-GPU_GIB |= {"l40s": 48, "a6000": 48, "a30": 24, "a10": 24, "l4": 24, "v100": 32, "t4": 16, "rtx4090": 24}
-"""Memory by the name that Slurm's ``Gres`` usually has for a type of GPU; of two sizes the smaller one."""
-
-_PEAK_TFLOPS = {"a100": 312, "h100": 989, "h200": 989, "b200": 2250, "gh200": 989, "a40": 150, "l40s": 362}
-"""Dense bf16 peak by the data sheets of NVIDIA."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +101,7 @@ class ModelShape:
         """Floating point operations of a forward and backward pass for one token.
 
         ``6 N`` for the matrices (Kaplan et al. 2020, section 2.1; the embedding is looked up and costs nothing), and
-        ``6 * layers * heads * head_dim * context`` for causal attention, of which a token sees half of ``context`` tokens.
+        ``6 * layers * heads * head_dim * context`` for causal attention, where a token sees half of ``context``.
         """
         matrices = self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
         return 6 * matrices + 6 * self.layers * self.heads * self.head_dim * context
@@ -122,7 +115,7 @@ class MemoryEstimate:
         weights: fp32, this rank's part.
         gradients: fp32, this rank's part, or all of them where they are exchanged once per step only.
         optimizer: its states.
-        compute: weights in the precision of the forward pass: a copy of all in one process, else what is whole at a time.
+        compute: weights as the forward pass has them: a copy of all in one process, else what is whole at a time.
         activations: what the forward pass keeps for the backward pass.
         loss: logits of a chunk and the gradient of the output layer.
     """
@@ -137,9 +130,7 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All of it, with what the GPU needs besides."""
-        return (
-            self.weights + self.gradients + self.optimizer + self.compute + self.activations + self.loss + _RESERVE
-        )
+        return self.weights + self.gradients + self.optimizer + self.compute + self.activations + self.loss + _RESERVE
 
     def __str__(self) -> str:
         names = ("weights", "gradients", "optimizer", "compute", "activations", "loss")
@@ -203,18 +194,10 @@ def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: b
     return tokens * shape.layers * layer + whole
 
 
-def seconds_per_step(
-    shape: ModelShape, policy: PolicyConfig, *, ranks: int, gpu: str | None, utilisation: float = 0.4
-) -> float | None:
-    """Seconds of one optimizer step at ``utilisation`` of the GPU's peak, if all samples have the greatest length.
-
-    None where the GPU's type is not known.
-    """
-    peak = _PEAK_TFLOPS.get((gpu or "").lower().partition("-")[0])
-    if peak is None:
-        return None
+def seconds_per_step(shape: ModelShape, policy: PolicyConfig, *, flops: float) -> float:
+    """Seconds of one optimizer step whose samples all have the greatest length, at ``flops`` operations per second."""
     tokens = policy.train_global_batch_size * policy.max_total_sequence_length
-    return tokens * shape.flops_per_token(policy.max_total_sequence_length) / (ranks * peak * 1e12 * utilisation)
+    return tokens * shape.flops_per_token(policy.max_total_sequence_length) / flops
 
 
 def _padded_tokens(policy: PolicyConfig) -> int:

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from skills_pipe.errors import DataError, did_you_mean
-
-Form = Literal["pair", "chat", "both"]
-"""What a row consists of: an input and an output, messages, or both (then its messages are used)."""
+from skills_pipe.artifacts.rows import Form, RowKeys, UnfitRow, parse_row, row_form, starts_array
+from skills_pipe.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSource:
+class DataSource(RowKeys):
     """One file of rows and the keys to read them by.
 
     Attributes:
         path: ``.jsonl`` (one JSON object per line) or ``.json`` (the same, or one array of objects).
-        input_key: prompt of a row without messages.
-        output_key: answer of a row without messages.
-        chat_key: list of ``{"role", "content", ...}`` messages.
-        tool_key: list of tools for the chat template.
         system_key: system prompt of the row, None when rows have none.
         system_prompt: system prompt of rows without one of their own.
         prompt: text with a ``{}`` that the first user message of each row is put into.
     """
 
     path: Path
-    input_key: str = "input"
-    output_key: str = "output"
-    chat_key: str = "messages"
-    tool_key: str | None = "tools"
     system_key: str | None = None
     system_prompt: str | None = None
     prompt: str | None = None
@@ -90,7 +79,7 @@ def _read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise DataError("there is no such file of training data", where=str(path))
     with open(path, "rb") as file:
-        if path.suffix == ".json" and _starts_array(file.read(64)):
+        if path.suffix == ".json" and starts_array(file.read(64)):
             file.seek(0)
             yield from _read_array(path, file.read())
             return
@@ -99,10 +88,6 @@ def _read_rows(path: Path) -> Iterator[tuple[str, Any]]:
             if line.strip():
                 where = f"{path}:{number}"
                 yield where, _parse(line, where)
-
-
-def _starts_array(start: bytes) -> bool:
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def _read_array(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
@@ -115,44 +100,23 @@ def _read_array(path: Path, text: bytes) -> Iterator[tuple[str, Any]]:
 
 def _parse(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text.decode("utf-8-sig").rstrip())
-    except UnicodeDecodeError as error:
-        return BadRow(where=where, what=f"not UTF-8 (byte {error.start})")
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        return BadRow(where=where, what=f"not JSON ({error.msg} at {line}column {error.colno})")
+        return parse_row(text)
+    except UnfitRow as problem:
+        return BadRow(where=where, what=str(problem))
 
 
 def _conversation(row: Any, source: DataSource, where: str) -> Conversation | BadRow:
-    if not isinstance(row, Mapping):
-        return BadRow(where=where, what="not a JSON object")
-    form = _form(row, source)
-    if form is None:
-        return BadRow(where=where, what=_missing_keys(row, source))
+    try:
+        form = row_form(row, source)
+    except UnfitRow as problem:
+        return BadRow(where=where, what=str(problem))
     messages = row[source.chat_key] if form != "pair" else _pair(row, source)
-    what = _fault(messages) or _unfit_for_prompt(messages, source)
+    what = _unfit_for_prompt(messages, source)
     if what:
         return BadRow(where=where, what=what)
     tools = row.get(source.tool_key) if source.tool_key else None
-    if tools is not None and not isinstance(tools, list):
-        return BadRow(where=where, what=f"{source.tool_key!r} is not a list")
     messages = _with_system(_with_prompt(messages, source), row, source)
     return Conversation(messages=messages, tools=tools, form=form, where=where)
-
-
-def _form(row: Mapping[str, Any], source: DataSource) -> Form | None:
-    pair = source.input_key in row and source.output_key in row
-    if source.chat_key in row:
-        return "both" if pair else "chat"
-    return "pair" if pair else None
-
-
-def _missing_keys(row: Mapping[str, Any], source: DataSource) -> str:
-    wanted = f"neither {source.chat_key!r} nor {source.input_key!r} with {source.output_key!r}"
-    missing = [key for key in (source.input_key, source.output_key) if key not in row]
-    near = [hint for key in (source.chat_key, *missing) if (hint := did_you_mean(key, row))]
-    advice = near[0] if near else "other names are given as ++data.input_key=... ++data.output_key=..."
-    return f"{wanted} among its keys {', '.join(map(repr, row))}; {advice}"
 
 
 def _pair(row: Mapping[str, Any], source: DataSource) -> list[dict[str, Any]]:
@@ -160,21 +124,6 @@ def _pair(row: Mapping[str, Any], source: DataSource) -> list[dict[str, Any]]:
         {"role": "user", "content": row[source.input_key]},
         {"role": "assistant", "content": row[source.output_key]},
     ]
-
-
-def _fault(messages: Any) -> str | None:
-    """What is wrong with the messages of a row, None when nothing is."""
-    if not isinstance(messages, list) or not messages:
-        return "the messages are not a list of one or more"
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            return f"message {number} has no role"
-        content = message.get("content")
-        if not isinstance(content, (str, list, type(None))):
-            return f"the content of message {number} is {type(content).__name__}, not text"
-    if messages[-1]["role"] != "assistant":
-        return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'"
-    return None
 
 
 def _unfit_for_prompt(messages: list[dict[str, Any]], source: DataSource) -> str | None:

@@ -12,8 +12,8 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from skills_pipe.artifacts.rows import Form
 from skills_pipe.errors import DataError, did_you_mean
-from skills_pipe.training.data.sources import Form
 
 PASSTHROUGH: Final = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """The contents one after the other: for rows whose text already holds its template."""

@@ -8,7 +8,7 @@ import pytest
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.eval import EvalOptions, check, plan
-from skills_pipe.pipeline.launch import Request
+from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Mount, Plan
 

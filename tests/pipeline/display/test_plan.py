@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from skills_pipe.pipeline import display
-from skills_pipe.pipeline.checks.preflight import error, warning
+from skills_pipe.pipeline.checks.finding import error, warning
 from skills_pipe.pipeline.decisions.preview import SubmitFlags, preview
 from skills_pipe.pipeline.plan import Resources
 from skills_pipe.pipeline.submit import submit

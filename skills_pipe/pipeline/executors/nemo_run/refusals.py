@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from skills_pipe.errors import ClusterConfigError
-from skills_pipe.pipeline.checks.preflight import Finding, error
+from skills_pipe.pipeline.checks.finding import Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.paths import RUN_DIR
 from skills_pipe.pipeline.executors.nemo_run.target import Settings

@@ -1,0 +1,109 @@
+"""What a row of training data has to be, for the trainer, and for the launcher, which looks at the first ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from skills_pipe.errors import did_you_mean
+
+Form = Literal["pair", "chat", "both"]
+"""What a row consists of: an input and an output, messages, or both (then its messages are used)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowKeys:
+    """The keys by which rows are read.
+
+    Attributes:
+        input_key: prompt of a row without messages.
+        output_key: answer of a row without messages.
+        chat_key: list of ``{"role", "content", ...}`` messages.
+        tool_key: list of tools for the chat template.
+    """
+
+    input_key: str = "input"
+    output_key: str = "output"
+    chat_key: str = "messages"
+    tool_key: str | None = "tools"
+
+
+class UnfitRow(ValueError):
+    """A row that cannot be trained on; the message says why."""
+
+
+def parse_row(text: bytes) -> Any:
+    """The value of one line.
+
+    Raises:
+        UnfitRow: it is no JSON.
+    """
+    try:
+        return json.loads(text.decode("utf-8-sig").rstrip())
+    except UnicodeDecodeError as error:
+        raise UnfitRow(f"not UTF-8 (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise UnfitRow(f"not JSON ({error.msg} at {line}column {error.colno})") from error
+
+
+def starts_array(start: bytes) -> bool:
+    """Whether a file that begins so is one array of rows, and not one row per line."""
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+
+
+def row_form(row: Any, keys: RowKeys) -> Form:
+    """What a row consists of.
+
+    Raises:
+        UnfitRow: it has neither an input with an output nor messages, or they are not what they have to be.
+    """
+    if not isinstance(row, Mapping):
+        raise UnfitRow("not a JSON object")
+    pair = keys.input_key in row and keys.output_key in row
+    if not pair and keys.chat_key not in row:
+        raise UnfitRow(_missing_keys(row, keys))
+    form: Form = "pair" if keys.chat_key not in row else "both" if pair else "chat"
+    fault = _pair_fault(row, keys) if form == "pair" else _messages_fault(row[keys.chat_key])
+    if fault is None and keys.tool_key and not isinstance(row.get(keys.tool_key), (list, type(None))):
+        fault = f"{keys.tool_key!r} is not a list"
+    if fault:
+        raise UnfitRow(fault)
+    return form
+
+
+def _missing_keys(row: Mapping[str, Any], keys: RowKeys) -> str:
+    wanted = f"neither {keys.chat_key!r} nor {keys.input_key!r} with {keys.output_key!r}"
+    missing = [key for key in (keys.input_key, keys.output_key) if key not in row]
+    near = [hint for key in (keys.chat_key, *missing) if (hint := did_you_mean(key, row))]
+    advice = near[0] if near else "other names are given as ++data.input_key=... ++data.output_key=..."
+    return f"{wanted} among its keys {', '.join(map(repr, row))}; {advice}"
+
+
+def _pair_fault(row: Mapping[str, Any], keys: RowKeys) -> str | None:
+    contents = (row[keys.input_key], row[keys.output_key])
+    return next(
+        filter(None, (_content_fault(content, number) for number, content in enumerate(contents, start=1))), None
+    )
+
+
+def _messages_fault(messages: Any) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return "the messages are not a list of one or more"
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            return f"message {number} has no role"
+        fault = _content_fault(message.get("content"), number)
+        if fault:
+            return fault
+    if messages[-1]["role"] != "assistant":
+        return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'"
+    return None
+
+
+def _content_fault(content: Any, number: int) -> str | None:
+    if isinstance(content, (str, list, type(None))):
+        return None
+    return f"the content of message {number} is {type(content).__name__}, not text"
