@@ -23,7 +23,7 @@ print("made", output.name)
 
 # Behaves like a training job: goes on from the last step_N, writes the next ones, and leaves a verdict.
 _TRAIN = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.verdict import Outcome, Verdict
@@ -41,7 +41,9 @@ if mood == "crash":
 if mood == "refuse":
     Verdict(outcome=Outcome.FAILED, step=step, reason="the data is missing").write(verdict)
     sys.exit(2)
-if mood == "wait-for-save":
+if mood == "save-on-term":
+    signal.signal(signal.SIGTERM, lambda *_: Path(os.environ["SKILLS_PIPE_SAVE_NOW_FILE"]).touch())
+if mood in ("wait-for-save", "save-on-term"):
     while not Path(os.environ["SKILLS_PIPE_SAVE_NOW_FILE"]).exists():
         time.sleep(0.05)
 if mood in ("step", "step-and-crash", "finish"):
@@ -71,7 +73,7 @@ def shell(text: str) -> tuple[str, ...]:
 
 def train(folder: Path, *moods: str, total: int = 2) -> tuple[str, ...]:
     """Command of a training job; its k-th start is in mood k: step, finish, crash, step-and-crash,
-    refuse, wait-for-save."""
+    refuse, wait-for-save, save-on-term."""
     return ("python", "-c", _TRAIN, str(folder), str(total), ",".join(moods))
 
 

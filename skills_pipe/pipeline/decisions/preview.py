@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.errors import PlanError
-from skills_pipe.pipeline.checks.preflight import Finding, Severity
+from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
 from skills_pipe.pipeline.executors.schedule import reduced
+from skills_pipe.pipeline.executors.slurm.commands import Slurm
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.store import Run, store_of
 from skills_pipe.pipeline.scripts.place import locator, render
+from skills_pipe.pipeline.scripts.submission import submission_script
 from skills_pipe.pipeline.site.site import Facts, Want
+from skills_pipe.pipeline.transport import transport_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class SubmitFlags:
         explain: say for every stage why it runs or not, and what changed.
         code: the code of the jobs; None for the installed package.
         rerun_on_code_change: the hash of the code is part of what outputs are made of.
+        command: the words behind ``ns`` that asked for the run, for the record.
     """
 
     rerun: bool = False
@@ -37,6 +41,7 @@ class SubmitFlags:
     explain: bool = False
     code: Code | None = None
     rerun_on_code_change: bool = False
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -53,6 +58,7 @@ class Preview:
         findings: what stops it, or may surprise.
         upstream: the runs before it.
         code: folder of the cluster with the code of the jobs; None for that of the installed package.
+        queueing: the script that queues the jobs on Slurm; ids that are known only later are variables in it.
     """
 
     plan: Plan
@@ -64,6 +70,7 @@ class Preview:
     findings: tuple[Finding, ...]
     upstream: Upstream
     code: str | None = None
+    queueing: str | None = None
 
     def __repr__(self) -> str:
         """Short: in a notebook a dry run is often the last expression."""
@@ -86,7 +93,7 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
     store = store_of(cluster)
     facts = store.look([plan.expname], _wanted(plan, cluster))
     run = run or store.next_run(plan.expname)
-    upstream = resolve(plan.run_after, store, is_local=cluster.is_local)
+    upstream = resolve(plan.run_after, store, None if cluster.is_local else Slurm(transport_of(cluster)))
     identities, findings = _identities(_with_code(plan, flags), cluster, upstream, facts)
     locate = locator(cluster, plan)
     judge = Judge(locate=lambda path: str(locate(path)), facts=facts, rerun=flags.rerun, on_change=flags.on_change)
@@ -108,7 +115,14 @@ def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None
         ),
         upstream=upstream,
         code=code,
+        queueing=_queueing(to_run, cluster, run, upstream),
     )
+
+
+def _queueing(to_run: Plan, cluster: ClusterConfig, run: Run, upstream: Upstream) -> str | None:
+    if cluster.executor is not ExecutorKind.SLURM or not to_run.jobs:
+        return None
+    return submission_script(to_run, cluster, run, upstream.job_ids)
 
 
 def _with_code(plan: Plan, flags: SubmitFlags) -> Plan:

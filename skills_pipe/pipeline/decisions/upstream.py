@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.errors import PlanError, StoreError, UserError
-from skills_pipe.pipeline.checks.preflight import Finding, Severity
+from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.decisions.fingerprint import covers
 from skills_pipe.pipeline.executors.registry import statuses_of
+from skills_pipe.pipeline.executors.slurm.commands import Slurm
+from skills_pipe.pipeline.executors.slurm.states import state_of
 from skills_pipe.pipeline.records.states import JobState, stage_state
 from skills_pipe.pipeline.records.store import Run, RunStore
 
@@ -39,18 +41,22 @@ class Upstream:
         return None
 
 
-def resolve(references: Iterable[str], store: RunStore, *, is_local: bool) -> Upstream:
-    """Look up the runs that ``references`` name: experiments, run folders, ``jobid:123``."""
+def resolve(references: Iterable[str], store: RunStore, slurm: Slurm | None) -> Upstream:
+    """Look up the runs that ``references`` name: experiments, run folders, ``jobid:123``.
+
+    Args:
+        slurm: where the jobs are queued; None for this machine.
+    """
     runs: list[Run] = []
     job_ids: list[str] = []
     findings: list[Finding] = []
     for reference in references:
         try:
             if reference.startswith(_JOB_ID):
-                job_ids.append(_job_id(reference, is_local=is_local))
+                job_ids += _waited_for_job(_job_id(reference, slurm), slurm)
                 continue
             run = store.find(reference)
-            job_ids += _waited_for(run, is_local=is_local)
+            job_ids += _waited_for(run, is_local=slurm is None)
             runs.append(run)
         except UserError as error:
             findings.append(
@@ -59,13 +65,36 @@ def resolve(references: Iterable[str], store: RunStore, *, is_local: bool) -> Up
     return Upstream(runs=tuple(runs), job_ids=tuple(job_ids), findings=tuple(findings))
 
 
-def _job_id(reference: str, *, is_local: bool) -> str:
+def _job_id(reference: str, slurm: Slurm | None) -> str:
     number = reference.removeprefix(_JOB_ID)
-    if is_local:
+    if slurm is None:
         raise PlanError(f"{reference!r} is a job of Slurm, and this run is local", where="--run_after")
     if not number.isdigit():
         raise PlanError(f"{reference!r} names no job", where="--run_after", fix="write jobid:123")
     return number
+
+
+def _waited_for_job(job_id: str, slurm: Slurm | None) -> list[str]:
+    """The job, if it is not over; none when it ended well.
+
+    Raises:
+        PlanError: it failed, or nobody knows it: Slurm would start at once what is to wait for such a job.
+    """
+    if slurm is None or not slurm.is_there():
+        return [job_id]  # a dry run far from the cluster; the submission looks again
+    row = slurm.told([job_id]).get(job_id)
+    if row is None:
+        raise PlanError(
+            f"Slurm does not know job {job_id} any more, and would not wait for it",
+            where="--run_after",
+            fix="leave it away if it has ended well, else correct its number",
+        )
+    state = state_of(row)
+    if state in (JobState.PENDING, JobState.RUNNING):
+        return [job_id]
+    if state is JobState.SUCCEEDED:
+        return []
+    raise PlanError(f"job {job_id} did not end well: it is {row.state}", where="--run_after", fix="run it again")
 
 
 def _waited_for(run: Run, *, is_local: bool) -> list[str]:
@@ -97,7 +126,7 @@ def _waited_for(run: Run, *, is_local: bool) -> list[str]:
     # Those that have ended did well, and Slurm may have forgotten them.
     ends = [j for j in run.plan.jobs if j.name in statuses and not statuses[j.name].state.ended]
     ends = [job for job in ends if job.name not in waited_for]
-    if any(job.segment for job in ends):
+    if any(job.segment and not job.segment.requeue for job in ends):
         raise PlanError(f"experiment {run.expname!r} ends in a chain without a gate, which cannot be waited for")
     return [record.job_ids[job.name] for job in ends]
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.text import Text
 from rich.tree import Tree
 
-from skills_pipe.pipeline.checks.preflight import Finding, Severity
+from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.decisions.decide import Action, Decision
 from skills_pipe.pipeline.decisions.preview import Preview
 from skills_pipe.pipeline.display.output import console_or_stdout
@@ -65,6 +65,9 @@ def show_scripts(preview: Preview) -> None:
     """The scripts, byte for byte; each after a line with the path where a submission would put it."""
     for job, text in preview.scripts.items():
         sys.stdout.write(f"==> {preview.run.script_path(job)} <==\n{text}\n")
+    queueing = preview.queueing
+    if queueing:
+        sys.stdout.write(f"==> {preview.run.folder / 'submit.sh'} <==\n{queueing}\n")
 
 
 def _decision_text(decision: Decision, *, changes: bool = True) -> Text:

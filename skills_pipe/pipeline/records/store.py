@@ -202,6 +202,13 @@ class Run:
         except FileNotFoundError:
             return None
 
+    def why_stopped(self, stage: str) -> str:
+        """Why the chain of a stage was stopped, empty when it was not."""
+        try:
+            return (self.folder / "chain" / f"{stage}.stopped").read_text().strip()
+        except FileNotFoundError:
+            return ""
+
     def identity_path(self, stage: str) -> Path:
         """File with the identity of a stage."""
         return self.folder / "identities" / f"{stage}.json"

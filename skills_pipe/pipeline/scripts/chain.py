@@ -9,7 +9,7 @@ from __future__ import annotations
 from skills_pipe.artifacts.names import ENV_DEADLINE
 from skills_pipe.pipeline.plan import EdgeKind, Job, Plan, Segment
 from skills_pipe.pipeline.scripts.render import downstream, join, quote
-from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, JOBS, Setting
+from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, JOBS, NOT_BEGUN, Setting
 
 SAVE_SECONDS = 300
 """Seconds before the time limit at which a training job is told to save."""
@@ -26,9 +26,9 @@ def chain_prologue(setting: Setting) -> list[str]:
         f"chain={quote(f'{run.at}/chain/{job.stage}')}",
         *_chain_functions(job, plan),
         f'for note in "$run/{ALL_STOPPED}" "$chain.stopped"; do',
-        '  if [ -e "$note" ]; then cat "$note"; exit 1; fi',
+        f'  if [ -e "$note" ]; then cat "$note"; exit {NOT_BEGUN}; fi',
         "done",
-        *([*_LOOK_BACK.strip("\n").splitlines(), join(["look_back", *earlier])] if earlier else []),
+        *(_look_back(earlier) if earlier else []),
         'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
         # Without an answer from squeue there must be no deadline: date takes nothing for midnight, which is over.
         'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
@@ -73,6 +73,11 @@ def chain_epilogue(setting: Setting) -> list[str]:
     ]
 
 
+def _look_back(earlier: list[str]) -> list[str]:
+    lines = _LOOK_BACK.strip("\n").replace("NOT_BEGUN", str(NOT_BEGUN)).splitlines()
+    return [*lines, join(["look_back", *earlier])]
+
+
 def _queue_again(count: int) -> list[str]:
     """One job is the whole chain: it queues itself until it has started ``count`` times to some effect."""
     return [
@@ -88,7 +93,7 @@ def _chain_functions(job: Job, plan: Plan) -> list[str]:
         # By rename: whoever sees the note sees the reason.
         '  echo "$1" | tee "$chain.stopped.$job" && mv "$chain.stopped.$job" "$chain.stopped"',
         f"  {join(['cancel', *sorted(downstream(plan, {job.name}))])}",
-        "  exit 1",
+        '  exit "${2:-1}"',
         "}",
     ]
 
@@ -153,10 +158,10 @@ look_back() {
     id=$(ids "$name")
     state=$(squeue -h -t all -j "$id" -o %T 2>/dev/null)
     if [ -z "$state" ]; then state=$(sacct -n -X -j "$id" -o State%20 2>/dev/null | awk 'NR == 1 { print $1 }'); fi
-    if [ "$state" = CANCELLED ]; then stop_chain "$name was cancelled"; fi
+    if [ "$state" = CANCELLED ]; then stop_chain "$name was cancelled" NOT_BEGUN; fi
     # Forgotten by Slurm. One that ended without ever having started can only have been cancelled.
     if [ -z "$state" ] && ! ls "$run/events/$name-$id-"* > /dev/null 2>&1; then
-      stop_chain "$name never started: it was cancelled"
+      stop_chain "$name never started: it was cancelled" NOT_BEGUN
     fi
   done
 }

@@ -18,6 +18,8 @@ JOBS = "jobs.tsv"
 """File in the run folder: one line for each job, name and id of Slurm."""
 ALL_STOPPED = "chain/all.stopped"
 """File in the run folder that keeps the segments of all its chains from starting."""
+NOT_BEGUN = 76
+"""Exit code of a segment whose chain was stopped before its program began."""
 CODE_INSIDE = f"{RUN_DIR}/code"
 """Folder of the code inside containers."""
 

@@ -52,6 +52,10 @@ class Slurm:
         if not self.transport.run(["sbatch", "--version"]).ok:
             raise PlanError("there is no sbatch on this machine", fix="submit from a login node of the cluster")
 
+    def is_there(self) -> bool:
+        """Whether there is a Slurm to ask."""
+        return self.transport.run(["squeue", "--version"]).ok
+
     def script(self, text: str) -> Answer:
         """Run a bash script on the login node: one round trip however much it does."""
         return self.transport.run(["bash", "-s"], stdin=text)

@@ -8,9 +8,12 @@ from dataclasses import replace
 
 from skills_pipe.artifacts.verdict import Outcome
 from skills_pipe.pipeline.executors.slurm.commands import Row, Slurm
+from skills_pipe.pipeline.plan import EdgeKind
+from skills_pipe.pipeline.records.members import failed_member
 from skills_pipe.pipeline.records.states import JobState, JobStatus, record_end, record_start, recorded_statuses
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.records.times import Starts, starts_of
+from skills_pipe.pipeline.scripts.setting import NOT_BEGUN
 
 _STATES = {
     "PENDING": JobState.PENDING,
@@ -56,6 +59,7 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
         counted = replace(status, gpus=resources.num_nodes * resources.num_gpus)
         row = told.get(job_id)
         new = _by_verdict(run, _told(counted, row, starts) if row else _left_behind(run, counted, starts))
+        new = _not_needed(run, new, known)
         known[status.job] = new = new.told_apart()
         if new.started_at is not None and new.started_at != status.started_at:
             record_start(log, new)
@@ -112,6 +116,8 @@ def _left_behind(run: Run, status: JobStatus, starts: Starts) -> JobStatus:
 def _by_verdict(run: Run, status: JobStatus) -> JobStatus:
     """The exit codes of Slurm, refined by what the job itself has said."""
     job = run.plan.job(status.job)
+    if status.state is JobState.FAILED and job.beside:
+        return replace(status, reason=failed_member(run, status.job) or status.reason)
     if job.segment is None or not status.state.ended:
         return status
     verdict = run.verdict(status.job)
@@ -123,6 +129,17 @@ def _by_verdict(run: Run, status: JobStatus) -> JobStatus:
     if verdict and outcome is Outcome.FAILED:
         return replace(status, state=JobState.FAILED, reason=verdict.reason)
     if status.state is JobState.CANCELLED and _earlier_finished(run, status.job):
+        return replace(status, state=JobState.NOT_NEEDED, reason="the work was done before")
+    if status.state is JobState.CANCELLED or run.exit_code(status.job) == NOT_BEGUN:
+        return replace(status, state=JobState.CANCELLED, reason=run.why_stopped(job.stage) or status.reason)
+    return status
+
+
+def _not_needed(run: Run, status: JobStatus, known: Mapping[str, JobStatus]) -> JobStatus:
+    """A retry, for which Slurm has no use after one before it ended well."""
+    before = [edge.upstream for edge in run.plan.job(status.job).edges if edge.kind is EdgeKind.UNFINISHED]
+    done = any(known[name].state is JobState.SUCCEEDED for name in before if name in known)
+    if status.state is JobState.CANCELLED and status.started_at is None and done:
         return replace(status, state=JobState.NOT_NEEDED, reason="the work was done before")
     return status
 

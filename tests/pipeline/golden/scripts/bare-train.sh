@@ -102,10 +102,10 @@ again() {
 stop_chain() {
   echo "$1" | tee "$chain.stopped.$job" && mv "$chain.stopped.$job" "$chain.stopped"
   cancel my-exp-convert-final-ckpt my-exp-sft-1
-  exit 1
+  exit "${2:-1}"
 }
 for note in "$run/chain/all.stopped" "$chain.stopped"; do
-  if [ -e "$note" ]; then cat "$note"; exit 1; fi
+  if [ -e "$note" ]; then cat "$note"; exit 76; fi
 done
 rm -f "$run/verdicts/$job.json" "$run/save-now/$job"
 end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)

@@ -1,0 +1,56 @@
+"""Steps that the tests of chaos share: wait for states, look into the queue, find the processes of a job."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from skills_pipe.pipeline.records.states import JobState
+from skills_pipe.pipeline.submit import Submission
+from tests.pipeline.programs import until
+
+
+def ask(*argv: str) -> str:
+    """What a program of Slurm answers."""
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def queue() -> list[str]:
+    """Names of the jobs that run or wait."""
+    return ask("squeue", "-h", "-o", "%j").split()
+
+
+def ended(submission: Submission, *, at_most: float = 120) -> dict[str, JobState]:
+    """The states of all jobs, when nothing more will happen to them; no job is left in the queue."""
+    until(lambda: all(state.ended for state in submission.states().values()), "all jobs have ended", at_most=at_most)
+    until(lambda: not queue(), "the queue is empty", at_most=30)
+    return submission.states()
+
+
+def words(states: dict[str, JobState]) -> list[str]:
+    """The states as a user reads them, in the order of the plan."""
+    return [state.value for state in states.values()]
+
+
+def begun(folder: Path, count: int) -> None:
+    """Wait until the program of the training has started ``count`` times."""
+    until((folder / "checkpoints" / f"job-{count - 1}").exists, f"start {count} of the program", at_most=90)
+
+
+def starts(folder: Path) -> int:
+    """How often the program of the training has started."""
+    return len(list((folder / "checkpoints").glob("job-*")))
+
+
+def processes_with(word: str) -> list[int]:
+    """Ids of the processes that have ``word`` among the words of their command line, but not as a script of bash."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if word.encode() in command and Path(os.fsdecode(command[0])).name.startswith("python"):
+            found.append(int(entry.name))
+    return found
