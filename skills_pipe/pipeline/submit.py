@@ -11,7 +11,7 @@ from rich.console import Console
 
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline import display
-from skills_pipe.pipeline.checks.preflight import Finding
+from skills_pipe.pipeline.checks.finding import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
 from skills_pipe.pipeline.code.choose import remember
@@ -22,7 +22,7 @@ from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
 from skills_pipe.pipeline.executors.base import Executor, Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
-from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of
+from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of, submitted
 from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.command_line import write_command_line
@@ -184,7 +184,7 @@ def _claim(seen: Preview, cluster: ClusterConfig, store: RunStore) -> Claim | No
 def _is_live(owner: OutputOwner, store: RunStore) -> bool:
     """Whether the run of an owner still works on the stage."""
     run = store.at(owner.run)
-    if run.submission is None:
+    if submitted(run) is None:
         return owner.claimed_by != ProcessId.current() and owner.claimed_by.is_alive
     return any(status.stage == owner.stage and not status.state.ended for status in statuses_of(run).values())
 
