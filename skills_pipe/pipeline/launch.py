@@ -159,7 +159,8 @@ def _print_logs(submission: Submission, jobs: Sequence[str]) -> None:
     record = Run(submission.run_dir).submission
     logs = [record.logs[job] for job in jobs if record and job in record.logs]
     for log in logs:
-        sys.stdout.write(Path(log).read_text(errors="replace"))
+        if Path(log).exists():  # a retry that was not needed has none
+            sys.stdout.write(Path(log).read_text(errors="replace"))
     sys.stdout.flush()
 
 

@@ -243,6 +243,11 @@ class Plan:
         """The jobs of a stage, in the order of its chain."""
         return tuple(job for job in self.jobs if job.stage == stage)
 
+    def is_chain(self, stage: str) -> bool:
+        """Whether one of the jobs of a stage does its work: each but the first starts if none before it did."""
+        kinds = {edge.kind for job in self.jobs_of(stage) for edge in job.edges}
+        return EdgeKind.UNFINISHED in kinds or any(job.segment for job in self.jobs_of(stage))
+
     def to_json(self) -> dict[str, Any]:
         """Plain value for ``plan.json``."""
         return asdict(self, dict_factory=_plain)

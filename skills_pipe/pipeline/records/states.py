@@ -156,7 +156,7 @@ def stage_state(plan: Plan, stage: str, statuses: Mapping[str, JobStatus]) -> Jo
     states = [statuses[job.name].state for job in jobs]
     if not states:
         return None
-    is_chain = any(job.segment for job in jobs)
+    is_chain = plan.is_chain(stage)
     finished = [state is JobState.SUCCEEDED for state in states]
     if any(finished) if is_chain else all(finished):
         return JobState.SUCCEEDED

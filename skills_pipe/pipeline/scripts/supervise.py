@@ -1,7 +1,7 @@
 """Several commands of one job as shell: ports, readiness, who ended and how, and nothing left behind.
 
-The lines run in the script of the job, outside containers, on its first node; they need bash, grep and sleep. The same
-lines serve Slurm, where a part is one ``srun``, and this machine, where it is the program itself.
+The lines run in the script of the job, outside containers, on its first node; they need bash, grep, sed and sleep.
+The same lines serve Slurm, where a part is one ``srun``, and this machine, where it is the program itself.
 
 - A part that ends badly takes the others down, and its name and exit code go to the note of the job.
 - A service that ends well is no failure, unless somebody still waits for it to answer.
@@ -15,9 +15,6 @@ from dataclasses import dataclass
 
 from skills_pipe.pipeline.plan import Member
 from skills_pipe.pipeline.scripts.render import quote
-
-GRACE_SECONDS = 30
-"""From TERM to KILL for parts that are no longer needed."""
 
 FIRST_PORT, PORTS, PORTS_PER_JOB = 10000, 20000, 16
 """Ports below those that Linux gives to outgoing connections. Jobs that run at once begin apart, by their ids."""
@@ -47,6 +44,7 @@ class Watch:
         host: shell word for the name of the first node.
         on_warning: shell to run when the scheduler says that time is short.
         on_term: shell to run when the job is told to end.
+        grace_seconds: from TERM to KILL for parts that are no longer needed.
         steps: parts are steps of Slurm. They get TERM from Slurm when their job does; otherwise it is passed on.
     """
 
@@ -54,6 +52,7 @@ class Watch:
     host: str = "127.0.0.1"
     on_warning: str = ""
     on_term: str = ""
+    grace_seconds: int = 30
     steps: bool = False
 
 
@@ -68,7 +67,7 @@ def supervise(parts: Sequence[Part], watch: Watch) -> list[str]:
         'rm -f "$note"',
         *port_lines([part.member for part in parts], watch.host),
         *_members(parts),
-        *_FUNCTIONS.strip("\n").replace("GRACE", str(GRACE_SECONDS)).splitlines(),
+        *_FUNCTIONS.strip("\n").replace("GRACE", str(watch.grace_seconds)).splitlines(),
         *(_SEND_TO_STEP if watch.steps else _SEND).strip("\n").splitlines(),
         f"trap '{watch.on_warning or ':'}' USR1",
         "terminated=",
@@ -128,7 +127,8 @@ def _ready_words(member: Member) -> str:
 
 _PORT_FUNCTION = f"""
 next_port=$(({FIRST_PORT} + ${{SLURM_JOB_ID:-$$}} * {PORTS_PER_JOB} % {PORTS}))
-# Free: no socket of this node has it, as the kernel tells, and nobody answers there.
+# Free: no connection of this node has it, nobody answers there, and, where there is a Python, it can be bound: a server
+# may bind its port long before it listens.
 free_port() {{
   while :; do
     port=$next_port
@@ -136,8 +136,13 @@ free_port() {{
     if grep -q -E "^ *[0-9]+: [0-9A-F]+:$(printf %04X "$port") " /proc/net/tcp /proc/net/tcp6 2>/dev/null; then
       continue
     fi
-    if ! (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
+    if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then continue; fi
+    if bindable "$port"; then return; fi
   done
+}}
+bindable() {{
+  if ! python3 -c '' 2>/dev/null; then return 0; fi
+  python3 -c 'import socket, sys; socket.socket().bind(("", int(sys.argv[1])))' "$1" 2>/dev/null
 }}
 """
 
