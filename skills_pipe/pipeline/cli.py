@@ -26,13 +26,17 @@ __all__ = [
     "Arguments",
     "PythonCommand",
     "cancel",
+    "check",
     "convert",
     "eval",
+    "gc",
     "logs",
     "main",
     "prepare_data",
+    "resume",
     "run_cmd",
     "sft_nemo_rl",
+    "show",
     "status",
     "wrap_arguments",
 ]
@@ -71,9 +75,13 @@ convert = PythonCommand(entry("convert"))
 eval = PythonCommand(entry("eval"))
 run_cmd = PythonCommand(entry("run_cmd"))
 prepare_data = PythonCommand(entry("prepare_data"))
+check = PythonCommand(entry("check"))
 status = PythonCommand(entry("status"))
+resume = PythonCommand(entry("resume"))
+show = PythonCommand(entry("show"))
 logs = PythonCommand(entry("logs"))
 cancel = PythonCommand(entry("cancel"))
+gc = PythonCommand(entry("gc"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,9 +69,33 @@ ENTRIES = (
         function="run_cmd",
         help="Run any command as a job: everything from its first word on is passed to it.",
     ),
+    Entry(
+        name="check",
+        module="check",
+        function="check",
+        help="Check a command and submit nothing: ns check nemo_rl sft ...; or a cluster configuration alone.",
+    ),
     Entry(name="status", module="status", function="status", help="Show the jobs of a run, or the newest runs."),
     Entry(name="logs", module="logs", function="logs", help="Show the logs of a run; with -f as they grow."),
+    Entry(
+        name="resume",
+        module="resume",
+        function="resume",
+        help="Submit the plan of an earlier run again: what is finished is skipped, the rest goes on.",
+    ),
+    Entry(
+        name="show",
+        module="show",
+        function="show",
+        help="Show what a run was made of: its command, plan, scripts, configuration and lineage.",
+    ),
     Entry(name="cancel", module="cancel", function="cancel", help="Stop the jobs of a run, a whole chain at once."),
+    Entry(
+        name="gc",
+        module="gc",
+        function="gc",
+        help="Remove code that no run uses any more, and the secrets of runs that are over.",
+    ),
 )
 
 
