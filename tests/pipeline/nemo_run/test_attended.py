@@ -18,6 +18,7 @@ from skills_pipe.pipeline.records.process import ProcessId, job_mark, marked
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import submit
+from tests.pipeline.nemo_run.submitter import start_submitting
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
 pytestmark = pytest.mark.nemo_run
@@ -94,31 +95,11 @@ def test_a_keyword_that_nemo_run_lacks_is_told_before_anything_runs(cluster, tmp
 
 # Stopping
 
-_SUBMIT = """
-import sys
-from pathlib import Path
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
-from skills_pipe.pipeline.submit import submit
-from tests.pipeline.programs import job, plan_of, shell
-folder, python = Path(sys.argv[1]), sys.argv[2]
-nemo_run = {"executor": "local", "python": python}
-cluster = ClusterConfig(
-    name="test", executor=ExecutorKind.NEMO_RUN, job_dir=str(folder / "jobs"), nemo_run=nemo_run
-)
-long = job("a", shell(f"touch {folder}/on; sleep 600"), folder)
-submit(plan_of(long, job("b", shell("true"), folder, "a")), cluster)
-"""
 
-
-def started(folder: Path, python: str) -> subprocess.Popen[bytes]:
+def started(folder: Path, cluster: ClusterConfig) -> subprocess.Popen[bytes]:
     """A process that submits a long job, once the job runs."""
-    root = Path(__file__).parents[3]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SUBMIT, str(folder), python],
-        cwd=root,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    long = job("a", shell(f"touch {folder}/on; sleep 600"), folder)
+    process = start_submitting(plan_of(long, job("b", shell("true"), folder, "a")), cluster)
     until((folder / "on").exists, "the job runs")
     return process
 
@@ -127,8 +108,8 @@ def processes(folder: Path) -> list[ProcessId]:
     return marked(job_mark(latest(folder).folder, "a"))
 
 
-def test_cancelling_ends_the_job_and_what_waits(cluster, tmp_path, nemo_run_python):
-    process = started(tmp_path, nemo_run_python)
+def test_cancelling_ends_the_job_and_what_waits(cluster, tmp_path):
+    process = started(tmp_path, cluster)
     assert len(processes(tmp_path)) > 1
     executor_of(latest(tmp_path)).cancel(latest(tmp_path))
     assert process.wait(60) != 0
@@ -136,8 +117,8 @@ def test_cancelling_ends_the_job_and_what_waits(cluster, tmp_path, nemo_run_pyth
     assert processes(tmp_path) == []
 
 
-def test_when_the_submitter_is_killed_the_job_is_known_and_can_be_stopped(cluster, tmp_path, nemo_run_python):
-    process = started(tmp_path, nemo_run_python)
+def test_when_the_submitter_is_killed_the_job_is_known_and_can_be_stopped(cluster, tmp_path):
+    process = started(tmp_path, cluster)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert states(tmp_path)["b"] is S.LOST

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from skills_pipe.pipeline.plan import Launch, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import Submission, submit
+from tests.pipeline.nemo_run.submitter import start_submitting
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
 pytestmark = [pytest.mark.nemo_run, pytest.mark.slurm]
@@ -198,32 +198,9 @@ def test_a_run_waits_for_a_job_that_is_named_by_its_number(cluster, tmp_path):
     assert ended(submission) == {"a": S.SUCCEEDED, "b": S.SUCCEEDED}
 
 
-_SUBMIT = """
-import sys
-from pathlib import Path
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
-from skills_pipe.pipeline.submit import submit
-from tests.pipeline.programs import job, plan_of, shell
-folder, python = Path(sys.argv[1]), sys.argv[2]
-cluster = ClusterConfig(
-    name="test",
-    executor=ExecutorKind.NEMO_RUN,
-    job_dir=str(folder / "jobs"),
-    account="root",
-    nemo_run={"executor": "slurm", "python": python},
-)
-jobs = [job(f"job-{number}", shell(f"touch {folder}/ran"), folder) for number in range(20)]
-submit(plan_of(*jobs), cluster)
-"""
-
-
-def test_killed_while_it_queues_nothing_stays_and_nothing_has_run(cluster, tmp_path, nemo_run_python):
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SUBMIT, str(tmp_path), nemo_run_python],
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def test_killed_while_it_queues_nothing_stays_and_nothing_has_run(cluster, tmp_path):
+    jobs = [job(f"job-{number}", shell(f"touch {tmp_path}/ran"), tmp_path) for number in range(20)]
+    process = start_submitting(plan_of(*jobs), cluster)
     until(lambda: len(queue()) > 3, "some jobs are queued")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
