@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.slurm.availability import why_not
+from tests.slurm.ports import Ports
+
 PROGRAMS = ("sshd", "ssh", "ssh-keygen", "unshare", "setpriv")
 
 _SSHD = """\
@@ -59,12 +62,11 @@ exec {ssh} -F {base}/config "$@"
 _WITHOUT = 'mount -t tmpfs -o ro,size=4k none "$0" && exec "$@"'
 
 
-def why_not() -> str | None:
+def why_no_login_node() -> str | None:
     """Why no login node can be started here, None when one can."""
-    missing = [name for name in PROGRAMS if which(name) is None]
-    if missing:
-        return f"{', '.join(missing)} not installed (apt-get install openssh-server openssh-client)"
-    return None if os.geteuid() == 0 else "the mount namespace of the laptop needs root here"
+    if os.geteuid() != 0:
+        return "the mount namespace of the laptop needs root here"
+    return why_not(*PROGRAMS)
 
 
 @dataclass(kw_only=True)
@@ -84,7 +86,8 @@ class LoginNode:
         for name in ("host_key", "user_key", "other_key"):
             self.make_key(name)
         shutil.copy(self.base / "user_key.pub", self.base / "authorized_keys")
-        self._port, closed = _free_port(), _free_port()
+        self._ports = Ports()
+        self._port, closed = self._ports.take(), self._ports.take()
         variables = "".join(f" {name}={value}" for name, value in self.variables.items())
         config = _SSHD.format(port=self._port, base=self.base) + (f"SetEnv{variables}\n" if variables else "")
         (self.base / "sshd_config").write_text(config)
@@ -102,6 +105,7 @@ class LoginNode:
     def __exit__(self, *error: object) -> None:
         self.hang_up()
         self.stop()
+        self._ports.give_back()
         shutil.rmtree(self.base, ignore_errors=True)
 
     def start(self) -> None:
@@ -170,7 +174,7 @@ class LoginNode:
     def on_laptop(
         self, argv: Sequence[str], *, hidden: Path, check: bool = True, variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program that does not see the folder ``hidden``; an empty one is in its place, which it cannot write."""
+        """Run a program that does not see the folder ``hidden``: it finds an empty one, which cannot be written."""
         ended = subprocess.run(
             ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _WITHOUT, str(hidden), *argv],
             env={**self.laptop, **(variables or {})},
@@ -189,9 +193,3 @@ class LoginNode:
 def which(program: str) -> str | None:
     """Path of a program, or of a daemon."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -89,6 +89,9 @@ class Mirror:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for name, (state, text) in told["changed"].items():
             _write_copy(self.root / name, text, state)
+        for entry in _entries(self.root):
+            if entry.name not in told["experiments"]:
+                shutil.rmtree(entry.path, ignore_errors=True)
         present = set(told["present"])
         for run in self._folders(runs):
             if run not in told["runs"]:
