@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +25,7 @@ def why_no_slurm() -> str | None:
     """Why no Slurm can be started here, None when one can."""
     if os.geteuid() != 0:
         return "the daemons of Slurm need root here"
-    return why_not(*SLURM)
+    return why_not(*SLURM) or _why_no_namespaces()
 
 
 def why_no_plugin() -> str | None:
@@ -49,6 +50,13 @@ def give_up(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def _why_no_namespaces() -> str | None:
+    probe = subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True, text=True, check=False)
+    if probe.returncode == 0:
+        return None
+    return f"nodes need namespaces, as in a privileged container: {probe.stderr.strip()}"
 
 
 _HINT = " (scripts/system-packages installs it)"
