@@ -61,6 +61,9 @@ class DockerDaemon:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        # It leaves its network namespace mounted.
+        for mount in (self._base / "exec/netns").glob("*"):
+            subprocess.run(["umount", "--lazy", str(mount)], check=False)
         shutil.rmtree(self._base, ignore_errors=True)
 
     def run(self, *words: str, check: bool = True, stdin: object = subprocess.DEVNULL) -> str:
