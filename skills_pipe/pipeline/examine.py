@@ -15,10 +15,10 @@ from skills_pipe.pipeline.checks import gpu_hours
 from skills_pipe.pipeline.checks.files import check_files, paths_to_look_at
 from skills_pipe.pipeline.checks.finding import Checked, Finding, errors_in, warning
 from skills_pipe.pipeline.checks.gpu import Gpu
-from skills_pipe.pipeline.checks.hub import HubModel, HubQuestions, check_hub, offline
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.limits import check_accounting, check_partitions, check_trials
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
+from skills_pipe.pipeline.checks.programs import check_programs, tests_of
 from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Questions, ask
 from skills_pipe.pipeline.checks.runtimes import check_runtime
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
@@ -28,6 +28,7 @@ from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
 from skills_pipe.pipeline.plan import Job, Launch, Plan
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.hub import HubModel, HubQuestions
     from skills_pipe.pipeline.decisions.preview import Preview
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
@@ -110,13 +111,18 @@ class Examination:
         own = [subject.note for subject in self.checked if subject.note and subject.told]
         return (*([hours] if hours else []), *own)
 
+    @property
+    def errors(self) -> list[Finding]:
+        """Those that would stop a submission."""
+        return errors_in(self.findings)
+
     def stop_on_errors(self) -> None:
         """Refuse a plan with errors.
 
         Raises:
             PlanError: there are some; all of them are told.
         """
-        stopping = errors_in(self.findings)
+        stopping = self.errors
         if len(stopping) == 1:
             raise PlanError(stopping[0].what, where=stopping[0].where, fix=stopping[0].fix)
         if stopping:
@@ -124,7 +130,11 @@ class Examination:
 
 
 def examine(
-    request: Request[OptionsT], look_ahead: Callable[[], Preview], checks: Mapping[str, Check[OptionsT]]
+    request: Request[OptionsT],
+    look_ahead: Callable[[], Preview],
+    checks: Mapping[str, Check[OptionsT]],
+    *,
+    runtime: bool = False,
 ) -> Examination:
     """Check a plan.
 
@@ -132,13 +142,16 @@ def examine(
         request: the plan, and what it was made of.
         look_ahead: makes the preview; it is not called where paths lead nowhere.
         checks: subject -> check, of the command.
+        runtime: look for the container runtime too.
     """
     plan, cluster = request.plan, request.cluster
     hub = _ask_hub(plan, cluster)
     on_paths = check_paths(plan, cluster)
     # Where paths lead nowhere, nothing can be said about what lies there.
     seen = None if errors_in(on_paths) else look_ahead()
-    answers = _ask(plan, cluster, _headers(seen), cached=hub.names if hub else ())
+    programs = tests_of(cluster) if runtime else {}
+    wanted = Questions(headers=_headers(seen), paths=_caches(cluster, hub), programs=programs)
+    answers = _ask(plan, cluster, wanted)
     request = replace(request, missing=_missing(seen), answers=answers, hub=hub.answers() if hub else {})
     subjects = [
         Checked(
@@ -150,7 +163,7 @@ def examine(
         *([_check_hub(request)] if hub else []),
         *(_run_check(subject, check, request) for subject, check in checks.items()),
     ]
-    subjects.append(_inputs(seen, subjects))
+    subjects += [_inputs(seen, subjects), *([check_programs(cluster, answers)] if runtime else [])]
     return Examination(preview=seen, checked=(*subjects, *_on_cluster(request, seen)))
 
 
@@ -206,12 +219,19 @@ def _ask_hub(plan: Plan, cluster: ClusterConfig) -> HubQuestions | None:
     """Ask the hub for the models of a plan that are not here."""
     inputs = dict.fromkeys(path for stage in plan.stages for path in stage.inputs)
     names = [name for name in inputs if is_hub_id(name) and not (cluster.is_local and Path(name).exists())]
-    if not names or offline():
+    if not names:
+        return None
+    # Imported here: most models are folders.
+    from skills_pipe.pipeline.checks.hub import HubQuestions, offline
+
+    if offline():
         return None
     return HubQuestions(names, token=_variables(cluster).get("HF_TOKEN"))
 
 
 def _check_hub(request: Request[OptionsT]) -> Checked:
+    from skills_pipe.pipeline.checks.hub import check_hub
+
     folders = _cache_folders(request.cluster, request.hub)
     looks = request.answers.looks
     cached = frozenset(name for name, folder in folders.items() if folder in looks and looks[folder].exists)
@@ -227,6 +247,10 @@ def _cache_folders(cluster: ClusterConfig, names: Iterable[str]) -> dict[str, st
     return {name: f"{place}/hub/models--{name.replace('/', '--')}" for name in names} if place else {}
 
 
+def _caches(cluster: ClusterConfig, hub: HubQuestions | None) -> tuple[str, ...]:
+    return tuple(_cache_folders(cluster, hub.names).values()) if hub else ()
+
+
 def _variables(cluster: ClusterConfig) -> Mapping[str, str]:
     try:
         return cluster.environment()
@@ -234,26 +258,18 @@ def _variables(cluster: ClusterConfig) -> Mapping[str, str]:
         return {}  # told by the checks of the configuration
 
 
-def _ask(plan: Plan, cluster: ClusterConfig, headers: Mapping[str, Sequence[str]], *, cached: Sequence[str]) -> Answers:
+def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Answers:
     """Ask the cluster, in one round trip; also this machine, for what jobs read here."""
-    slurm = cluster.executor is ExecutorKind.SLURM
-    heads = _heads(plan, cluster)
+    slurm, unreachable = cluster.executor is ExecutorKind.SLURM, None
     if slurm and cluster.ssh_tunnel is None and shutil.which("sinfo") is None:
         slurm, unreachable = False, "sinfo is not installed here"
-    else:
-        unreachable = None
-    caches = tuple(_cache_folders(cluster, cached).values())
-    if not slurm and not heads and not caches:
+    paths = (*wanted.paths, *(paths_to_look_at(plan, cluster) if slurm else ()))
+    questions = replace(wanted, slurm=slurm, paths=paths, heads=_heads(plan, cluster))
+    if not (slurm or questions.paths or questions.heads):
         return Answers(unreachable=unreachable)
     # Imported here: the dry run of a command without such questions needs no processes.
     from skills_pipe.pipeline.transport import transport_of
 
-    questions = Questions(
-        slurm=slurm,
-        headers=headers,
-        paths=(*(paths_to_look_at(plan, cluster) if slurm else ()), *caches),
-        heads=heads,
-    )
     answers = ask(questions, transport_of(cluster))
     return answers if unreachable is None else replace(answers, unreachable=unreachable)
 

@@ -61,7 +61,7 @@ class Questions:
         headers: name -> ``#SBATCH`` lines of a job that sbatch shall try, without submitting it.
         paths: files and folders to look at, as the cluster names them.
         heads: files of which to read the beginning.
-        programs: commands of which to know whether they are there.
+        programs: name -> shell command that ends well, and prints something, where that program is.
         seconds: how long one program may take: those of Slurm wait for minutes on a controller that is down.
     """
 
@@ -69,7 +69,7 @@ class Questions:
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()
+    programs: Mapping[str, str] = field(default_factory=dict)
     seconds: int = 20
 
     def script(self) -> str:
@@ -81,7 +81,7 @@ class Questions:
             *(slurm if self.slurm else []),
             *(f"look {quote(path)}" for path in self.paths),
             *(f"head_of {quote(path)}" for path in self.heads),
-            *(f"ask {quote(f'which {name}')} sh -c {quote(f'command -v {name}')}" for name in self.programs),
+            *(f"ask {quote(f'which {name}')} sh -c {quote(test)}" for name, test in self.programs.items()),
             "true",
         ]
         return "\n".join([f"seconds={self.seconds}", _FUNCTIONS.strip(), "main() {", *lines, "}", "main", ""])
@@ -118,7 +118,7 @@ class Answers:
         slurm: what Slurm says; None if it was not asked, or does not answer.
         looks: path -> what is there.
         heads: path -> its first ``HEAD_BYTES`` bytes.
-        programs: command -> where it is, None if it is not there.
+        programs: name -> what its test has printed, None if it is not there.
     """
 
     unreachable: str | None = None

@@ -40,7 +40,11 @@ class Command:
         return options_of(self.options)
 
     def call(self, words: Sequence[str], keywords: Mapping[str, Any]) -> Any:
-        """Run it with words of a command line, Python keywords, or both.
+        """Run it with words of a command line, Python keywords, or both; see :meth:`parse`."""
+        return self.run(*self.parse(words, keywords))
+
+    def parse(self, words: Sequence[str], keywords: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+        """Its options, and the words for the inner program.
 
         Raises:
             OptionError: something is unknown, missing, of a wrong type or given twice.
@@ -50,7 +54,7 @@ class Command:
         twice = sorted(context.params.keys() & keywords.keys())
         if twice:
             raise OptionError(f"{', '.join(twice)} is given both as a keyword and in the arguments", fix="keep one")
-        return self.run(build(self.options, {**context.params, **keywords}), tuple(context.args))
+        return build(self.options, {**context.params, **keywords}), tuple(context.args)
 
 
 class CommandLine(TyperCommand):
