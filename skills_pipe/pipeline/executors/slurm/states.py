@@ -139,7 +139,7 @@ def _not_needed(run: Run, status: JobStatus, known: Mapping[str, JobStatus]) -> 
     """A retry, for which Slurm has no use after one before it ended well."""
     before = [edge.upstream for edge in run.plan.job(status.job).edges if edge.kind is EdgeKind.UNFINISHED]
     done = any(known[name].state is JobState.SUCCEEDED for name in before if name in known)
-    if status.state is JobState.CANCELLED and status.started_at is None and done:
+    if status.state is JobState.CANCELLED and done:
         return replace(status, state=JobState.NOT_NEEDED, reason="the work was done before")
     return status
 
