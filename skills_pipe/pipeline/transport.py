@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 
 TIMEOUT_SECONDS = 120
 
@@ -38,9 +38,14 @@ class Transport(Protocol):
         """Run a program and wait for its end; one that is not there answers as a shell would, with 127."""
 
 
+def is_behind_ssh(cluster: ClusterConfig) -> bool:
+    """Whether only ssh leads from here to the cluster's files and its Slurm; nemo-run has tunnels of its own."""
+    return cluster.executor is ExecutorKind.SLURM and cluster.ssh_tunnel is not None
+
+
 def transport_of(cluster: ClusterConfig) -> Transport:
     """How programs run on a login node of ``cluster``: here, or through its ``ssh_tunnel``."""
-    if cluster.is_local or cluster.ssh_tunnel is None:
+    if cluster.ssh_tunnel is None or not is_behind_ssh(cluster):
         return Here()
     # Imported here: few clusters are behind ssh.
     from skills_pipe.pipeline.ssh import Ssh

@@ -32,7 +32,7 @@ executor: slurm
 account: test
 partition: batch
 container_runtime: none
-env_vars: [MY_TOKEN]
+env_vars: [MY_TOKEN, "PATH={python}:/usr/bin:/bin"]
 ssh_tunnel:
   host: login
   job_dir: {folder}/jobs
@@ -107,7 +107,7 @@ def world(slurm: SlurmCluster) -> Iterator[World]:
         folder.mkdir()
         configs = node.base / "home" / "cluster_configs"
         configs.mkdir()
-        (configs / "far.yaml").write_text(_CONFIG.format(folder=folder))
+        (configs / "far.yaml").write_text(_CONFIG.format(folder=folder, python=Path(sys.executable).parent))
         yield World(node=node, folder=folder)
 
 

@@ -33,7 +33,7 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.site.site import HERE, Facts, Site, Want, look, parse_facts
-from skills_pipe.pipeline.transport import Here, Transport
+from skills_pipe.pipeline.transport import Here, Transport, is_behind_ssh
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.site.mirror import Mirror, MirroredRun
@@ -241,7 +241,7 @@ class Run:
 
 def store_of(cluster: ClusterConfig) -> RunStore:
     """The runs of a cluster: those in its job folder, or copies of them where only ssh leads there."""
-    if cluster.is_local or cluster.ssh_tunnel is None:
+    if not is_behind_ssh(cluster):
         return RunStore(Path(cluster.job_dir))
     # Imported here: few clusters are behind ssh.
     from skills_pipe.pipeline.site.mirror import Mirror

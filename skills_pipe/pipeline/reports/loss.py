@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skills_pipe.artifacts.metrics import TRAIN_LOSS, VALIDATION_LOSS, Curve, read_metrics
+from skills_pipe.artifacts.metrics import TRAIN_LOSS, VALIDATION_LOSS, Curve, parse_metrics
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.pipeline.records.store import Run
+
+_MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,8 @@ def loss_of(run: Run, stage: str) -> LossCurves | None:
     logs = [record.logs.get(job.name) for job in run.plan.jobs_of(stage) if job.segment] if record else []
     folders = {Path(log).parent for log in logs if log}
     for folder in folders:
-        try:
-            lines = read_metrics(folder / METRICS)
-        except OSError:
-            continue
+        tail = run.site.read_tail(str(folder / METRICS), 0, limit=_MOST_BYTES)
+        lines = parse_metrics(tail.data.decode(errors="replace"))
         loss = Curve.of(TRAIN_LOSS, lines)
         if loss.steps:
             return LossCurves(loss=loss, validation=Curve.of(VALIDATION_LOSS, lines))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ClusterConfigError, StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.transport import Transport, transport_of
+from skills_pipe.pipeline.transport import Transport, is_behind_ssh, transport_of
 
 _AGENT = ("files", "looking", "outputs", "records", "answer")
 """Files of the folder ``agent``, each before those that import it."""
@@ -121,9 +121,7 @@ class Site:
 
 def site_of(cluster: ClusterConfig) -> Site:
     """The files of ``cluster``: those here, or those that its login node sees."""
-    if cluster.is_local or cluster.ssh_tunnel is None:
-        return HERE
-    return Site(AgentThere(transport_of(cluster)))
+    return Site(AgentThere(transport_of(cluster))) if is_behind_ssh(cluster) else HERE
 
 
 def look(questions: Mapping[str, Iterable[Want]]) -> dict[str, Any]:
