@@ -100,7 +100,7 @@ settle() {
   if (set -o noclobber; : > "$run/jobs.tsv") 2> /dev/null || ! [ -s "$run/jobs.tsv" ]; then
     squeue -h -o %i > /dev/null || exit 1
     local left
-    left=$(found)
+    left=$(found | sort -t "$(printf '\t')" -k 2n)
     if [ -n "$left" ]; then scancel $(cut -f 2 <<< "$left") || exit 1; fi
     echo "taken back"
     if [ -n "$left" ]; then echo "$left"; fi
