@@ -68,7 +68,8 @@ def recipe(tmp_path, monkeypatch) -> Path:
     """A recipe that takes as long as it needs for others to ask meanwhile, and counts how often it was followed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "build"
-    path.write_text(f'#!/bin/bash\necho built >> {tmp_path}/count\nmkdir "$1" && sleep 0.3 && echo "$SUITE" > "$1/suite"\n')
+    lines = ("#!/bin/bash", f"echo built >> {tmp_path}/count", 'mkdir "$1"', "sleep 0.3", 'echo "$SUITE" > "$1/suite"')
+    path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)
     return path
 

@@ -6,6 +6,7 @@ What stands here was compared with pyxis 0.24 and enroot 4.1 on the same version
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tests.pipeline.programs import until
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.image import SmallImage
+from tests.slurm.ports import Ports
 
 pytestmark = pytest.mark.slurm
 
@@ -85,6 +87,13 @@ def steps(slurm, pyxis, tmp_path) -> Steps:
     return Steps(cluster=slurm, image=pyxis, files=files)
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    ports = Ports()
+    yield ports.take()
+    ports.give_back()
+
+
 # What is seen inside
 
 
@@ -102,10 +111,10 @@ def test_negative_control_without_an_image_they_are_those_of_the_node(steps):
 
 
 @pytest.mark.parametrize("image", ["IMAGE", pytest.param("SQSH", marks=pytest.mark.slow)])
-def test_tasks_of_two_nodes_meet_under_the_name_of_the_first(steps, image):
+def test_tasks_of_two_nodes_meet_under_the_name_of_the_first(steps, image, port):
     (steps.files / "meet.py").write_text(MEET)
     flags = f"-w node[1-2] --ntasks-per-node=2 --container-image={image} --container-mounts=FILES:/data/x:ro"
-    answer = steps.run(flags, "python3", "/data/x/meet.py", "16543")
+    answer = steps.run(flags, "python3", "/data/x/meet.py", str(port))
     assert (answer.code, answer.out) == (0, "met 3\n")
 
 
