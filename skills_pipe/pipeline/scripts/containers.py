@@ -106,10 +106,14 @@ def _apptainer(spec: ContainerSpec) -> Contained:
 
 def _charliecloud(spec: ContainerSpec) -> Contained:
     # Variables come along, and so would the PATH of the node, which need not suit the image.
-    words = ["ch-run", "--private-tmp", f"--set-env=PATH={_IMAGE_PATH}", "--set-env=HOME=/root"]
+    script = (
+        'path=$(sed -n "s/^PATH=//p" "$0/ch/environment" 2> /dev/null); '
+        f'exec ch-run --set-env=PATH="${{path:-{_IMAGE_PATH}}}" "$@"'
+    )
+    words = ["--private-tmp", "--set-env=HOME=/root"]
     words += [f"--bind={mount.source}:{mount.target}" for mount in spec.mounts]
     words += [f"--cd={spec.working_dir}"] if spec.working_dir else []
-    return Contained(prefix=(*words, spec.image, "--"))
+    return Contained(prefix=("bash", "-c", script, spec.image, *words, spec.image, "--"))
 
 
 def _docker(spec: ContainerSpec) -> Contained:

@@ -63,10 +63,28 @@ def test_apptainer_gets_files_and_addresses_as_they_are(image):
     assert contain(ContainerRuntime.APPTAINER, ContainerSpec(image=image)).prefix[-1] == image
 
 
-def test_charliecloud_is_a_program_that_starts_the_command():
-    assert words(ContainerRuntime.CHARLIECLOUD, SPEC) == [
-        *("|", "ch-run", "--private-tmp", f"--set-env=PATH={PATH}", "--set-env=HOME=/root"),
+def test_charliecloud_gets_its_words_through_a_shell():
+    assert words(ContainerRuntime.CHARLIECLOUD, SPEC)[4:] == [
+        *("org/name:tag", "--private-tmp", "--set-env=HOME=/root"),
         *("--bind=/lustre/lab:/workspace", "--bind=/data:/data", "--cd=/nemo_run/code", "org/name:tag", "--"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "path"), [("A=1\nPATH=/opt/venv/bin:/bin\n", "/opt/venv/bin:/bin"), (None, PATH)]
+)
+def test_charliecloud_takes_the_path_of_the_image(told, tmp_path, environment, path):
+    if environment:
+        (tmp_path / "image" / "ch").mkdir(parents=True)
+        (tmp_path / "image" / "ch" / "environment").write_text(environment)
+    argv = told(ContainerRuntime.CHARLIECLOUD, ContainerSpec(image=str(tmp_path / "image")), ["true"], {})["argv"]
+    assert argv == [
+        f"--set-env=PATH={path}",
+        "--private-tmp",
+        "--set-env=HOME=/root",
+        f"{tmp_path}/image",
+        "--",
+        "true",
     ]
 
 
@@ -111,7 +129,7 @@ def told(tmp_path):
     """Run a command as a runtime would; what its program was called with."""
 
     def run(runtime, spec, command, env):
-        for name in ("docker", "podman", "apptainer"):
+        for name in ("docker", "podman", "apptainer", "ch-run"):
             program = tmp_path / "bin" / name
             program.parent.mkdir(exist_ok=True)
             program.write_text(STAND_IN.format(python=sys.executable, told=str(tmp_path / "told.json")))
