@@ -56,8 +56,9 @@ class EvalOptions(HostOptions, DataOptions, JobOptions):
         metavar="PATH|ID", help="model: a folder, an id on the Hugging Face hub, or its name on the server"
     )
     server_type: ServerType = option(
-        help="what generates the answers: hf, in the job itself, or a server: one that runs at server_address, "
-        "else one that each job starts for itself"
+        metavar="TYPE",
+        help="what generates the answers: hf, in the job itself, or a server, one that runs at server_address or else "
+        "one that each job starts for itself: vllm, sglang, trtllm, megatron, generic; openai runs elsewhere",
     )
     benchmarks: tuple[Sampling, ...] = option(
         parse=read_benchmarks,

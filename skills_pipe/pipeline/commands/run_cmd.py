@@ -56,7 +56,9 @@ class RunCmdOptions(HostOptions, JobOptions):
     model: str | None = option(
         None, metavar="PATH|ID", help="model that a server in the job answers for, before the command starts"
     )
-    server_type: ServerType | None = option(None, help="what serves the model")
+    server_type: ServerType | None = option(
+        None, metavar="TYPE", help="what serves the model: vllm, sglang, trtllm, megatron, or generic"
+    )
     server_address: str | None = option(
         None, metavar="URL", help=f"server that runs elsewhere; commands find it in {ENV_SERVER_ADDRESS}"
     )

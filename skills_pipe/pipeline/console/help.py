@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -85,12 +86,17 @@ def _text(option: Option) -> Text:
     text = Text(f"{option.help[0].upper()}{option.help[1:]}.")
     if option.required:
         text.append(" Required.", style="red")
-    default = option.default
-    if option.kind is not Kind.SWITCH and not option.required and default is not None and default != ():
-        text.append(f" [{default.value if isinstance(default, Enum) else default}]", style="dim")
+    if option.kind is not Kind.SWITCH and not option.required and option.default not in (None, (), ""):
+        text.append(f" [{_shown(option.default)}]", style="dim")
     if option.declaration.env:
         text.append(f" [${option.declaration.env}]", style="dim")
     return text
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ",".join(_shown(item) for item in default)
+    return str(default.value if isinstance(default, Enum) else default)
 
 
 def _argument_usage(option: Option) -> str:
