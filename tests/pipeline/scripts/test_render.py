@@ -16,12 +16,26 @@ from hypothesis import strategies as st
 import skills_pipe
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind
-from skills_pipe.pipeline.plan import Command, Edge, EdgeKind, Job, Launch, Mount, Plan, Resources, Stage, chain, gate
+from skills_pipe.pipeline.plan import (
+    Command,
+    Edge,
+    EdgeKind,
+    Job,
+    Launch,
+    Member,
+    Mount,
+    Plan,
+    Resources,
+    Stage,
+    chain,
+    gate,
+)
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.dependency import dependency
 from skills_pipe.pipeline.scripts.local import render_local
 from skills_pipe.pipeline.scripts.render import Surroundings, export_lines, join, threads_per_process
 from skills_pipe.pipeline.scripts.sbatch import render_sbatch
+from tests.slurm.availability import need, why_not
 
 SCRIPTS = Path(__file__).parents[1] / "golden" / "scripts"
 RUN = Run(Path("/lustre/jobs/experiments/my-exp/run-3"))
@@ -93,7 +107,45 @@ HERE = Surroundings(
     python_bin="/venv/bin",
 )
 
+SERVER = Member(
+    name="server",
+    command=Command(
+        argv=(
+            "bash",
+            "-c",
+            'exec "$@" --port "$SKILLS_PIPE_SERVER_PORT"',
+            "server",
+            "vllm",
+            "serve",
+            "/workspace/out/hf",
+        ),
+        container="/images/vllm.sqsh",
+    ),
+    num_gpus=8,
+    service=True,
+    ports=("SKILLS_PIPE_SERVER_PORT",),
+    ready="/health",
+)
+SANDBOX = Member(
+    name="sandbox",
+    command=Command(argv=("/start-with-nginx.sh",), container="/images/sandbox.sqsh", secrets=(), mounts=False),
+    service=True,
+    ports=("NEMO_SKILLS_SANDBOX_PORT",),
+    ready="/health",
+)
+ASK = replace(
+    CONVERT,
+    name="my-exp-gsm8k",
+    command=Command(argv=("python", "-m", "skills_pipe.evaluation.evaluate", "--benchmark=gsm8k")),
+    resources=Resources(num_gpus=8, partition="batch"),
+    beside=(SERVER, SANDBOX),
+    main_gpus=0,
+)
+ASKING = replace(PLAN, jobs=(ASK,))
+
 GOLDEN = {
+    "pyxis-server.sh": lambda: render_sbatch(ASK, ASKING, PYXIS, RUN, CODE),
+    "local-server.sh": lambda: render_local(replace(ASK, beside=(SERVER,)), HERE),
     "pyxis-train.sh": lambda: render_sbatch(PLAN.jobs[0], PLAN, PYXIS, RUN, CODE),
     "pyxis-convert.sh": lambda: render_sbatch(PLAN.jobs[2], PLAN, PYXIS, RUN, CODE),
     "bare-train.sh": lambda: render_sbatch(PLAN.jobs[0], PLAN, BARE, RUN, CODE),
@@ -128,6 +180,26 @@ def test_scripts_are_shell(name, tmp_path):
     (tmp_path / "script.sh").write_text(GOLDEN[name]())
     checked = subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def doubtful(script: Path) -> str:
+    """What shellcheck has to say of a script: words that no quotes hold together, variables that nobody sets, ..."""
+    need(why_not("shellcheck"))
+    # Not counted: files read at run time, variables of a program in quotes, job ids that are meant to be many words, and
+    # what only other scripts of the same making use.
+    excluded = "--exclude=SC1091,SC2016,SC2034,SC2046,SC2317,SC2329"
+    return subprocess.run(["shellcheck", excluded, str(script)], capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_nothing_in_a_script_is_doubtful(name, tmp_path):
+    (tmp_path / "script.sh").write_text(GOLDEN[name]())
+    assert doubtful(tmp_path / "script.sh") == ""
+
+
+def test_negative_control_a_variable_without_quotes_is(tmp_path):
+    (tmp_path / "script.sh").write_text("#!/bin/bash\nrm -f $1\n")
+    assert "Double quote" in doubtful(tmp_path / "script.sh")
 
 
 @pytest.mark.parametrize("name", GOLDEN)
