@@ -29,9 +29,11 @@ WORLDS = {
     "CONTRIBUTING.md": NOTHING_RUNS,
     "README.md": (launcher, cluster),
     "docs/architecture.md": (launcher, cluster),
+    "docs/containers.md": (launcher, cluster),
     "docs/data_preparation.md": (launcher, generations, models),
     "docs/evaluation.md": (launcher, models),
     "docs/nemo_run.md": (launcher,),
+    "docs/run_cmd.md": (launcher, cluster),
     "docs/slurm.md": (launcher, cluster),
     "docs/training.md": (launcher, models, rows),
 }

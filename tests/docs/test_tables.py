@@ -43,12 +43,12 @@ def test_a_key_that_is_described_and_unknown_would_be_found():
 
 
 def test_the_runtimes_of_containers_are_those_that_exist():
-    described = first_column("docs/slurm.md", "| `container_runtime` | how")
+    described = first_column("docs/containers.md", "| | starts a command by")
     assert described == [runtime.value for runtime in ContainerRuntime]
 
 
 def test_the_variables_that_jobs_always_get_are_named():
-    described = first_column("docs/slurm.md", "| variable | reaches jobs")
+    described = first_column("docs/containers.md", "| variable | reaches jobs")
     assert set(ALWAYS_FORWARDED) <= set(described)
     secret_endings = {word for word in described if EnvVar(name=f"MY_{word}").secret and "_" not in word}
     assert secret_endings == {"TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIALS"}
