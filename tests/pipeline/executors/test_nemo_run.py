@@ -221,6 +221,14 @@ def test_what_nemo_run_cannot_honour(plan, where, words):
     assert words in finding
 
 
+def test_what_has_no_effect_is_said():
+    plan = refused_job(resources=Resources(partition="gpu", time_limit="0-01:00:00"))
+    assert told(plan, cluster("docker", images=True)) == [
+        "warning: partition, time_limit of jobs: without effect on nemo-run's docker executor"
+    ]
+    assert told(plan, cluster()) == []
+
+
 def test_a_folder_that_only_looks_like_nemo_runs_own_is_no_reason():
     plan = refused_job(command=job("a", shell("cat /data/nemo_run/x /nemo_runs"), HOME).command)
     assert told(plan, cluster(images=True)) == []

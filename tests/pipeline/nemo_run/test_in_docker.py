@@ -70,6 +70,18 @@ def test_a_job_sees_its_mounts_its_values_and_the_code(cluster, tmp_path, monkey
     assert docker.containers() == []
 
 
+def test_keywords_reach_docker_and_variables_in_them_are_filled_in_last(cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHARED_MEMORY", "77m")
+    options = {**cluster.nemo_run, "shm_size": "{SHARED_MEMORY}"}
+    plan = mounted(plan_of(job("a", shell("df --output=size -m /dev/shm | tail -n 1"), WORK)), cluster)
+    assert submit(plan, replace(cluster, nemo_run=options)).succeeded
+    run = latest(tmp_path)
+    assert "77" in Path(run.submission.logs["a"]).read_text().split()
+    assert "{SHARED_MEMORY}" in (run.folder / "nemo-run/a.json").read_text()
+    # nemo-run stores what it was given.
+    assert (run.folder / "nemo-run").stat().st_mode & 0o777 == 0o700
+
+
 def test_outputs_are_sealed_and_a_chain_ends_in_its_gate(cluster, tmp_path):
     submission = submit(mounted(training_plan(WORK, "step", jobs=2, total=2), cluster), cluster)
     assert submission.states() == {"sft-0": S.CONTINUED, "sft-1": S.SUCCEEDED, "convert": S.SUCCEEDED}

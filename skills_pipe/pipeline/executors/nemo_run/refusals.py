@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from skills_pipe.errors import ClusterConfigError
-from skills_pipe.pipeline.checks.finding import Finding, error
+from skills_pipe.pipeline.checks.finding import Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.paths import RUN_DIR
 from skills_pipe.pipeline.executors.nemo_run.target import Settings
@@ -19,7 +19,7 @@ _OTHER_EXECUTOR = "use executor: slurm"
 
 
 def refusals(plan: Plan, cluster: ClusterConfig, run: Run, *, after: Sequence[str] = ()) -> list[Finding]:
-    """Everything that stops a plan from going to nemo-run.
+    """Everything that stops a plan from going to nemo-run, and what of it will have no effect there.
 
     Args:
         after: ids of Slurm jobs that must end well first.
@@ -37,7 +37,7 @@ def refusals(plan: Plan, cluster: ClusterConfig, run: Run, *, after: Sequence[st
                 fix="wait until they have ended",
             )
         )
-    return findings
+    return findings + ([] if settings.target.queued else list(_without_effect(plan, settings)))
 
 
 def _about_cluster(cluster: ClusterConfig, settings: Settings, run: Run) -> Iterator[Finding]:
@@ -119,6 +119,14 @@ def _about_edges(plan: Plan) -> Iterator[Finding]:
                 " nemo-run knows no other edges",
                 fix=_OTHER_EXECUTOR,
             )
+
+
+def _without_effect(plan: Plan, settings: Settings) -> Iterator[Finding]:
+    resources = [job.resources for job in plan.jobs]
+    names = ("partition", "qos", "time_min", "time_limit", "exclusive")
+    given = [name for name in names if any(getattr(of_job, name) for of_job in resources)]
+    if given:
+        yield warning(f"{', '.join(given)} of jobs: without effect on nemo-run's {settings.name} executor")
 
 
 def _mentions_run_dir(job: Job) -> bool:
