@@ -308,6 +308,8 @@ def _check_options(options: JobOptions, plan: Plan, cluster: ClusterConfig) -> l
         findings += check_machine(plan, gpus=len(Machine.here().gpus))
     if options.show_scripts and not options.dry_run:
         findings.append(warning("--show_scripts has no effect", fix="add --dry_run"))
+    if options.reuse_code_exp and cluster.executor is not ExecutorKind.SLURM:
+        findings.append(warning("--reuse_code_exp has no effect: only jobs on Slurm bring code along"))
     defaults = {field.name: field.default for field in fields(CompatibilityOptions)}
     for name, default in defaults.items():
         if getattr(options, name) != default:
