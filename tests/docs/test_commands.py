@@ -31,7 +31,7 @@ WORLDS = {
     "docs/architecture.md": (launcher, cluster),
     "docs/containers.md": (launcher, cluster),
     "docs/data_preparation.md": (launcher, generations, models),
-    "docs/evaluation.md": (launcher, models),
+    "docs/evaluation.md": (launcher, models, cluster),
     "docs/nemo_run.md": (launcher,),
     "docs/run_cmd.md": (launcher, cluster),
     "docs/slurm.md": (launcher, cluster),

@@ -153,8 +153,11 @@ def cluster(world: World) -> None:
     for path in configs.glob("*.yaml"):
         path.write_text(path.read_text().replace(CLUSTER_FILES, f"{world.folder}{CLUSTER_FILES}"))
     shutil.copy(configs / "example-slurm.yaml", configs / "slurm.yaml")
-    for name in ("users/me", "data/generations", "cache/huggingface"):
+    benchmarks = [f"users/me/benchmarks/{name}" for name in ("arithmetic", "gsm8k")]
+    for name in ("users/me/my-model", "data/generations", "cache/huggingface", *benchmarks):
         Path(f"{world.folder}{CLUSTER_FILES}/{name}").mkdir(parents=True)
+    for name in benchmarks:
+        Path(f"{world.folder}{CLUSTER_FILES}/{name}/test.jsonl").touch()
     data = Path(f"{world.folder}{CLUSTER_FILES}/data")
     (data / "sft-data.jsonl").write_text(json.dumps({"input": "1+1=", "output": "2"}) + "\n")
     shutil.copy(_INPUTS / "output-rs0.jsonl", data / "generations")

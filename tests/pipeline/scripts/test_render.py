@@ -185,8 +185,8 @@ def test_scripts_are_shell(name, tmp_path):
 def doubtful(script: Path) -> str:
     """What shellcheck has to say of a script: words that no quotes hold together, variables that nobody sets, ..."""
     need(why_not("shellcheck"))
-    # Not counted: files read at run time, variables of a program in quotes, job ids that are meant to be many words, and
-    # what only other scripts of the same making use.
+    # Not counted: files read at run time, variables of a program in quotes, job ids that are meant to be many words,
+    # and what only other scripts of the same making use.
     excluded = "--exclude=SC1091,SC2016,SC2034,SC2046,SC2317,SC2329"
     return subprocess.run(["shellcheck", excluded, str(script)], capture_output=True, text=True, check=False).stdout
 
