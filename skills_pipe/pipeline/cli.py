@@ -35,6 +35,7 @@ __all__ = [
     "prepare_data",
     "resume",
     "run_cmd",
+    "setup",
     "sft_nemo_rl",
     "show",
     "status",
@@ -75,6 +76,7 @@ convert = PythonCommand(entry("convert"))
 eval = PythonCommand(entry("eval"))
 run_cmd = PythonCommand(entry("run_cmd"))
 prepare_data = PythonCommand(entry("prepare_data"))
+setup = PythonCommand(entry("setup"))
 check = PythonCommand(entry("check"))
 status = PythonCommand(entry("status"))
 resume = PythonCommand(entry("resume"))

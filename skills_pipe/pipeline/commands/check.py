@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from skills_pipe.errors import OptionError, did_you_mean
+from skills_pipe.pipeline.checks.finding import Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ClusterLike
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import RUN_DIR
@@ -54,7 +57,8 @@ def check_configuration(cluster: ClusterConfig) -> Examination:
 
     plan = configuration_plan(cluster)
     request = Request(options=JobOptions(cluster=cluster), extras=(), cluster=cluster, plan=plan)
-    return examine(request, lambda: preview(plan, cluster), {}, runtime=True)
+    checks = {"job_dir": _check_job_dir} if cluster.is_local else {}
+    return examine(request, lambda: preview(plan, cluster), checks, runtime=True)
 
 
 def configuration_plan(cluster: ClusterConfig) -> Plan:
@@ -77,6 +81,16 @@ def configuration_plan(cluster: ClusterConfig) -> Plan:
     )
     stages = (Stage(name=_STAGE, output=None),)
     return Plan(expname="check", command="check", stages=stages, jobs=jobs, mounts=cluster.mounts)
+
+
+def _check_job_dir(request: Request[JobOptions]) -> list[Finding]:
+    """Whether this machine can keep records; of a cluster that is asked together with its other files."""
+    folder = Path(request.cluster.job_dir)
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK):
+        return []
+    what = f"no records can be kept in {folder}: {existing} cannot be written to"
+    return [error(what, where=f"job_dir of cluster {request.cluster.name!r}", fix="choose another folder")]
 
 
 def _cluster(options: CheckOptions) -> ClusterConfig:

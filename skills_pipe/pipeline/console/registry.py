@@ -70,6 +70,12 @@ ENTRIES = (
         help="Run any command as a job: everything from its first word on is passed to it.",
     ),
     Entry(
+        name="setup",
+        module="setup",
+        function="setup",
+        help="Write a cluster configuration, by questions or all by flags, and try it out.",
+    ),
+    Entry(
         name="check",
         module="check",
         function="check",
