@@ -14,6 +14,7 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import is_below
 from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
+from skills_pipe.pipeline.notification import with_notification
 from skills_pipe.pipeline.options.groups import JobOptions
 from skills_pipe.pipeline.options.spelling import command_line
 from skills_pipe.pipeline.plan import Job, Plan
@@ -91,7 +92,8 @@ class Launcher(Generic[OptionsT]):
         cluster = replace(loaded, mounts=loaded.mounts + options.mount_paths)
         if options.skip_hf_home_check:
             cluster = replace(cluster, skip_hf_home_check=True)
-        return Request(options=options, extras=extras, cluster=cluster, plan=self.plan(options, extras, cluster))
+        plan = with_notification(self.plan(options, extras, cluster), cluster)
+        return Request(options=options, extras=extras, cluster=cluster, plan=plan)
 
 
 def _show(request: Request[OptionsT], found: Examination) -> None:

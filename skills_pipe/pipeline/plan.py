@@ -26,6 +26,8 @@ class EdgeKind(str, Enum):
     """After it ended without finishing the work (``afternotok``): the next segment of a chain."""
     ANY_SUCCEEDED = "any_succeeded"
     """After one of several ended well: the gate of a chain. A gate has no other kind of edge."""
+    ENDED = "ended"
+    """After it ended, however (``afterany``): to tell about it, never to build on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,10 @@ class Mount:
 
 
 class Launch(str, Enum):
-    """How many processes of a command start."""
+    """How many processes of a command start, and where."""
+
+    BATCH = "batch"
+    """One process on the first node, outside any container."""
 
     ONCE = "once"
     """One process in the whole job."""

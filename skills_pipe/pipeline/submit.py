@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from skills_pipe.artifacts.atomic import write_text
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline import display
 from skills_pipe.pipeline.checks.finding import Finding
@@ -30,6 +31,7 @@ from skills_pipe.pipeline.records.owner import Claim, OutputOwner, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
 from skills_pipe.pipeline.records.store import Run, RunStore, store_of
+from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.place import locator
 from skills_pipe.pipeline.transport import transport_of
 
@@ -142,6 +144,8 @@ def _hand_over(run: Run, seen: Preview, cluster: ClusterConfig, flags: SubmitFla
         remember(flags.code)
     if flags.command:
         write_command_line(flags.command, run.folder)
+    if cluster.notify:
+        write_text(run.folder / WEBHOOK, cluster.notify.url(), mode=0o600)
     run.write_plan(seen.plan)
     for stage, identity in seen.identities.items():
         run.write_identity(stage, identity)
@@ -172,6 +176,7 @@ def _claim(seen: Preview, cluster: ClusterConfig, store: RunStore) -> Claim | No
             run=seen.run.at,
             stage=decision.stage,
             claimed_by=ProcessId.current(),
+            claimed_at=time.time(),
             identity=seen.identities[decision.stage],
         )
         if decision.action is Action.RESTART:
@@ -185,7 +190,7 @@ def _is_live(owner: OutputOwner, store: RunStore) -> bool:
     """Whether the run of an owner still works on the stage."""
     run = store.at(owner.run)
     if submitted(run) is None:
-        return owner.claimed_by != ProcessId.current() and owner.claimed_by.is_alive
+        return owner.claimed_by != ProcessId.current() and owner.may_be_submitting(time.time())
     return any(status.stage == owner.stage and not status.state.ended for status in statuses_of(run).values())
 
 

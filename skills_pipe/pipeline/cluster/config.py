@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.cluster.notify import Notify
 from skills_pipe.pipeline.cluster.slurm_time import format_time
 from skills_pipe.pipeline.plan import Mount
 
@@ -122,6 +123,7 @@ class ClusterConfig:
         num_workers: submissions at once.
         qos: quality of service of jobs whose command names none.
         gpu_memory_gb: memory of one GPU in GiB, for the estimate of what training needs; None: as its type says.
+        notify: who is told when a run has ended.
         working_dir: folder in which jobs start: the current one on this machine; None for that of the code.
     """
 
@@ -151,6 +153,7 @@ class ClusterConfig:
     nemo_run: Mapping[str, object] = field(default_factory=dict)
     qos: str | None = None
     gpu_memory_gb: float | None = None
+    notify: Notify | None = None
     working_dir: str | None = None
 
     @property

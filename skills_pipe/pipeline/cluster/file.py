@@ -19,6 +19,7 @@ from skills_pipe.pipeline.cluster.config import (
     SshTunnel,
     default_job_dir,
 )
+from skills_pipe.pipeline.cluster.notify import read_notify
 from skills_pipe.pipeline.cluster.reader import Reader, expand_braces, from_environment
 from skills_pipe.pipeline.cluster.yaml_lines import parse_yaml
 from skills_pipe.pipeline.plan import Mount
@@ -45,6 +46,7 @@ KEYS = (
     "disable_gpus_per_node",
     "mail_type",
     "mail_user",
+    "notify",
     "num_workers",
     "skip_hf_home_check",
     "sbatch",
@@ -147,6 +149,7 @@ def read_mapping(
         nemo_run=dict(reader.section("nemo_run")),
         qos=reader.text("qos"),
         gpu_memory_gb=reader.number("gpu_memory_gb"),
+        notify=read_notify(reader),
         working_dir=str(Path.cwd()) if executor in (None, ExecutorKind.LOCAL) else None,
     )
     if reader.problems:

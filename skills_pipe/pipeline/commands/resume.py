@@ -11,6 +11,7 @@ from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.launch import Planner, launch
+from skills_pipe.pipeline.notification import without_notification
 from skills_pipe.pipeline.options.declaration import argument, option
 from skills_pipe.pipeline.options.groups import CodeOptions, JobOptions, RunOptions
 from skills_pipe.pipeline.options.spelling import command_line
@@ -52,7 +53,7 @@ COMMAND = LauncherCommand(options=ResumeOptions, run=run)
 
 
 def _plan(found: Run, options: ResumeOptions) -> Plan:
-    plan, count = found.plan, options.num_training_jobs
+    plan, count = without_notification(found.plan), options.num_training_jobs
     if count is None:
         return plan
     if count < 1:

@@ -12,7 +12,7 @@ from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.errors import CheckpointError
-from skills_pipe.pipeline.plan import Plan, Stage
+from skills_pipe.pipeline.plan import EdgeKind, Plan, Stage
 from skills_pipe.pipeline.records.owner import OutputOwner
 from skills_pipe.pipeline.site.site import Facts
 
@@ -99,6 +99,12 @@ class Judge:
                     reason="its output is not there, but what is made from it is finished",
                 )
             decided[stage.name] = decision
+        for stage in plan.stages:
+            told = _only_told(plan, stage)
+            if told and not any(_wants(decided[name]) for name in told):
+                decided[stage.name] = Decision(
+                    stage=stage.name, action=Action.NOT_NEEDED, reason="there is nothing to tell about"
+                )
         return tuple(decided[stage.name] for stage in plan.stages)
 
     def _look_at(self, stage: Stage, identity: Identity) -> Decision:
@@ -156,6 +162,14 @@ def _wants(decision: Decision) -> bool:
     return decision.action.runs or decision.action is Action.REFUSE
 
 
+def _only_told(plan: Plan, stage: Stage) -> set[str]:
+    """The stages about whose end ``stage`` tells, when it does nothing else."""
+    edges = [edge for job in plan.jobs_of(stage.name) for edge in job.edges]
+    if any(edge.kind is not EdgeKind.ENDED for edge in edges):
+        return set()
+    return {plan.job(edge.upstream).stage for edge in edges}
+
+
 def _downstream(plan: Plan) -> dict[str, set[str]]:
     """Stage -> stages that read its output or wait for its jobs."""
     stage_of = {job.name: job.stage for job in plan.jobs}
@@ -165,6 +179,6 @@ def _downstream(plan: Plan) -> dict[str, set[str]]:
             downstream[upstream].add(stage.name)
     for job in plan.jobs:
         for edge in job.edges:
-            if stage_of[edge.upstream] != job.stage:
+            if stage_of[edge.upstream] != job.stage and edge.kind is not EdgeKind.ENDED:
                 downstream[stage_of[edge.upstream]].add(job.stage)
     return downstream

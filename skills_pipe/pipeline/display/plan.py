@@ -28,6 +28,7 @@ _EDGE_WORD = {
     EdgeKind.SUCCEEDED: "after",
     EdgeKind.UNFINISHED: "if not finished by",
     EdgeKind.ANY_SUCCEEDED: "after any of",
+    EdgeKind.ENDED: "when all have ended:",
 }
 
 

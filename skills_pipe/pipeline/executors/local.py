@@ -303,7 +303,11 @@ class _LocalRun:
 
     def _end(self, status: JobStatus) -> None:
         cancelling = not status.state.good and cancel_requested(self._run, status.job)
-        self._board[status.job] = replace(status, ended_at=time.time(), cancelling=cancelling).told_apart()
+        self._board[status.job] = ended = replace(status, ended_at=time.time(), cancelling=cancelling).told_apart()
+        if status.started_at is not None:
+            # As a batch script would: the job that tells how the run ended looks there.
+            code = 0 if ended.state is JobState.SUCCEEDED else ended.exit_code or 1
+            (self._run.folder / "exits" / status.job).write_text(f"{code}\n")
         record_end(self._log, self._board[status.job])
         self._chains.ended(self._plan.job(status.job), self._board[status.job])
 

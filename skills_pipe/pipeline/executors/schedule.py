@@ -61,6 +61,8 @@ def _required(kind: EdgeKind, upstream: str, states: Mapping[str, JobState]) -> 
     state = states[upstream]
     if not state.ended:
         return WAIT
+    if kind is EdgeKind.ENDED:
+        return READY
     if kind is EdgeKind.SUCCEEDED:
         if state is JobState.SUCCEEDED:
             return READY

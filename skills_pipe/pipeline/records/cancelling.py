@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.plan import EdgeKind, Plan
 from skills_pipe.pipeline.records.states import CANCEL_EVENT
 from skills_pipe.pipeline.records.store import Run
 
@@ -33,6 +33,6 @@ def jobs_with(plan: Plan, stages: Iterable[str]) -> set[str]:
     """The jobs of these stages, and all that wait for them: nothing else would ever let those start."""
     found = {job.name for stage in stages for job in plan.jobs_of(stage)}
     for job in plan.jobs:
-        if any(edge.upstream in found for edge in job.edges):
+        if any(edge.upstream in found and edge.kind is not EdgeKind.ENDED for edge in job.edges):
             found.add(job.name)
     return found

@@ -21,11 +21,12 @@ def dependency(job: Job, ids: Mapping[str, str], after: tuple[str, ...] = ()) ->
     """
     kinds = {kind: [ids[edge.upstream] for edge in job.edges if edge.kind is kind] for kind in EdgeKind}
     alternatives = kinds[EdgeKind.ANY_SUCCEEDED]
-    external = () if kinds[EdgeKind.SUCCEEDED] or alternatives else after
+    external = () if kinds[EdgeKind.SUCCEEDED] or kinds[EdgeKind.ENDED] or alternatives else after
     if alternatives:
-        if kinds[EdgeKind.SUCCEEDED] or kinds[EdgeKind.UNFINISHED]:
+        if kinds[EdgeKind.SUCCEEDED] or kinds[EdgeKind.UNFINISHED] or kinds[EdgeKind.ENDED]:
             raise PlanError(f"job {job.name!r} mixes an any-of edge with others", fix="put a gate job between them")
         return "?".join(f"afterok:{job_id}" for job_id in alternatives)
     parts = [f"afterok:{job_id}" for job_id in (*external, *kinds[EdgeKind.SUCCEEDED])]
     parts += [f"afternotok:{job_id}" for job_id in kinds[EdgeKind.UNFINISHED]]
+    parts += [f"afterany:{job_id}" for job_id in kinds[EdgeKind.ENDED]]
     return ",".join(parts) or None

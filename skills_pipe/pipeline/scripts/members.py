@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skills_pipe.pipeline.plan import Member
+from skills_pipe.pipeline.plan import Launch, Member
 from skills_pipe.pipeline.records.members import NOTE
+from skills_pipe.pipeline.scripts.environment import variable_lines
 from skills_pipe.pipeline.scripts.gpus import gpu_share
+from skills_pipe.pipeline.scripts.render import join
 from skills_pipe.pipeline.scripts.setting import Component, Setting
 from skills_pipe.pipeline.scripts.step import component_lines, main_component
 from skills_pipe.pipeline.scripts.supervise import Part, Watch, port_variables, supervise
@@ -19,7 +21,25 @@ def run_lines(setting: Setting) -> list[str]:
         "export SUBMITIT_EXECUTOR=slurm",
         # Since 22.05 srun takes the cores of a task over from sbatch only by this name.
         'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
-        *(_several(setting) if setting.job.beside else _alone(setting)),
+        *_commands(setting),
+    ]
+
+
+def _commands(setting: Setting) -> list[str]:
+    if setting.job.command.launch is Launch.BATCH:
+        return _here(setting)
+    return _several(setting) if setting.job.beside else _alone(setting)
+
+
+def _here(setting: Setting) -> list[str]:
+    """A command of the batch script itself; it gets what the variables of its component say, and no secrets."""
+    component = main_component(setting)
+    return [
+        "(",
+        *(f"  {line}" for line in variable_lines(setting, component)),
+        f"  {join(component.command.argv)}",
+        ")",
+        "code=$?",
     ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.errors import PlanError
-from skills_pipe.pipeline.plan import Command, Job, Launch, Plan
+from skills_pipe.pipeline.plan import Command, EdgeKind, Job, Launch, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,11 @@ def related(plan: Plan, name: str) -> set[str]:
 
 
 def downstream(plan: Plan, names: Iterable[str]) -> set[str]:
-    """All jobs that wait for one of ``names``, directly or through others."""
+    """All jobs that cannot run without ``names``, directly or through others."""
     reached = set(names)
     found: set[str] = set()
     for job in plan.jobs:
-        if any(edge.upstream in reached for edge in job.edges):
+        if any(edge.upstream in reached and edge.kind is not EdgeKind.ENDED for edge in job.edges):
             reached.add(job.name)
             found.add(job.name)
     return found

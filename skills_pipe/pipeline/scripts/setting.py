@@ -81,7 +81,7 @@ class Component:
 
 def tasks_per_node(command: Command, num_gpus: int) -> int:
     """Processes of a command on each of its nodes, which has ``num_gpus`` GPUs for it."""
-    counts = {Launch.ONCE: 1, Launch.PER_GPU: max(1, num_gpus), Launch.PER_NODE: command.num_tasks}
+    counts = {Launch.BATCH: 1, Launch.ONCE: 1, Launch.PER_GPU: max(1, num_gpus), Launch.PER_NODE: command.num_tasks}
     return counts[command.launch]
 
 

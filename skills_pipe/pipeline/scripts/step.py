@@ -7,6 +7,7 @@ from skills_pipe.pipeline.cluster.paths import RUN_DIR
 from skills_pipe.pipeline.plan import Command, Job, Launch, Mount
 from skills_pipe.pipeline.scripts.containers import Contained, ContainerSpec, contain, shares_root
 from skills_pipe.pipeline.scripts.environment import secret_lines, variable_lines, variables
+from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.render import join, quote
 from skills_pipe.pipeline.scripts.setting import CODE_INSIDE, SECRETS, Component, Setting, log_paths
 
@@ -87,6 +88,7 @@ def _contained(setting: Setting, component: Component) -> Contained:
         # Secrets come as variables, to those who may have them.
         Mount(source="/dev/null", target=f"{RUN_DIR}/{SECRETS}", read_only=True),
         Mount(source=setting.code, target=CODE_INSIDE, read_only=True),
+        *([Mount(source="/dev/null", target=f"{RUN_DIR}/{WEBHOOK}", read_only=True)] if cluster.notify else []),
     )
     return contain(
         cluster.container_runtime,
