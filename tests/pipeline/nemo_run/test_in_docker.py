@@ -96,10 +96,15 @@ def test_a_job_after_a_failed_one_never_runs(cluster, tmp_path):
     assert not (tmp_path / "work/out").exists()
 
 
-def test_cancelling_removes_the_container(cluster, tmp_path, docker):
+@pytest.mark.parametrize("killed", [False, True])
+def test_cancelling_removes_the_container(cluster, tmp_path, docker, killed):
     plan = mounted(plan_of(job("a", shell("touch /work/on; sleep 600"), WORK)), cluster)
     process = start_submitting(plan, cluster)
     until((tmp_path / "work/on").exists, "the job runs")
+    if killed:
+        process.kill()
+        process.wait()
+        assert states(tmp_path) == {"a": S.RUNNING}
     assert len(docker.containers()) == 1
     executor_of(latest(tmp_path)).cancel(latest(tmp_path))
     assert process.wait(60) != 0
