@@ -252,6 +252,45 @@ def test_a_submission_takes_few_round_trips_over_one_connection(world):
     assert world.node.logins == logins
 
 
+@pytest.mark.slow
+def test_a_submission_that_is_killed_anywhere_is_whole_or_not_there(world):
+    """After each call of ssh; then the same command again, until nothing was left to be killed."""
+    finished = False
+    for call in range(1, 12):
+        world.node.kill_in_call(call)
+        killed = world.two_stages("two", "hold", check=False)
+        world.node.kill_in_call(0)
+        queued = jobs_in_queue()
+        world.ns("status", "two", "--cluster=far", check=False)
+        assert jobs_in_queue() in ([], queued) and len(queued) in (0, 2)
+        again = world.two_stages("two", "hold", check=False)
+        if queued:
+            assert "is being written by stage 'a' of another run" in again.stderr
+            assert jobs_in_queue() == queued
+        else:
+            assert "actions run run" in again.stdout
+        assert not held_jobs()
+        for run in RunStore(world.folder / "jobs").runs("two"):
+            if run.submission:
+                world.ns("cancel", str(run), "--cluster=far")
+        until(lambda: not jobs_in_queue(), "all are cancelled")
+        (world.folder / "runs").unlink(missing_ok=True)
+        if killed.returncode == 0:
+            finished = True
+            break
+    assert finished and call > 4
+
+
+def jobs_in_queue() -> list[str]:
+    told = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True)
+    return sorted(told.stdout.split())
+
+
+def held_jobs() -> list[str]:
+    told = subprocess.run(["squeue", "-h", "-o", "%i %r"], capture_output=True, text=True, check=True)
+    return [line for line in told.stdout.splitlines() if "Held" in line]
+
+
 def test_with_a_changed_host_key_nothing_is_asked_or_submitted(world):
     world.node.know(world.node.base / "other_key.pub")
     words = (f"--log_dir={world.folder}/logs", "--cluster=far", "true")

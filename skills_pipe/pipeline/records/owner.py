@@ -17,6 +17,8 @@ from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.site.site import Site
 
+_SUBMISSION_SECONDS = 900
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOwner:
@@ -26,13 +28,24 @@ class OutputOwner:
         run: folder of the run, as its cluster sees it.
         stage: name of the stage in its plan.
         claimed_by: the process that made this record; before a submission is recorded, only this tells that it lives.
+        claimed_at: when, in Unix seconds.
         identity: what the output is made of.
     """
 
     run: str
     stage: str
     claimed_by: ProcessId
+    claimed_at: float
     identity: Identity
+
+    def may_be_submitting(self, now: float) -> bool:
+        """Whether the process that made this record may still be about to submit its run.
+
+        Nobody here sees whether a process of another machine lives: it counts as dead after a quarter of an hour.
+        """
+        if self.claimed_by.is_here:
+            return self.claimed_by.is_alive
+        return now - self.claimed_at < _SUBMISSION_SECONDS
 
     @classmethod
     def parse(cls, text: str, output: str) -> OutputOwner:
@@ -47,6 +60,7 @@ class OutputOwner:
                 run=value["run"],
                 stage=value["stage"],
                 claimed_by=ProcessId.from_json(value["claimed_by"]),
+                claimed_at=value.get("claimed_at", 0.0),
                 identity=Identity.from_json(value["identity"]),
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -59,6 +73,7 @@ class OutputOwner:
             "run": self.run,
             "stage": self.stage,
             "claimed_by": self.claimed_by.to_json(),
+            "claimed_at": self.claimed_at,
             "identity": self.identity.to_json(),
         }
         return json.dumps(value, indent=2, sort_keys=True) + "\n"

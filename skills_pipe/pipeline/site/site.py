@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Protocol
 
 from skills_pipe.errors import ClusterConfigError, StoreError
@@ -206,7 +206,6 @@ def _program(request: str) -> str:
 
 @cache
 def _sources() -> str:
-    package = f"{__package__}.agent"
-    folder = resources.files(package)
-    texts = [(f"{package}.{name}", (folder / f"{name}.py").read_text(encoding="utf-8")) for name in _AGENT]
+    folder = Path(__file__).with_name("agent")
+    texts = [(f"{__package__}.agent.{name}", (folder / f"{name}.py").read_text(encoding="utf-8")) for name in _AGENT]
     return json.dumps(texts)

@@ -19,7 +19,7 @@ IDENTITY = Identity.of(options={"lr": 1}, inputs={}, upstream={})
 
 
 def owner(run: str) -> OutputOwner:
-    return OutputOwner(run=run, stage="sft", claimed_by=ProcessId.current(), identity=IDENTITY)
+    return OutputOwner(run=run, stage="sft", claimed_by=ProcessId.current(), claimed_at=1.0, identity=IDENTITY)
 
 
 def claim(run: str, *outputs: Path, anew: tuple[Path, ...] = (), is_live=lambda _: True) -> Claim:
@@ -134,6 +134,13 @@ def test_undoing_leaves_alone_what_somebody_else_has_claimed_since(tmp_path):
     claim("run-2", tmp_path / "out", is_live=lambda _: False)
     made.undo()
     assert owner_of(tmp_path / "out").run == "run-2"
+
+
+def test_a_process_of_another_machine_counts_as_dead_after_a_while():
+    elsewhere = ProcessId(host="another-machine", pid=1, started="1")
+    claimed = OutputOwner(run="run-1", stage="sft", claimed_by=elsewhere, claimed_at=1000.0, identity=IDENTITY)
+    assert claimed.may_be_submitting(1001.0) and not claimed.may_be_submitting(2000.0)
+    assert owner("run-1").may_be_submitting(1e12), "this process is seen to live"
 
 
 def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path):
