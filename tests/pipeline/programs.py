@@ -102,9 +102,10 @@ def plan_of(*jobs: Job, **outputs: Path) -> Plan:
     return Plan(expname="exp", command="test", stages=stages, jobs=jobs)
 
 
-def training_plan(folder: Path, *moods: str, jobs: int, total: int = 2) -> Plan:
+def training_plan(folder: Path, *moods: str, jobs: int, total: int = 2, requeue: bool = False) -> Plan:
     """A chain of training jobs, then a stage that needs it finished."""
-    segments = chain(job("sft", train(folder / "checkpoints", *moods, total=total), folder, stage="sft"), count=jobs)
+    template = job("sft", train(folder / "checkpoints", *moods, total=total), folder, stage="sft")
+    segments = chain(template, count=jobs, requeue=requeue)
     convert = replace(job("convert", make(folder / "model"), folder), edges=gate(segments))
     return Plan(
         expname="exp",

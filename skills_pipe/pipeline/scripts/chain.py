@@ -7,12 +7,17 @@ told to end, only Slurm knows; it is asked at once, for a KILL follows.
 from __future__ import annotations
 
 from skills_pipe.artifacts.names import ENV_DEADLINE
+from skills_pipe.pipeline.cluster.slurm_time import parse_time
 from skills_pipe.pipeline.plan import EdgeKind, Job, Plan, Segment
 from skills_pipe.pipeline.scripts.render import downstream, join, quote
 from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, JOBS, NOT_BEGUN, Setting
 
-SAVE_SECONDS = 300
-"""Seconds before the time limit at which a training job is told to save."""
+_SAVE_SECONDS = 300
+
+
+def save_seconds(time_limit: str) -> int:
+    """Seconds before its time limit at which a training job is told to save: five minutes, less of a short limit."""
+    return min(_SAVE_SECONDS, parse_time(time_limit) // 4)
 
 
 def chain_prologue(setting: Setting) -> list[str]:
@@ -22,6 +27,9 @@ def chain_prologue(setting: Setting) -> list[str]:
     folder = setting.on_cluster(output) if output else run.at
     earlier = [edge.upstream for edge in job.edges if edge.kind is EdgeKind.UNFINISHED]
     return [
+        # Nobody runs yet who could save; without a trap the signal would end this script.
+        "early=",
+        "trap 'early=1' USR1",
         f"checkpoints={quote(folder)}",
         f"chain={quote(f'{run.at}/chain/{job.stage}')}",
         *_chain_functions(job, plan),
@@ -30,6 +38,7 @@ def chain_prologue(setting: Setting) -> list[str]:
         "done",
         *(_look_back(earlier) if earlier else []),
         'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
+        'if [ -n "$early" ]; then touch "$run/save-now/$job"; fi',
         # Without an answer from squeue there must be no deadline: date takes nothing for midnight, which is over.
         'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
         'if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then',

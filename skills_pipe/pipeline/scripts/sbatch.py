@@ -10,7 +10,7 @@ from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.store import Run
-from skills_pipe.pipeline.scripts.chain import SAVE_SECONDS, chain_epilogue, chain_prologue
+from skills_pipe.pipeline.scripts.chain import chain_epilogue, chain_prologue, save_seconds
 from skills_pipe.pipeline.scripts.environment import prologue
 from skills_pipe.pipeline.scripts.members import run_lines
 from skills_pipe.pipeline.scripts.render import quote
@@ -58,7 +58,7 @@ def _header(setting: Setting) -> list[str]:
         "open-mode": "append",
         "requeue": True,
         "export": "NIL",
-        "signal": f"B:USR1@{SAVE_SECONDS}" if job.segment and resources.time_limit else None,
+        "signal": f"B:USR1@{save_seconds(resources.time_limit)}" if job.segment and resources.time_limit else None,
         "mail-type": mail,
         "mail-user": cluster.mail_user if mail else None,
         **{key.replace("_", "-"): value for key, value in cluster.sbatch.items()},

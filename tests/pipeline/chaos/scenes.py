@@ -43,14 +43,18 @@ def starts(folder: Path) -> int:
     return len(list((folder / "checkpoints").glob("job-*")))
 
 
-def processes_with(word: str) -> list[int]:
-    """Ids of the processes that have ``word`` among the words of their command line, but not as a script of bash."""
+def processes_of(job_id: str, word: str) -> list[int]:
+    """Ids of the processes of a job in whose command line a word ends with ``word``; srun and bash -c are left out."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
+            words_of_it = os.fsdecode((entry / "cmdline").read_bytes()).rstrip("\0").split("\0")
+            environment = (entry / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if word.encode() in command and Path(os.fsdecode(command[0])).name.startswith("python"):
+        if f"SLURM_JOB_ID={job_id}".encode() not in environment or Path(words_of_it[0]).name == "srun":
+            continue
+        if any(one.endswith(word) for one in words_of_it):
             found.append(int(entry.name))
-    return found
+    # Subshells have the command line of their parent, and a higher number.
+    return sorted(found)

@@ -47,6 +47,8 @@ on_term() {
   ran_until_now
 }
 
+early=
+trap 'early=1' USR1
 checkpoints=/workspace/out/checkpoints
 chain=/lustre/jobs/experiments/my-exp/run-3/chain/sft
 latest_step() {
@@ -108,6 +110,7 @@ for note in "$run/chain/all.stopped" "$chain.stopped"; do
   if [ -e "$note" ]; then cat "$note"; exit 76; fi
 done
 rm -f "$run/verdicts/$job.json" "$run/save-now/$job"
+if [ -n "$early" ]; then touch "$run/save-now/$job"; fi
 end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)
 if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then
   export SKILLS_PIPE_DEADLINE="$limit"
