@@ -202,6 +202,11 @@ def refused_job(**changes: object) -> Plan:
             cluster("local"),
             "job 'a-0' has to queue itself again",
         ),
+        (
+            refused_job(log_dir="/data/nemo_run/logs"),
+            cluster(),
+            "and /data/nemo_run/logs has it (--log_dir): rename that folder",
+        ),
         (refused_job(), cluster("docker"), "nemo-run's docker executor needs an image"),
         (refused_job(), cluster("local", images=True), "nemo-run's local executor has no containers"),
         (

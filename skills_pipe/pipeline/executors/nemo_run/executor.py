@@ -215,6 +215,8 @@ def _call_bridge(word: str, python: str, run: Run, wanted: tuple[Task, ...]) -> 
             where="nemo_run.python",
             fix="name the interpreter of an environment that has nemo-run",
         ) from error
+    except subprocess.TimeoutExpired as error:
+        raise PlanError(f"nemo-run gave no answer in {_TIMEOUT_SECONDS} seconds", fix="try again") from error
     try:
         answer: dict[str, Any] = json.loads(ended.stdout)
     except ValueError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
-from skills_pipe.pipeline.cluster.paths import RUN_DIR
+from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below
 from skills_pipe.pipeline.executors.nemo_run.target import Settings
 from skills_pipe.pipeline.plan import EdgeKind, Job, Plan
 from skills_pipe.pipeline.records.store import Run
@@ -62,8 +62,7 @@ def _about_cluster(cluster: ClusterConfig, settings: Settings, run: Run) -> Iter
         fix = "choose a job_dir and an --expname of letters, digits and . _ - + = @ /"
         yield error(f"nemo-run would not quote {run.at!r}", where=f"job_dir of {where}", fix=fix)
     if target.queued and not contained and RUN_DIR in run.at:
-        what = f"without containers nemo-run replaces {RUN_DIR} wherever it stands in its script, and {run.at} has it"
-        yield error(what, where=f"job_dir of {where}", fix="rename that folder")
+        yield _rewritten(run.at, f"job_dir of {where}")
 
 
 def _about_jobs(plan: Plan, cluster: ClusterConfig, settings: Settings) -> Iterator[Finding]:
@@ -92,9 +91,17 @@ def _about_jobs(plan: Plan, cluster: ClusterConfig, settings: Settings) -> Itera
         if job.command.secrets is not None or not job.command.mounts:
             what = f"job {job.name!r} must not see all secrets and files, and nemo-run cannot keep them from it"
             yield error(what, fix=_OTHER_EXECUTOR)
-        if _mentions_run_dir(job) and cluster.container_runtime is not ContainerRuntime.NONE:
+        contained = cluster.container_runtime is not ContainerRuntime.NONE
+        if target.queued and not contained and RUN_DIR in job.log_dir and not is_below(job.log_dir, RUN_DIR):
+            yield _rewritten(job.log_dir, "--log_dir")
+        if contained and _mentions_run_dir(job):
             what = f"job {job.name!r} names {RUN_DIR}, which is a folder of nemo-run's own in its tasks"
             yield error(what, fix="use a mounted folder")
+
+
+def _rewritten(path: str, where: str) -> Finding:
+    what = f"without containers nemo-run replaces {RUN_DIR} wherever it stands in its script, and {path} has it"
+    return error(what, where=where, fix="rename that folder")
 
 
 def _about_edges(plan: Plan) -> Iterator[Finding]:
