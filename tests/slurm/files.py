@@ -45,6 +45,7 @@ class Places:
 
 
 # A job that is requeued waits for the end of its credential first: cred_expire, 120 s by default.
+# Job ids differ from those of the clusters beside this one: ranks choose the port on which they meet by them.
 # Jobs without a time limit are never backfilled, so each partition has a DefaultTime.
 _SLURM = """\
 ClusterName=test
@@ -70,6 +71,7 @@ SlurmdTimeout={timeout}
 MessageTimeout={message_timeout}
 KillWait=5
 MinJobAge={age}
+FirstJobId={first}
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1,bf_min_age_reserve=0
 SlurmdParameters=config_overrides
@@ -161,6 +163,7 @@ def _slurm_conf(spec: ClusterSpec, places: Places) -> str:
         timeout=spec.node_timeout,
         message_timeout=min(spec.node_timeout, 10),
         age=spec.min_job_age,
+        first=100 * places.controller_port,
     )
     text += _ACCOUNTING.format(port=places.accounting_port, munge=munge) if spec.accounting else _NO_ACCOUNTING
     for name, port in zip(spec.names, places.node_ports, strict=True):
