@@ -22,6 +22,12 @@ HISTORY = "NS_HISTORY"
 GROUPS = ("nemo_rl",)
 """First words of the names of commands that have two."""
 
+AS_THEY_ARE = ("check", "setup")
+"""Commands that submit nothing."""
+
+NO_SLURM = "Slurm does not answer here"
+"""What no login node says."""
+
 OF_RECORDS = ("status", "logs", "cancel")
 """Commands on what is recorded: nothing runs on Slurm here, so they get a run on this machine of the same name."""
 
@@ -29,7 +35,7 @@ OF_RECORDS = ("status", "logs", "cancel")
 def run(words: Sequence[str]) -> int:
     """Exit status of ``ns`` with these words."""
     clusters = [word for word in words if word.startswith("--cluster=")]
-    if not clusters:
+    if not clusters or words[0] in AS_THEY_ARE:
         return main(words)
     if words[0] in OF_RECORDS:
         return main([word for word in words if word not in clusters])
@@ -45,7 +51,9 @@ def _dry_run(words: list[str]) -> int:
     at = 2 if words[0] in GROUPS else 1
     # Right behind the name: what follows the first word of a command belongs to that command.
     dry = [*words[:at], "--dry_run", *(word for word in words[at:] if word != "--dry_run")]
-    status = main(dry)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        status = main(dry)
+    sys.stdout.writelines(line for line in shown.getvalue().splitlines(keepends=True) if NO_SLURM not in line)
     if status == 0:
         with open(history, "a") as file:
             file.write(json.dumps(dry) + "\n")

@@ -30,10 +30,12 @@ WORLDS = {
     "README.md": (launcher, cluster),
     "docs/architecture.md": (launcher, cluster),
     "docs/containers.md": (launcher, cluster),
+    "docs/clusters.md": (launcher, cluster),
     "docs/data_preparation.md": (launcher, generations, models),
     "docs/evaluation.md": (launcher, models, cluster),
     "docs/nemo_run.md": (launcher,),
     "docs/run_cmd.md": (launcher, cluster),
+    "docs/runs.md": (launcher,),
     "docs/slurm.md": (launcher, cluster),
     "docs/training.md": (launcher, models, rows),
 }

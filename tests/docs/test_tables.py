@@ -27,12 +27,12 @@ def first_column(document, heading):
 
 
 def test_every_key_of_a_cluster_configuration_is_described():
-    described = first_column("docs/slurm.md", "| key | meaning")
+    described = first_column("docs/clusters.md", "| key | meaning")
     assert sorted(described) == sorted(cluster_file.KEYS)
 
 
 def test_every_key_of_a_tunnel_is_described():
-    row = re.search(r"^\| `ssh_tunnel` \|.*", (ROOT / "docs/slurm.md").read_text(), re.MULTILINE)
+    row = re.search(r"^\| `ssh_tunnel` \|.*", (ROOT / "docs/clusters.md").read_text(), re.MULTILINE)
     assert row
     assert set(cluster_file.TUNNEL_KEYS) == set(re.findall(r"`(\w+)`", row.group())) - {"ssh_tunnel"}
 
@@ -61,7 +61,7 @@ def test_the_folders_of_a_run_are_described(tmp_path):
 
 
 def test_every_state_of_a_job_is_described():
-    assert set(first_column("docs/architecture.md", "| state of a job |")) == {state.value for state in JobState}
+    assert set(first_column("docs/runs.md", "| state of a job |")) == {state.value for state in JobState}
 
 
 def test_every_verdict_is_described():

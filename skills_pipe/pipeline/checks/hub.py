@@ -72,16 +72,19 @@ def check_hub(models: Mapping[str, HubModel], *, cached: frozenset[str], token: 
         cached: those that the jobs have in their cache: they will not need the hub.
         token: whether jobs get one.
     """
-    findings: list[Finding] = []
-    for name, model in models.items():
-        for finding in _judge(name, model, token=token):
-            findings.append(warning(finding.what, fix=finding.fix) if name in cached else finding)
-    silent = [name for name, model in models.items() if model.status is None]
+    found = {name: list(_judge(name, model, token=token)) for name, model in models.items()}
+    # The hub itself always names what is wrong; a proxy, or something that stands in for the hub, may not.
+    silent = [name for name, model in models.items() if model.config is None and not found[name]]
+    readable = [name for name, model in models.items() if model.config is not None]
     return Checked(
         subject="Hugging Face hub",
-        findings=tuple(findings),
-        left_out=f"it does not answer ({', '.join(silent)})" if silent else None,
-        note="" if silent else f"{', '.join(models)} can be read",
+        findings=tuple(
+            warning(finding.what, fix=finding.fix) if name in cached else finding
+            for name, findings in found.items()
+            for finding in findings
+        ),
+        left_out=f"it says nothing about {', '.join(silent)}" if silent else None,
+        note=f"{', '.join(readable)} can be read" if readable else "",
     )
 
 
@@ -90,12 +93,12 @@ def _judge(name: str, model: HubModel, *, token: bool) -> Iterator[Finding]:
     if model.code == "GatedRepo" or (model.status == 403 and not model.code):
         fix = f"accept its conditions at {page}" + ("" if token else ", and export HF_TOKEN")
         yield error(f"{name} is not open to everybody, and you may not read it", where="Hugging Face hub", fix=fix)
-    elif model.status == 401 or model.code == "RepoNotFound":
+    elif (model.status == 401 and not model.code) or model.code == "RepoNotFound":
         fix = f"correct it, or write ./{name} for a folder"
         # The hub answers the same for a private model, so as not to give it away.
         fix += "" if token else "; export HF_TOKEN if it is private"
         yield error(f"there is no model {name} on the hub that you may read", where="Hugging Face hub", fix=fix)
-    elif model.status == 404:
+    elif model.code == "EntryNotFound":
         yield error(f"{name} has no config.json: it is no model of transformers", where="Hugging Face hub")
 
 
