@@ -10,11 +10,14 @@ from skills_pipe.artifacts.progress import Progress
 from skills_pipe.pipeline.plan import EdgeKind, Job, Plan, Segment
 from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
 from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.reports.ending import ending_words
 from skills_pipe.pipeline.reports.waiting import waiting_words
 
 NOT_SUBMITTED = "not submitted"
 _NOT_RUN = {"skip": "finished before", "not needed": "not needed"}
 """What was decided for a stage -> its state, when it has no job."""
+_NOISE = ("None", "Prolog", "Cleaning")
+"""What Slurm may say of a job that runs, and that is no reason for anything."""
 _SILENT_SECONDS = 600.0
 """A running job that has reported progress, and then nothing for so long, is worth a word."""
 
@@ -153,10 +156,18 @@ def report_of(run: Run, statuses: Mapping[str, JobStatus], *, now: float) -> Run
 
 def _job(run: Run, job: Job, statuses: Mapping[str, JobStatus]) -> JobReport:
     status = statuses[job.name]
-    note = status.reason
     if status.state is JobState.PENDING:
         note = _waits(run.plan, job, statuses)
+    elif status.state.ended:
+        note = ending_words(status, before_failed=_before_failed(job, statuses))
+    else:
+        note = waiting_words(status.reason) if status.reason in _NOISE else status.reason
     return JobReport(status=status, segment=job.segment, progress=run.progress(job.name), note=note)
+
+
+def _before_failed(job: Job, statuses: Mapping[str, JobStatus]) -> bool:
+    before = [statuses[edge.upstream].state for edge in job.edges if edge.upstream in statuses]
+    return any(state.ended and not state.good for state in before)
 
 
 def _waits(plan: Plan, job: Job, statuses: Mapping[str, JobStatus]) -> str:

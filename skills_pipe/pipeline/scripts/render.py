@@ -60,7 +60,8 @@ def local_argv(job: Job) -> tuple[str, ...]:
 
 def threads_per_process(plan: Plan, job: Job, *, cores: int) -> int | None:
     """Cores for each process of ``job`` when all jobs that may run beside it do; None when it has them all."""
-    beside = 1 + sum(1 for other in plan.jobs if other.name not in related(plan, job.name))
+    working = [other for other in plan.jobs if other.command.launch is not Launch.BATCH]
+    beside = 1 + sum(1 for other in working if other.name not in related(plan, job.name))
     processes = sum(member.tasks_per_node for member in job.members)
     sharers = min(cores, beside) * processes
     return None if sharers == 1 else max(1, cores // sharers)
