@@ -37,6 +37,7 @@ __all__ = [
     "run_cmd",
     "setup",
     "sft_nemo_rl",
+    "start_server",
     "show",
     "status",
     "wrap_arguments",
@@ -75,6 +76,7 @@ sft_nemo_rl = PythonCommand(entry("nemo_rl sft"))
 convert = PythonCommand(entry("convert"))
 eval = PythonCommand(entry("eval"))
 run_cmd = PythonCommand(entry("run_cmd"))
+start_server = PythonCommand(entry("start_server"))
 prepare_data = PythonCommand(entry("prepare_data"))
 setup = PythonCommand(entry("setup"))
 check = PythonCommand(entry("check"))

@@ -124,6 +124,7 @@ class Member:
         ports: variables that get, in every command of the job, ports that are free on the first node.
         ready: path of a HTTP address on the first of the ports; what is no service starts once it answers 200.
         ready_seconds: how long it may take until then.
+        public: others than this job ask it, so that its address has the name of its node.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Member:
     ports: tuple[str, ...] = ()
     ready: str | None = None
     ready_seconds: int = 3600
+    public: bool = False
 
     @property
     def nodes(self) -> int:

@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from skills_pipe.pipeline.cli import eval, main, run_cmd
+from skills_pipe.pipeline.cli import eval, main, run_cmd, start_server
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import RunStore
@@ -197,3 +199,17 @@ def test_a_retry_is_not_needed_when_an_earlier_one_ended_well(bare):
         "job-one-of-them": "succeeded",
     }
     assert submission.succeeded
+
+
+def test_a_server_of_its_own_serves_until_it_is_cancelled(bare):
+    submission = start_server(cluster=str(bare.path), log_dir=f"{bare.inside}/logs", expname="job", **serve(bare))
+    until(lambda: "is served at" in bare.log(), "the address is told", at_most=60)
+    node, port = re.search(r"http://(\w+):(\d+)/v1", bare.log()).groups()
+    assert node == "node1", "others than the job can find it"
+    # The nodes of the tests are all on this machine, which does not know their names.
+    models = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models").read())
+    assert models["data"][0]["id"] == f"{bare.inside}/model"
+    submission.cancel()
+    (status,) = bare.ended(submission)
+    assert status.state is JobState.CANCELLED
+    until(lambda: gone(status.job_id), "no step is left")

@@ -8,8 +8,8 @@ from skills_pipe.artifacts.names import ENV_SERVER_ADDRESS
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.finding import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.cluster.paths import PathMap
 from skills_pipe.pipeline.commands.beside import beside_members, check_programs
+from skills_pipe.pipeline.commands.log_folder import log_folder
 from skills_pipe.pipeline.commands.servers import Hosted, HostOptions, ServerType
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.examine import Request
@@ -85,7 +85,7 @@ def plan(options: RunCmdOptions, extras: tuple[str, ...], cluster: ClusterConfig
         stage=STAGE,
         command=commands[0],
         resources=asked,
-        log_dir=_log_dir(options, cluster),
+        log_dir=log_folder(options.log_dir, options.expname, cluster),
         beside=beside,
         main_gpus=_gpus(options, commands)[0] if beside else None,
     )
@@ -207,13 +207,3 @@ def _repeated(job: Job, options: RunCmdOptions, cluster: ClusterConfig) -> tuple
         edges=gate(links),
     )
     return (*links, last), (Stage(name=GATE, output=None, upstream=(STAGE,)),)
-
-
-def _log_dir(options: RunCmdOptions, cluster: ClusterConfig) -> str:
-    if options.log_dir:
-        return cluster.absolute(options.log_dir)
-    # It makes nothing that logs could lie beside: they go to the records of runs.
-    folder = PathMap.of(cluster).to_container(f"{cluster.job_dir}/experiments/{options.expname}/logs")
-    if folder is None:
-        raise OptionError("--log_dir is missing", fix="name a mounted folder for the logs")
-    return folder

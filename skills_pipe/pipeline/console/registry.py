@@ -81,6 +81,12 @@ ENTRIES = (
         function="check",
         help="Check a command and submit nothing: ns check nemo_rl sft ...; or a cluster configuration alone.",
     ),
+    Entry(
+        name="start_server",
+        module="start_server",
+        function="start_server",
+        help="Serve a model in a job of its own, until `ns cancel`; `ns logs` tells its address.",
+    ),
     Entry(name="status", module="status", function="status", help="Show the jobs of a run, or the newest runs."),
     Entry(name="logs", module="logs", function="logs", help="Show the logs of a run; with -f as they grow."),
     Entry(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skills_pipe.pipeline.plan import Launch, Member
+from skills_pipe.pipeline.plan import Job, Launch, Member
 from skills_pipe.pipeline.records.members import NOTE
 from skills_pipe.pipeline.scripts.environment import variable_lines
 from skills_pipe.pipeline.scripts.gpus import gpu_share
@@ -72,13 +72,18 @@ def _several(setting: Setting) -> list[str]:
     ]
     watch = Watch(
         note=NOTE,
-        # One node needs no name that resolves; several must find the first of them.
-        host='"$(hostname)"' if job.resources.num_nodes > 1 else "127.0.0.1",
+        # Within one node no name has to be found.
+        host='"$(hostname)"' if _spread(job) else "127.0.0.1",
         on_term="on_term",
         on_warning='touch "$run/save-now/$job"' if job.segment else "",
         steps=True,
     )
     return supervise(parts, watch)
+
+
+def _spread(job: Job) -> bool:
+    """Whether a member is asked from another node than its own."""
+    return job.resources.num_nodes > 1 or any(member.public for member in job.beside)
 
 
 def _step_lines(setting: Setting, member: Member, index: int) -> tuple[str, ...]:
