@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from skills_pipe.artifacts.metrics import TRAIN_LOSS, VALIDATION_LOSS, Curve, parse_metrics
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.pipeline.records.store import Run
 
 _MOST_BYTES = 1 << 26
+
+_MOST_BYTES = 8 << 20
+"""What is read of a file of metrics; a longer run is drawn from there on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,13 +71,13 @@ def test_a_running_chain_shows_its_segment_node_deadline_and_gpu_hours(cluster, 
 
 
 def test_why_a_job_waits_is_told_in_words(cluster, ns, tmp_path):
-    greedy = replace(job("a", shell("true"), tmp_path), resources=Resources(num_nodes=99))
-    held = job("b", shell("true"), tmp_path)
-    submission = submit(plan_of(greedy, held), replace(cluster, sbatch={"begin": "now+1hour"}))
-    until(lambda: "begin time" in ns("status", "exp")[1], "Slurm has looked at the jobs")
-    subprocess.run(["scontrol", "hold", submission.job_ids["b"]], check=True)
+    plan = plan_of(job("a", shell("true"), tmp_path))
+    submission = submit(plan, replace(cluster, sbatch={"begin": "now+1hour"}))
+    until(lambda: "begin time" in ns("status", "exp")[1], "Slurm has looked at the job")
+    subprocess.run(["scontrol", "hold", submission.job_ids["a"]], check=True)
     _, out = ns("status", "exp")
-    assert f"b is held by its owner: `scontrol release {submission.job_ids['b']}` lets it go" in out
+    # By its owner, or by an administrator where that is who runs the tests.
+    assert "a is held by" in out and f"`scontrol release {submission.job_ids['a']}` lets it go" in out
     ns("cancel", "exp", "--wait")
 
 

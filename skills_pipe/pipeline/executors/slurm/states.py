@@ -60,6 +60,8 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
         row = told.get(job_id)
         new = _by_verdict(run, _told(counted, row, starts) if row else _left_behind(run, counted, starts))
         new = _not_needed(run, new, known)
+        if new.state.ended and new.exit_code is None:
+            new = replace(new, exit_code=run.exit_code(status.job))  # squeue does not tell it
         known[status.job] = new = new.told_apart()
         if new.started_at is not None and new.started_at != status.started_at:
             record_start(log, new)
