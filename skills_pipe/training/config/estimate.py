@@ -182,12 +182,14 @@ def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: b
         recompute: with activation checkpointing one layer's activations, and the inputs of all layers.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    norm = shape.hidden * ((_FLOAT if width < _FLOAT else 0) + 2 * width + width)
+    # Norms compute in fp32: below that they keep a copy of their input.
+    copy = _FLOAT if width < _FLOAT else 0
+    norm = shape.hidden * (copy + 3 * width)
     attention = width * (3 * queries + 3 * keys + queries)
     mlp = width * 4 * shape.inner
     layer = 2 * norm + attention + mlp
     if shape.qk_norm:
-        layer += (queries + keys) * (_FLOAT + 2 * width)
+        layer += (queries + keys) * (copy + 2 * width)
     whole = tokens * (norm + shape.hidden * width)
     if recompute:
         return tokens * (shape.layers * shape.hidden * width + layer) + whole

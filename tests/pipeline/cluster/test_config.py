@@ -82,49 +82,111 @@ def test_names_of_this_machine_need_no_file(name):
     assert load_cluster(name).is_local
 
 
-def test_the_examples_are_valid():
-    names = sorted(path.name for path in (REPOSITORY / "cluster_configs").glob("*.yaml"))
-    assert names == ["example-local.yaml", "example-slurm.yaml"]
-    assert load_cluster(str(REPOSITORY / "cluster_configs" / "example-local.yaml")).is_local
-    slurm = load_cluster(str(REPOSITORY / "cluster_configs" / "example-slurm.yaml"))
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "cluster_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_valid(path):
+    assert load_cluster(str(path)).name == path.stem
+
+
+def test_the_examples_are_those_of_the_documents():
+    configs = REPOSITORY / "cluster_configs"
+    described = (REPOSITORY / "docs" / "clusters.md").read_text()
+    assert [path.name for path in configs.glob("*.yaml") if f"`{path.name}`" not in described] == []
+    assert load_cluster(str(configs / "example-local.yaml")).is_local
+    slurm = load_cluster(str(configs / "example-slurm.yaml"))
     assert slurm.container_runtime is ContainerRuntime.PYXIS
     assert slurm.time_limit("cpu") == "1-00:00:00"
+    apptainer = load_cluster(str(configs / "example-apptainer.yaml"))
+    assert apptainer.container_runtime is ContainerRuntime.APPTAINER
+    assert apptainer.gpu_memory_gb == 40
+    assert apptainer.qos == "normal"
 
 
 # --- what they may say
 
 
-def test_every_key_of_nemo_skills_is_understood():
-    config = load_cluster(
-        {
-            "executor": "slurm",
-            "containers": {"nemo-rl": "/images/rl.sqsh", "vllm": "vllm/vllm-openai:v0.10.1.1"},
-            "mounts": ["/lustre:/workspace"],
-            "env_vars": ["HF_HOME=/hf", "EXTRA"],
-            "required_env_vars": ["NEEDED"],
-            "ssh_tunnel": {"host": "login", "user": "me", "job_dir": "/remote/jobs", "identity": "/id"},
-            "job_dir": "/jobs",
-            "account": "a",
-            "partition": "gpu",
-            "cpu_partition": "cpu",
-            "job_name_prefix": "me-",
-            "default_timeout": "04:00:00",
-            "timeouts": {"gpu": "2-00:00:00"},
-            "dependency_type": "afterany",
-            "disable_gpus_per_node": True,
-            "mail_type": "FAIL",
-            "mail_user": "me@example.com",
-            "num_workers": 8,
-            "skip_hf_home_check": True,
-            "sbatch": {"reservation": "spring"},
-            "container_runtime": "pyxis",
-        }
-    )
+NEMO_SKILLS = """\
+# Written for NeMo-Skills, unchanged.
+executor: slurm
+
+containers:
+  trtllm: nvcr.io/nvidia/tensorrt-llm/release:1.0.0
+  vllm: vllm/vllm-openai:v0.10.1.1
+  sglang: lmsysorg/sglang:v0.5.3rc1-cu126
+  megatron: /images/megatron.sqsh
+  sandbox: /images/sandbox.sqsh
+  nemo-skills: /images/nemo-skills.sqsh
+  verl: /images/verl.sqsh
+  nemo-rl: /images/nemo-rl.sqsh
+
+job_name_prefix: "nemo_skills:"
+
+ssh_tunnel:
+  host: login.example.com
+  user: {USER_THERE}
+  job_dir: /lustre/jobs/nemo-skills
+  identity: ~/.ssh/id_rsa
+  shell: /bin/bash
+  pre_command: source /etc/profile
+
+account: llm
+partition: batch
+cpu_partition: cpu
+timeouts:
+  batch: 04:00:00
+  interactive: 2:00:00
+  cpu: 1-00:00:00
+default_timeout: 00:30:00
+
+mounts:
+  - "{LUSTRE}/me:/workspace"
+  - /lustre/data:/data
+
+env_vars:
+  - HF_HOME=/workspace/hf
+  - TOKENIZED=a=b==
+  - EXTRA
+required_env_vars:
+  - NEEDED
+  - FIXED=1
+
+dependency_type: afterany
+disable_gpus_per_node: true
+mail_type: FAIL
+mail_user: me@example.com
+num_workers: 8
+skip_hf_home_check: true
+"""
+
+
+def test_a_file_of_nemo_skills_is_taken_unchanged(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUSTRE", "/lustre/users")
+    monkeypatch.setenv("USER_THERE", "me")
+    write(tmp_path / "cluster_configs" / "c.yaml", NEMO_SKILLS.replace("user: {USER_THERE}", 'user: "{USER_THERE}"'))
+    config = load_cluster("c")
     assert config.executor is ExecutorKind.SLURM
-    assert config.job_dir == "/remote/jobs"
-    assert config.time_limit("gpu") == "2-00:00:00"
-    assert config.time_limit(None) == config.time_limit("other") == "0-04:00:00"
+    assert config.container_runtime is ContainerRuntime.PYXIS
+    assert len(config.containers) == 8
+    assert config.job_dir == "/lustre/jobs/nemo-skills"
+    assert config.ssh_tunnel is not None and config.ssh_tunnel.user == "me"
+    assert [config.time_limit(name) for name in ("batch", "interactive", "cpu", "other", None)] == [
+        *("0-04:00:00", "0-02:00:00", "1-00:00:00", "0-00:30:00", "0-00:30:00")
+    ]
+    assert config.mounts[0] == Mount(source="/lustre/users/me", target="/workspace")
+    values = {variable.name: variable.value for variable in config.env}
+    assert values == {"HF_HOME": "/workspace/hf", "TOKENIZED": "a=b==", "EXTRA": None, "NEEDED": None, "FIXED": "1"}
+    assert [variable.name for variable in config.env if variable.required] == ["NEEDED", "FIXED"]
+    assert config.disable_gpus_per_node and config.skip_hf_home_check and config.num_workers == 8
+
+
+def test_keys_of_our_own():
+    config = load_cluster(SLURM | {"sbatch": {"reservation": "spring"}, "qos": "long", "gpu_memory_gb": 79.6})
     assert config.sbatch == {"reservation": "spring"}
+    assert (config.qos, config.gpu_memory_gb) == ("long", 79.6)
+
+
+def test_the_memory_of_a_gpu_is_a_number_above_0():
+    assert "gpu_memory_gb must be a number above 0, not '80GB'" in problems(gpu_memory_gb="80GB")
+    assert "gpu_memory_gb must be a number above 0, not 0" in problems(gpu_memory_gb=0)
 
 
 def test_time_limits_in_files_mean_what_they_look_like(tmp_path):
@@ -254,3 +316,42 @@ def test_paths_are_absolute_here_and_as_given_elsewhere(tmp_path):
     assert here.absolute_or_id("./org/name") == str(tmp_path / "org" / "name")
     assert here.absolute_or_id("data.jsonl") == str(tmp_path / "data.jsonl")
     assert ClusterConfig(name="c", job_dir="/j").absolute("/workspace/x/") == "/workspace/x"
+
+
+# --- where in a file mistakes are
+
+
+def test_mistakes_name_their_line(tmp_path):
+    write(
+        tmp_path / "cluster_configs" / "c.yaml",
+        "# a comment\nexecutor: slurm\njob_dir: /j\npartion: gpu\ntimeouts:\n  gpu: soon\nnum_workers: none\n",
+    )
+    with pytest.raises(ClusterConfigError) as caught:
+        load_cluster("c")
+    told = str(caught.value)
+    assert "line 4: partion is not a key of cluster configurations, did you mean 'partition'?" in told
+    assert "line 6: timeouts.gpu is wrong: 'soon' is not a time limit" in told
+    assert "line 7: num_workers must be a whole number" in told
+    assert "cluster_configs/c.yaml" in told
+
+
+def test_what_is_missing_and_what_is_no_file_has_no_line():
+    assert problems(job_dir=None).startswith("job_dir is missing")
+    assert problems(partion="x").startswith("partion is not a key")
+
+
+def test_a_key_in_a_section_has_the_line_of_that_section(tmp_path):
+    write(
+        tmp_path / "cluster_configs" / "c.yaml",
+        "executor: slurm\nssh_tunnel:\n  host: h\n  job_dir: /j\n  usr: me\nuser: me\n",
+    )
+    with pytest.raises(ClusterConfigError, match=r"line 5: ssh_tunnel\.usr is not a key") as caught:
+        load_cluster("c")
+    assert "line 6: user is not a key" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n", "word\n"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    write(tmp_path / "cluster_configs" / "c.yaml", text)
+    with pytest.raises(ClusterConfigError, match="a mapping of keys to values"):
+        load_cluster("c")
