@@ -9,8 +9,6 @@ from skills_pipe.artifacts.metrics import TRAIN_LOSS, VALIDATION_LOSS, Curve, pa
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.pipeline.records.store import Run
 
-_MOST_BYTES = 1 << 26
-
 _MOST_BYTES = 8 << 20
 """What is read of a file of metrics; a longer run is drawn from there on."""
 
@@ -27,9 +25,9 @@ def loss_of(run: Run, stage: str) -> LossCurves | None:
     """The curves of a stage, None when it has logged no training step."""
     record = run.submission
     logs = [record.logs.get(job.name) for job in run.plan.jobs_of(stage) if job.segment] if record else []
-    folders = {Path(log).parent for log in logs if log}
-    for folder in folders:
-        tail = run.site.read_tail(str(folder / METRICS), 0, limit=_MOST_BYTES)
+    for path in dict.fromkeys(str(PurePath(log).with_name(METRICS)) for log in logs if log):
+        tail = run.site.read_tail(path, -_MOST_BYTES, limit=_MOST_BYTES)
+        # A first line that the limit has cut is no JSON, and left out.
         lines = parse_metrics(tail.data.decode(errors="replace"))
         loss = Curve.of(TRAIN_LOSS, lines)
         if loss.steps:
