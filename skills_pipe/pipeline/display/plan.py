@@ -84,6 +84,8 @@ def _decision_text(decision: Decision, *, changes: bool = True) -> Text:
 def _job_text(job: Job) -> Text:
     text = Text(job.name)
     text.append(f"  {_resources_text(job.resources)}", style="dim")
+    if job.beside:
+        text.append(f"  with {', '.join(member.name for member in job.beside)}", style="dim")
     for kind in EdgeKind:
         names = [edge.upstream for edge in job.edges if edge.kind is kind]
         if names:
