@@ -197,14 +197,18 @@ def test_the_login_node_and_the_laptop_see_each_others_runs(world, tmp_path):
     world.two_stages("from-laptop", "wait")
     config = {"executor": "slurm", "job_dir": f"{world.folder}/jobs", "account": "test", "container_runtime": "none"}
     (tmp_path / "near.yaml").write_text(json.dumps(config))
-    near = subprocess.run(
-        [NS, "status", "from-laptop", f"--cluster={tmp_path}/near.yaml"], capture_output=True, text=True, check=True
-    )
-    assert "from-laptop/run-1" in near.stdout and "succeeded" in near.stdout
+    near = on_login_node("status", "from-laptop", f"--cluster={tmp_path}/near.yaml")
+    assert "from-laptop/run-1" in near and "succeeded" in near
     words = (f"--cluster={tmp_path}/near.yaml", "--expname=from-login", f"--log_dir={world.folder}/logs")
-    subprocess.run([NS, "run_cmd", *words, "echo", "near"], capture_output=True, text=True, check=True)
+    on_login_node("run_cmd", *words, "echo", "near")
     world.until_ended("from-login")
     assert "near\n" in world.ns("logs", "from-login", "--cluster=far").stdout
+
+
+def on_login_node(*words: str) -> str:
+    ended = subprocess.run([NS, *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def test_a_run_waits_for_one_that_was_submitted_before(world):
