@@ -20,6 +20,7 @@ from tests.pipeline.programs import until
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 SERVER = Path(__file__).with_name("model_server.py")
+SANDBOX = Path(__file__).parents[2] / "containers" / "sandbox"
 ASK = (
     "import os, urllib.request as http\n"
     "print(http.urlopen(os.environ['SKILLS_PIPE_SERVER_ADDRESS'] + '/v1/models').read().decode())\n"
@@ -117,6 +118,42 @@ def test_a_command_asks_the_server_in_containers(contained):
     (status,) = contained.run(**serve(contained), command="python3 /workspace/ask.py")
     assert status.state is JobState.SUCCEEDED, contained.log() + contained.log("server")
     assert "/workspace/model" in contained.log()
+
+
+LOOK = """
+import json, os, urllib.request as http
+code = "import os; print([path for path in ('/workspace/look.py', '/nemo_run/scripts') if os.path.exists(path)], 6 * 7)"
+where = os.environ["NEMO_SKILLS_SANDBOX_HOST"] + ":" + os.environ["NEMO_SKILLS_SANDBOX_PORT"]
+body = json.dumps({"generated_code": code}).encode()
+print(json.loads(http.urlopen("http://" + where + "/execute", body).read())["stdout"])
+print("the command has", os.environ["HF_TOKEN"])
+"""
+
+
+@pytest.fixture
+def sandboxed(slurm, pyxis, tmp_path) -> World:
+    """With the sandbox of this project as the container of that name, on the small image."""
+    image = tmp_path / "sandbox"
+    subprocess.run(["cp", "-a", str(pyxis.folder), str(image)], check=True)
+    (image / "opt/sandbox").mkdir(parents=True)
+    shutil.copy(SANDBOX / "server.py", image / "opt/sandbox")
+    shutil.copy(SANDBOX / "start-with-nginx.sh", image)
+    mounts = [f"{tmp_path}/workspace:/workspace", *pyxis.mounts]
+    lines = [f"containers: {{nemo-skills: {pyxis.folder}, sandbox: {image}}}", f"mounts: {json.dumps(mounts)}"]
+    return _world(tmp_path, "container_runtime: pyxis", *lines, inside="/workspace")
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [({}, "[] 42"), ({"keep_mounts_for_sandbox": True}, "['/workspace/look.py', '/nemo_run/scripts'] 42")],
+)
+def test_a_sandbox_runs_code_that_sees_files_only_when_it_is_asked_for(sandboxed, monkeypatch, options, seen):
+    monkeypatch.setenv("HF_TOKEN", "a-planted-token")
+    (sandboxed.folder / "look.py").write_text(LOOK)
+    (status,) = sandboxed.run(command="python3 /workspace/look.py", with_sandbox=True, **options)
+    assert status.state is JobState.SUCCEEDED, sandboxed.log() + sandboxed.log("sandbox")
+    assert seen in sandboxed.log()
+    assert "the command has a-planted-token" in sandboxed.log()
 
 
 def test_an_evaluation_asks_the_server_in_its_job(bare):

@@ -1,11 +1,13 @@
 """``ns eval``: one independent job for each benchmark, then one table."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from skills_pipe.errors import OptionError
+from skills_pipe.errors import OptionError, PlanError
+from skills_pipe.pipeline.cli import eval, sft_nemo_rl, wrap_arguments
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.eval import EvalOptions, check, plan
 from skills_pipe.pipeline.examine import Request
@@ -168,3 +170,55 @@ def test_options_that_cannot_be_are_refused(changes, told):
     with pytest.raises(OptionError) as caught:
         planned(**changes)
     assert told in str(caught.value)
+
+
+def test_the_documented_chain_is_planned_before_any_of_it_has_run(tmp_path, monkeypatch, capsys):
+    """Training, then the evaluation of the model that it will make, with a server of TensorRT-LLM in each job."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ws" / "base").mkdir(parents=True)
+    (tmp_path / "ws" / "base" / "config.json").write_text(json.dumps(TINY))
+    (tmp_path / "ws" / "sft.jsonl").write_text(json.dumps({"input": "1+1=", "output": "2"}) + "\n")
+    for name in ("gsm8k", "arithmetic"):
+        (tmp_path / "ws" / "benchmarks" / name).mkdir(parents=True)
+        (tmp_path / "ws" / "benchmarks" / name / "test.jsonl").touch()
+    cluster = {
+        "executor": "slurm",
+        "job_dir": f"{tmp_path}/ws",
+        "account": "me",
+        "skip_hf_home_check": True,
+        "container_runtime": "pyxis",
+        "containers": {"nemo-rl": "/a.sqsh", "nemo-skills": "/b.sqsh", "trtllm": "/c.sqsh"},
+        "mounts": [f"{tmp_path}/ws:/workspace"],
+    }
+    base = {"cluster": cluster, "dry_run": True}
+    sft_nemo_rl(
+        ctx=wrap_arguments("++sft.max_num_steps=9"), expname="train", output_dir="/workspace/out", num_training_jobs=4,
+        hf_model="/workspace/base", training_data="/workspace/sft.jsonl", num_gpus=8, disable_wandb=True, **base,
+    )  # fmt: skip
+    asked = {"model": "/workspace/out/final_hf_model", "server_type": "trtllm", "server_gpus": 8, **base}
+    asked |= {"output_dir": "/workspace/out/results/", "run_after": "train"}
+    with pytest.raises(OptionError, match="there is no benchmark 'math'"):
+        eval(benchmarks="gsm8k,math", **asked)
+    capsys.readouterr()
+    eval(benchmarks="gsm8k,arithmetic", show_scripts=True, **asked)
+    told = capsys.readouterr().out
+    assert "eval-gsm8k  1 node · 8 GPUs" in told and "with server" in told
+    assert "trtllm-serve /workspace/out/final_hf_model --host 0.0.0.0 --tp_size 8" in told
+
+
+def test_negative_control_a_model_that_nothing_makes_is_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKILLS_PIPE_JOB_DIR", str(tmp_path))
+    with pytest.raises(PlanError, match="no-such-model"):
+        eval(model="./no-such-model", server_type="hf", benchmarks="arithmetic", output_dir="out", dry_run=True)
+
+
+TINY = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 100,
+}
