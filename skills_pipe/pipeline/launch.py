@@ -99,15 +99,15 @@ class Launcher(Generic[OptionsT]):
 def _show(request: Request[OptionsT], found: Examination) -> None:
     """The plan of a dry run, and all warnings."""
     # Imported here: it is heavier than planning, and --help does not need it.
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.plan import show_findings, show_plan, show_scripts
 
     seen = found.preview
     if request.options.dry_run and seen:
-        display.show_plan(seen, notes=found.notes)
+        show_plan(seen, notes=found.notes)
         if request.options.show_scripts:
-            display.show_scripts(seen)
+            show_scripts(seen)
         _planned[request.plan.expname] = request.plan
-    display.show_findings([finding for finding in found.findings if finding.severity is Severity.WARNING])
+    show_findings([finding for finding in found.findings if finding.severity is Severity.WARNING])
 
 
 def _examine(

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from skills_pipe.artifacts.atomic import write_text
 from skills_pipe.errors import PlanError
-from skills_pipe.pipeline import display
 from skills_pipe.pipeline.checks.finding import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
@@ -20,6 +19,8 @@ from skills_pipe.pipeline.code.package import install
 from skills_pipe.pipeline.code.record import write_record
 from skills_pipe.pipeline.decisions.decide import Action, OnChange
 from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
+from skills_pipe.pipeline.display.board import LiveBoard
+from skills_pipe.pipeline.display.plan import show_decisions
 from skills_pipe.pipeline.executors.base import Executor, Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
@@ -151,9 +152,9 @@ def _hand_over(run: Run, seen: Preview, cluster: ClusterConfig, flags: SubmitFla
         run.write_identity(stage, identity)
     for job, text in seen.scripts.items():
         run.write_script(job, text)
-    display.show_decisions(seen.decisions, explain=flags.explain, console=console)
+    show_decisions(seen.decisions, explain=flags.explain, console=console)
     actions = {decision.stage: decision.action.value for decision in seen.decisions}
-    with display.LiveBoard(console=console) as board:
+    with LiveBoard(console=console) as board:
         _executor(seen, cluster, run, board).submit(run, seen.to_run, actions)
     run.flush()
 

@@ -41,10 +41,10 @@ class CheckOptions:
 
 def run(options: CheckOptions, extras: tuple[str, ...]) -> int:
     """Show what was looked at and what is wrong; 2 if something would stop a submission."""
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.examination import show_examination
 
     found = _of_command(options) if options.words else check_configuration(_cluster(options))
-    display.show_examination(found)
+    show_examination(found)
     return 2 if found.errors else 0
 
 

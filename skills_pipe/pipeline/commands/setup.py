@@ -96,7 +96,7 @@ def run(options: SetupOptions, extras: tuple[str, ...]) -> int:
     """Write a configuration and check it; 2 if something about it is wrong."""
     from rich.console import Console
 
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.examination import show_examination
 
     console = Console(highlight=False)
     asks = sys.stdin.isatty() and not options.yes
@@ -110,7 +110,7 @@ def run(options: SetupOptions, extras: tuple[str, ...]) -> int:
     atomic.write_text(path, draft.text())
     print(f"{path} is {'replaced' if replaced else 'written'}")
     found = check_configuration(cluster)
-    display.show_examination(found)
+    show_examination(found)
     again = f"ns check --cluster={draft.name}{_elsewhere(options)}"
     if found.errors:
         print(f"correct {path}, then: {again}")

@@ -36,7 +36,7 @@ class ShowOptions(RecordOptions):
 
 def run(options: ShowOptions, extras: tuple[str, ...]) -> int:
     """Show one run."""
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.making import show_differences, show_making
 
     _check_one(options)
     found = options.store.find(options.expname)
@@ -50,11 +50,11 @@ def run(options: ShowOptions, extras: tuple[str, ...]) -> int:
     making = _making(found, options)
     if options.compare is not None:
         other = _making(options.store.find(options.compare), options)
-        display.show_differences(differences(making, other))
+        show_differences(differences(making, other))
     elif options.json:
         print(json.dumps(_as_json(found, making, options), indent=2, ensure_ascii=False))
     else:
-        display.show_making(making, only=options.stage)
+        show_making(making, only=options.stage)
     return 0
 
 

@@ -56,7 +56,7 @@ COMMAND = LauncherCommand(options=StatusOptions, run=run)
 
 
 def _list(options: StatusOptions) -> int:
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.runs import show_runs
 
     runs = options.store.all()
     shown = runs if options.all else runs[: max(0, options.last)]
@@ -65,32 +65,33 @@ def _list(options: StatusOptions) -> int:
     if options.json:
         _print_json([run_as_json(report, advice(report, options.typed(Run(report.folder)))) for report in reports])
     else:
-        display.show_runs(reports, hidden=len(runs) - len(shown))
+        show_runs(reports, hidden=len(runs) - len(shown))
     return 0
 
 
 def _show(run: Run, report: RunReport, options: StatusOptions) -> None:
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.status import show_advice, show_curve, show_status
     from skills_pipe.pipeline.reports.loss import loss_of
 
-    display.show_status(report, only=options.stage)
+    show_status(report, only=options.stage)
     if options.stage is not None:
         curves = loss_of(run, options.stage)
         if curves is not None:
-            display.show_curve(curves.loss, curves.validation)
-    display.show_advice(advice(report, options.typed(run)))
+            show_curve(curves.loss, curves.validation)
+    show_advice(advice(report, options.typed(run)))
 
 
 def _watch(run: Run, options: StatusOptions) -> int:
     """Look again and again; one who stops watching stops nothing else."""
-    from skills_pipe.pipeline import display
+    from skills_pipe.pipeline.display.board import LiveBoard
+    from skills_pipe.pipeline.display.status import show_advice
 
     record = run.submission
     pause = _PAUSE_SECONDS.get(record.executor, _PAUSE_OF_SCHEDULERS) if record else 0.0
     statuses: dict[str, JobStatus] = {}
     silent = False
     try:
-        with display.LiveBoard() as board:
+        with LiveBoard() as board:
             while True:
                 try:
                     statuses = statuses_of(run)
@@ -108,7 +109,7 @@ def _watch(run: Run, options: StatusOptions) -> int:
         print(f"\n{run} goes on; {options.typed(run).command('cancel')} would stop it")
         return 130
     report = report_of(run, statuses, now=time.time())
-    display.show_advice(advice(report, options.typed(run)))
+    show_advice(advice(report, options.typed(run)))
     return 0 if report.good else 1
 
 

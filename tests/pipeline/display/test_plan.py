@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from skills_pipe.pipeline import display
 from skills_pipe.pipeline.checks.finding import error, warning
 from skills_pipe.pipeline.decisions.preview import SubmitFlags, preview
+from skills_pipe.pipeline.display.plan import show_decisions, show_findings, show_plan, show_scripts
 from skills_pipe.pipeline.plan import Resources
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.display.screen import console, shown
@@ -19,7 +19,7 @@ def test_a_plan_is_a_tree_of_stages_and_jobs(tmp_path):
         plan.jobs[0], resources=Resources(num_nodes=2, num_gpus=8, partition="batch", time_limit="0-04:00:00")
     )
     out = console(width=60)
-    display.show_plan(preview(replace(plan, jobs=(gpu, *plan.jobs[1:])), local(tmp_path)), console=out)
+    show_plan(preview(replace(plan, jobs=(gpu, *plan.jobs[1:])), local(tmp_path)), console=out)
     assert shown(out).splitlines() == [
         "exp · ns test · exp/run-1",
         "├── sft  run  no output yet",
@@ -32,7 +32,7 @@ def test_a_plan_is_a_tree_of_stages_and_jobs(tmp_path):
 
 def test_findings_are_one_line_each_the_errors_first():
     out = console(width=20)
-    display.show_findings(
+    show_findings(
         [warning("odd", where="--x"), error("wrong " * 20 + "end", where="--y", fix="mend it")], console=out
     )
     assert shown(out).splitlines() == [f"error: {'wrong ' * 20}end (--y): mend it", "warning: odd (--x)"]
@@ -40,14 +40,14 @@ def test_findings_are_one_line_each_the_errors_first():
 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
     out = console(width=200)
-    display.show_findings([warning("[bold]x[/] and [/oops]")], console=out)
+    show_findings([warning("[bold]x[/] and [/oops]")], console=out)
     assert "[bold]x[/] and [/oops]" in shown(out)
 
 
 def test_scripts_are_printed_byte_for_byte(tmp_path, capsys):
     long = job("a", shell("echo " + "x" * 500), tmp_path)
     seen = preview(plan_of(long), local(tmp_path))
-    display.show_scripts(seen)
+    show_scripts(seen)
     assert capsys.readouterr().out == f"==> {seen.run.script_path('a')} <==\n{seen.scripts['a']}\n"
 
 
@@ -57,5 +57,5 @@ def test_a_decision_is_explained_on_demand(tmp_path):
     changed = replace(plan, stages=(replace(plan.stages[0], options={"lr": 2}),))
     seen = preview(changed, local(tmp_path), SubmitFlags())
     out = console(width=200)
-    display.show_decisions(seen.decisions, explain=True, console=out)
+    show_decisions(seen.decisions, explain=True, console=out)
     assert "options.lr: (not set) -> 2" in shown(out)

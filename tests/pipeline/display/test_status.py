@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from skills_pipe.artifacts.metrics import Curve
-from skills_pipe.pipeline import display
+from skills_pipe.pipeline.display.runs import show_runs
+from skills_pipe.pipeline.display.status import show_advice, show_curve, show_status
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.reports.report import report_of
 from tests.pipeline.display.screen import console, shown
@@ -44,7 +45,7 @@ def training(tmp_path):
 
 def test_a_pipe_gets_one_line_for_each_stage_and_job(training):
     out = console(width=1000)
-    display.show_status(training, console=out)
+    show_status(training, console=out)
     assert shown(out).splitlines()[:6] == [
         "exp/run-1 · ns test · submitted 2026-05-01 12:26 · 36.00 GPU-hours",
         "sft      running    4:30:00  36.00 GPU-h  segment 2 of 3",
@@ -59,7 +60,7 @@ def test_a_pipe_gets_one_line_for_each_stage_and_job(training):
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_terminal_of_any_width_gets_no_line_that_is_longer(training, width):
     out = console(width=width, force_terminal=True, color_system=None)
-    display.show_status(training, console=out)
+    show_status(training, console=out)
     lines = [line for line in shown(out).splitlines() if not line.startswith("log of")]
     assert max(len(line) for line in lines) <= width
     assert "loss 1.234" in shown(out) and "━" in shown(out)
@@ -71,7 +72,7 @@ def test_a_job_on_its_own_is_named_by_its_stage(tmp_path):
     plan = plan_of(job("a", make(tmp_path / "out"), tmp_path), job("b", shell("true"), tmp_path, "a"))
     run = recorded(tmp_path, plan, skipped=("a",))
     out = console(width=200)
-    display.show_status(report_of(run, statuses(run, b=S.SUCCEEDED), now=NOW), console=out)
+    show_status(report_of(run, statuses(run, b=S.SUCCEEDED), now=NOW), console=out)
     rows = shown(out).splitlines()
     assert rows[1:3] == ["a  finished before", "b  succeeded"]
     assert "GPU" not in shown(out), "nothing is said of GPUs where there are none"
@@ -79,7 +80,7 @@ def test_a_job_on_its_own_is_named_by_its_stage(tmp_path):
 
 def test_one_stage_can_be_shown_alone(training):
     out = console(width=200)
-    display.show_status(training, only="convert", console=out)
+    show_status(training, only="convert", console=out)
     assert "sft-0" not in shown(out) and "convert  pending" in shown(out)
 
 
@@ -88,19 +89,19 @@ def test_a_deadline_of_another_day_names_it(training):
     late = replace(stage.jobs[1], status=replace(stage.jobs[1].status, deadline=NOW + 86_400))
     report = replace(training, stages=(replace(stage, jobs=(late,)),))
     out = console(width=300)
-    display.show_status(report, console=out)
+    show_status(report, console=out)
     assert "may run until Sat 18:00" in shown(out)
 
 
 def test_a_silent_job_is_conspicuous(training):
     out = console(width=300)
-    display.show_status(replace(training, now=NOW + 1200), console=out)
+    show_status(replace(training, now=NOW + 1200), console=out)
     assert "no news for 20:00" in shown(out)
 
 
 def test_logs_are_those_of_jobs_that_have_begun(training):
     out = console(width=300)
-    display.show_status(training, console=out)
+    show_status(training, console=out)
     logs = [line.split(":")[0] for line in shown(out).splitlines() if line.startswith("log of")]
     assert logs == ["log of sft-0", "log of sft-1"]
 
@@ -109,8 +110,8 @@ def test_words_that_look_like_markup_are_shown_as_they_are(tmp_path):
     run = recorded(tmp_path, plan_of(job("a", shell("true"), tmp_path)))
     told = {"a": replace(statuses(run, a=S.FAILED)["a"], reason="[red]x[/] [/oops]")}
     out = console(width=300)
-    display.show_status(report_of(run, told, now=NOW), console=out)
-    display.show_advice(["see [bold]"], console=out)
+    show_status(report_of(run, told, now=NOW), console=out)
+    show_advice(["see [bold]"], console=out)
     assert "[red]x[/] [/oops]" in shown(out) and "-> see [bold]" in shown(out)
 
 
@@ -118,14 +119,14 @@ def test_the_loss_is_drawn_within_the_width_of_the_screen():
     steps = tuple(range(1, 200))
     loss = Curve(steps=steps, values=tuple(1 / step for step in steps))
     out = console(width=60)
-    display.show_curve(loss, Curve(steps=(), values=()), console=out)
+    show_curve(loss, Curve(steps=(), values=()), console=out)
     assert "training loss, smoothed, by step" in shown(out) and "199" in shown(out)
     assert max(len(line) for line in shown(out).splitlines()) <= 60
 
 
 def test_runs_are_listed_with_their_stages(training):
     out = console(width=200)
-    display.show_runs([training], hidden=3, console=out)
+    show_runs([training], hidden=3, console=out)
     head, row, older = shown(out).splitlines()
     assert head.split() == ["run", "submitted", "command", "GPU-h", "stages"]
     assert row.split() == ["exp/run-1", "2026-05-01", "12:26", "test", "36.00", "sft", "running,", "convert", "pending"]
