@@ -1,0 +1,107 @@
+"""Sizes that have to divide each other, and models that do not fit their GPUs."""
+
+from dataclasses import replace
+
+import pytest
+
+from skills_pipe.pipeline.checks.finding import Severity
+from skills_pipe.pipeline.checks.gpu import Gpu
+from skills_pipe.pipeline.checks.sizes import check_memory, check_sizes
+from skills_pipe.training.config import load_config
+from skills_pipe.training.config.estimate import GIB, ModelShape, estimate_memory
+from tests.training.config.test_estimate import LLAMA_8B
+
+SHAPE = ModelShape.of(LLAMA_8B)
+
+
+def policy(**changes: object):
+    """The ``policy`` section; ``tensor=2`` and its like are parallel sizes, which fsdp does not take yet."""
+
+    needed = ["++policy.model_name=m", "++data.train_data_path=d.jsonl", "++sft.max_num_steps=1"]
+    made = load_config(None, [*needed, "++policy.train_global_batch_size=64"]).policy
+    sizes = {f"{name}_model_parallel_size": changes.pop(name) for name in ("tensor", "pipeline") if name in changes}
+    sizes |= {"context_parallel_size": changes.pop("context")} if "context" in changes else {}
+    return replace(made, **sizes, **changes)
+
+
+def told(changes: dict[str, object], *, ranks: int) -> str:
+    return "\n".join(map(str, check_sizes(policy(**changes), SHAPE, ranks=ranks)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks"),
+    [({}, 1), ({}, 64), ({"tensor": 8}, 16), ({"tensor": 4, "pipeline": 2, "context": 2}, 16), ({"tensor": 16}, 16)],
+)
+def test_sizes_that_fit_have_no_findings(changes, ranks):
+    assert told(changes, ranks=ranks) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "message"),
+    [
+        ({"tensor": 8}, 12, "12 GPUs cannot be divided into groups of 8 (tensor 8)"),
+        ({"tensor": 4, "pipeline": 4}, 8, "groups of 16 (tensor 4 x pipeline 4)"),
+        ({"tensor": 12}, 12, "the 32 attention heads of the model cannot be divided over 12 ranks"),
+        ({"pipeline": 3}, 3, "the 32 layers of the model cannot be divided over 3 pipeline stages"),
+        ({}, 65, "warning: a global batch of 64 leaves some of 65 ranks without work"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_told(changes, ranks, message):
+    assert message in told(changes, ranks=ranks)
+
+
+def test_copies_of_the_model_divide_the_ranks():
+
+    made = policy()
+    two = replace(made, dtensor_cfg=replace(made.dtensor_cfg, dp_replicate_size=2))
+    assert check_sizes(two, None, ranks=8) == []
+    assert "7 data parallel ranks cannot hold 2 copies" in str(check_sizes(two, None, ranks=7)[0])
+
+
+def test_without_packing_microbatches_divide_the_batch():
+
+    made = policy()
+    plain = replace(made, sequence_packing=replace(made.sequence_packing, enabled=False))
+    assert check_sizes(plain, None, ranks=8) == []
+    assert "cannot be divided over 6 ranks" in str(check_sizes(plain, None, ranks=6)[0])
+    assert check_sizes(made, None, ranks=6) == [], "packed rows need not be as many"
+
+
+def needed_gib(ranks: int) -> float:
+    estimate = estimate_memory(SHAPE, policy(), ranks=ranks)
+    return estimate.total / GIB
+
+
+def test_a_model_that_does_not_fit_is_a_warning_with_advice():
+    checked = check_memory(policy(), SHAPE, ranks=8, gpu=Gpu(gib=40))
+    (finding,) = checked.findings
+    assert finding.severity is Severity.WARNING
+    assert f"training needs about {needed_gib(8):.3g} GiB on each GPU" in finding.what
+    assert finding.what.endswith("and each has 40")
+    assert finding.fix is not None and "activation_checkpointing=true" in finding.fix
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.99, True), (1.05, True), (1.2, False)])
+def test_nearly_full_is_told_too(share, warned):
+    gib = share * needed_gib(64)
+    assert bool(check_memory(policy(), SHAPE, ranks=64, gpu=Gpu(gib=gib)).findings) is warned
+
+
+def test_the_type_of_the_gpu_tells_its_memory_and_its_speed():
+    checked = check_memory(policy(), SHAPE, ranks=64, gpu=Gpu(type="h100"))
+    assert checked.told and "at 40% of the peak of a h100 a step of full length takes" in checked.note
+    assert check_memory(policy(), SHAPE, ranks=8, gpu=Gpu(type="a100")).findings
+    assert "(a100)" in check_memory(policy(), SHAPE, ranks=8, gpu=Gpu(type="a100")).findings[0].what
+
+
+def test_the_configuration_knows_better_than_the_type():
+    assert Gpu(type="a100", gib=80).memory == 80
+
+
+def test_where_nobody_knows_the_memory_the_need_is_only_told():
+    checked = check_memory(policy(), SHAPE, ranks=1, gpu=Gpu())
+    assert checked.findings == () and "GiB on each GPU" in checked.note
+
+
+def test_without_a_model_there_is_no_estimate():
+    assert check_memory(policy(), None, ranks=1, gpu=Gpu(gib=1)).left_out is not None
