@@ -46,6 +46,17 @@ def test_our_packages_can_be_imported_through_charliecloud(slurm, charliecloud):
 
 @pytest.mark.slurm
 @pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["pyxis", "charliecloud"])
+def test_nodes_know_each_other_by_name(slurm, container_image, runtime, request):
+    image = str(request.getfixturevalue(runtime).folder)
+    inside = [f"--container-image={image}"] if runtime == "pyxis" else ["ch-run", image, "--"]
+    show = "import socket; print(socket.gethostname(), socket.gethostbyname('node2'))"
+    step = ("srun", "-w", "node1", "--export=ALL,USER=root", *inside, "python3", "-c", show)
+    assert slurm.run(*step) == "node1 127.0.0.1\n"
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
 def test_negative_control_the_packages_are_not_the_images_own(slurm, pyxis):
     with pytest.raises(RuntimeError, match="No module named 'torch'"):
         slurm.run("srun", f"--container-image={pyxis.folder}", "python3", "-c", "import torch")
