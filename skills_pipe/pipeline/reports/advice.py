@@ -28,6 +28,8 @@ class Typed:
 
 def advice(report: RunReport, typed: Typed) -> tuple[str, ...]:
     """Sentences about everything in a run that somebody has to see to; none when all is well."""
+    if report.being_submitted:
+        return ("it is being submitted right now",)
     if report.submitted_at is None:
         return (
             "this run was not submitted: it was refused, or `ns` was stopped before the end; "

@@ -12,6 +12,8 @@ from skills_pipe.pipeline.reports.report import JobReport, RunReport, StageRepor
 
 def run_state(report: RunReport) -> str:
     """One word for a whole run: ``not submitted``, ``running``, ``pending``, ``succeeded`` or ``failed``."""
+    if report.being_submitted:
+        return "pending"
     if report.submitted_at is None:
         return "not submitted"
     if report.ended:

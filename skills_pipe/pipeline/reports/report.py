@@ -89,6 +89,7 @@ class RunReport:
 
     Attributes:
         cluster: name of its cluster configuration, None when it was not submitted.
+        being_submitted: somebody is handing it over right now.
         now: the moment, Unix time in seconds.
     """
 
@@ -99,11 +100,12 @@ class RunReport:
     submitted_at: float | None
     now: float
     stages: tuple[StageReport, ...]
+    being_submitted: bool = False
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return all(job.status.state.ended for stage in self.stages for job in stage.jobs)
+        return not self.being_submitted and all(job.status.state.ended for stage in self.stages for job in stage.jobs)
 
     @property
     def good(self) -> bool:
@@ -151,6 +153,7 @@ def report_of(run: Run, statuses: Mapping[str, JobStatus], *, now: float) -> Run
         submitted_at=record.submitted_at if record else None,
         now=now,
         stages=tuple(stages),
+        being_submitted=record is None and run.draft is not None,
     )
 
 

@@ -40,6 +40,7 @@ class Mirror:
         self.site = site
         self.at = at
         self.folder = folder
+        self._fresh: set[str] = set()
 
     @classmethod
     def of(cls, cluster: ClusterConfig) -> Mirror:
@@ -54,7 +55,7 @@ class Mirror:
 
     def run(self, name: str) -> MirroredRun:
         """The copy of a run, as it is now."""
-        return MirroredRun(self, name)
+        return MirroredRun(self, name, fresh=name in self._fresh)
 
     @property
     def root(self) -> Path:
@@ -92,12 +93,13 @@ class Mirror:
         for entry in _entries(self.root):
             if entry.name not in told["experiments"]:
                 shutil.rmtree(entry.path, ignore_errors=True)
-        present = set(told["present"])
+        present, whole = set(told["present"]), set(told["whole"])
+        self._fresh = whole
         for run in self._folders(runs):
             if run not in told["runs"]:
                 shutil.rmtree(self.root / run, ignore_errors=True)
                 continue
-            for name in states(self.root, run):
+            for name in states(self.root, run) if run in whole else ():
                 if name not in present and name.split("/")[2] in _WRITTEN_BY_JOBS:
                     (self.root / name).unlink(missing_ok=True)
 
@@ -125,12 +127,12 @@ class MirroredRun:
         at: folder of the run on the cluster.
     """
 
-    def __init__(self, mirror: Mirror, name: str) -> None:
+    def __init__(self, mirror: Mirror, name: str, *, fresh: bool) -> None:
         self.at = f"{mirror.at}/experiments/{name}"
         self._mirror = mirror
         self._name = name
         self._sent = states(mirror.root, name)
-        self._fresh = True
+        self._fresh = fresh
 
     @property
     def site(self) -> Site:
@@ -179,7 +181,7 @@ class MirroredRun:
         """The copies are those of the files there from now on; secrets do not stay here."""
         for path, state in written["states"].items():
             copy = self._mirror.root / self._name / PurePosixPath(path).relative_to(self.at)
-            if copy.name == PRIVATE:
+            if copy.name in PRIVATE:
                 copy.unlink()
             else:
                 os.utime(copy, ns=(state[1], state[1]))

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from skills_pipe.pipeline.records.states import JobState
+from skills_pipe.pipeline.reports.advice import Typed, advice
+from skills_pipe.pipeline.reports.as_json import run_state
 from skills_pipe.pipeline.reports.report import report_of
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan
 from tests.pipeline.reports.recorded import recorded, report_progress, statuses
@@ -72,6 +74,15 @@ def test_a_run_that_was_never_submitted_has_ended_and_is_not_good(tmp_path):
     (run.folder / "submission.json").unlink()
     report = report_of(run, {}, now=NOW)
     assert (report.ended, report.good, report.stages[0].word) == (True, False, "not submitted")
+
+
+def test_a_run_that_is_being_submitted_has_not_ended(tmp_path):
+    run = recorded(tmp_path, plan_of(job("a", shell("true"), tmp_path)))
+    run.write_draft(run.submission)
+    (run.folder / "submission.json").unlink()
+    report = report_of(run, {}, now=NOW)
+    assert (report.ended, report.good, run_state(report)) == (False, False, "pending")
+    assert advice(report, Typed(name="exp")) == ("it is being submitted right now",)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from typing import Any
 from skills_pipe.pipeline.site.agent.files import listed, read_text, remove, write_file
 
 RUN_FOLDERS = ("chain", "events", "exits", "identities", "progress", "save-now", "scripts", "verdicts")
-PRIVATE = "secrets.env"
+PRIVATE = ("secrets.env", "webhook")
+"""Files that are sent, never fetched, and not kept where they came from."""
+SUBMITTED = ("submission.json", "submitting.json")
+"""Files that tell which runs there are."""
+WHOLE = 50
+"""How many of all runs are told whole: nobody wants to read the files of years."""
 
 
 def make_run(folder: str) -> "dict[str, Any]":
@@ -51,8 +56,8 @@ def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "di
         known: name -> size and time of the files that the asker has; of these only changed ones are told.
 
     Returns:
-        ``experiments``, all there are; ``runs``, folders of those asked for; ``present``, all their files;
-        ``changed``, name -> size, time and text.
+        ``experiments``, all there are; ``runs``, folders of those asked for; ``whole``, those of them that are told
+        whole, when all were asked for only the newest, and of others what is ``SUBMITTED``; ``present``, their files; ``changed``, name -> size, time and text.
     """
     experiments = sorted(entry for entry in listed(root) if os.path.isdir(os.path.join(root, entry)))
     asked = experiments if runs is None else runs
@@ -62,9 +67,11 @@ def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "di
             folders += [name] if os.path.isdir(os.path.join(root, name)) else []
         else:
             folders += [name + "/" + entry for entry in listed(os.path.join(root, name)) if entry.startswith("run-")]
+    whole = sorted(folders, key=lambda folder: _time(os.path.join(root, folder)))[-WHOLE:] if runs is None else folders
     present, changed = [], {}
     for folder in folders:
-        for name in _small_files(root, folder):
+        files = _small_files(root, folder) if folder in set(whole) else [folder + "/" + name for name in SUBMITTED]
+        for name in files:
             try:
                 state = _state(os.path.join(root, name))
                 present.append(name)
@@ -72,7 +79,8 @@ def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "di
                     changed[name] = [state, read_text(os.path.join(root, name)) or ""]
             except (FileNotFoundError, UnicodeDecodeError):
                 continue
-    return {"experiments": experiments, "runs": folders, "present": present, "changed": changed}
+    told = {"experiments": experiments, "runs": folders, "whole": whole}
+    return dict(told, present=present, changed=changed)
 
 
 def _small_files(root: str, run: str) -> "list[Any]":
@@ -81,9 +89,16 @@ def _small_files(root: str, run: str) -> "list[Any]":
         for entry in listed(os.path.join(root, folder)):
             path = os.path.join(root, folder, entry)
             # A temporary file is none of the records yet; secrets stay where they are.
-            if entry != PRIVATE and not entry.startswith(".tmp-") and os.path.isfile(path):
+            if entry not in PRIVATE and not entry.startswith(".tmp-") and os.path.isfile(path):
                 found.append(folder + "/" + entry)
     return found
+
+
+def _time(folder: str) -> float:
+    try:
+        return os.stat(folder).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _state(path: str) -> "list[Any]":
