@@ -38,6 +38,15 @@ def test_seeds_sample_unless_told_otherwise():
     assert parse("--num_random_seeds=3", "++inference.temperature=0.3").keys.inference.temperature == 0.3
 
 
+def test_the_server_of_the_same_job_is_found_by_itself(monkeypatch):
+    monkeypatch.setenv("SKILLS_PIPE_SERVER_ADDRESS", "http://127.0.0.1:12345")
+    assert parse(server_type="generic").server_address == "http://127.0.0.1:12345"
+    assert parse(server_type="vllm", server_address="http://x").server_address == "http://x", "what is said wins"
+    assert parse(server_type="hf").server_address is None
+    with pytest.raises(OptionError, match="needs the address"):
+        parse(server_type="openai")
+
+
 @pytest.mark.parametrize(
     ("extra", "changes", "message"),
     [

@@ -1,6 +1,10 @@
 """A server in the job of its client, on this machine: an evaluation and a command that really ask it."""
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from skills_pipe.pipeline.cli import eval, main, run_cmd
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import RunStore
+from tests.pipeline.programs import until
 
 SERVER = Path(__file__).with_name("model_server.py")
 
@@ -93,3 +98,30 @@ def test_negative_control_none_of_them_ends_well(tmp_path):
 def test_a_sandbox_needs_a_container():
     with pytest.raises(PlanError, match="a sandbox needs a container"):
         run_cmd(command="true", with_sandbox=True)
+
+
+def test_ctrl_c_takes_the_server_along(tmp_path):
+    run = [sys.executable, "-m", "skills_pipe.pipeline.cli", "run_cmd", "--model=./model", "--server_type=generic"]
+    line = [
+        *run,
+        f"--server_entrypoint={SERVER}",
+        "--command=touch runs; echo $SKILLS_PIPE_SERVER_PORT > port; sleep 600",
+    ]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until((tmp_path / "runs").exists, "the command runs")
+    until((tmp_path / "port").read_text, "the port is told")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 128 + signal.SIGINT
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int((tmp_path / "port").read_text())))
+    (status,) = statuses_of(RunStore(tmp_path / "jobs").latest("script")).values()
+    assert status.state is JobState.CANCELLED and "server" not in status.reason
+
+
+def test_a_job_whose_script_is_killed_leaves_no_server_behind(tmp_path):
+    """As the kernel does when memory runs out."""
+    parricide = "echo $SKILLS_PIPE_SERVER_PORT > port; kill -9 $PPID; sleep 600"
+    with pytest.raises(JobFailed, match="SIGKILL"):
+        run_cmd(command=parricide, model="./model", server_type="generic", server_entrypoint=str(SERVER))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int((tmp_path / "port").read_text())))
