@@ -43,9 +43,13 @@ if mood == "refuse":
     sys.exit(2)
 if mood == "save-on-term":
     signal.signal(signal.SIGTERM, lambda *_: Path(os.environ["SKILLS_PIPE_SAVE_NOW_FILE"]).touch())
-if mood in ("wait-for-save", "save-on-term"):
+if mood in ("wait-for-save", "save-on-term", "save-too-long"):
     while not Path(os.environ["SKILLS_PIPE_SAVE_NOW_FILE"]).exists():
         time.sleep(0.05)
+if mood == "save-too-long":
+    (folder / ".tmp-step_9").mkdir()
+    (folder / ".tmp-step_9" / "half").write_text("of a checkpoint")
+    time.sleep(3600)
 if mood in ("step", "step-and-crash", "finish"):
     step = total if mood == "finish" else step + 1
     (folder / f"step_{step}").mkdir(exist_ok=True)
@@ -73,7 +77,7 @@ def shell(text: str) -> tuple[str, ...]:
 
 def train(folder: Path, *moods: str, total: int = 2) -> tuple[str, ...]:
     """Command of a training job; its k-th start is in mood k: step, finish, crash, step-and-crash,
-    refuse, wait-for-save, save-on-term."""
+    refuse, wait-for-save, save-on-term, save-too-long."""
     return ("python", "-c", _TRAIN, str(folder), str(total), ",".join(moods))
 
 

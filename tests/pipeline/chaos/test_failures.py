@@ -53,12 +53,14 @@ def test_a_segment_that_is_killed_without_a_word_is_tried_again(cluster, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_time_limit_that_is_too_short_is_announced_and_the_next_segment_goes_on(cluster, tmp_path):
-    """A real limit of one minute: Slurm signals the script before it is over."""
-    plan = training_plan(tmp_path, "wait-for-save", "finish", jobs=2)
+def test_a_time_limit_in_the_middle_of_a_save_costs_no_more_than_that_save(cluster, tmp_path):
+    """A real limit of one minute: Slurm says that it is near, the save begins, and Slurm kills the job."""
+    plan = training_plan(tmp_path, "save-too-long", "finish", jobs=2)
     limited = [replace(one, resources=Resources(time_limit="0-00:01:00")) for one in plan.jobs]
     submission = submit(replace(plan, jobs=tuple(limited)), cluster)
-    assert words(ended(submission)) == ["continued", "succeeded", "succeeded"]
+    assert words(ended(submission, at_most=200)) == ["failed", "succeeded", "succeeded"]
+    assert (tmp_path / "checkpoints" / ".tmp-step_9").exists()
+    assert "timeout" in statuses_of(submission.run)["sft-0"].reason
 
 
 def test_what_waits_for_a_run_that_fails_never_starts(cluster, tmp_path):
