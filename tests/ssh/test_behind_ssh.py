@@ -21,6 +21,7 @@ from tests.pipeline.programs import until
 from tests.slurm.availability import need
 from tests.slurm.cluster import SlurmCluster
 from tests.ssh.login_node import LoginNode, why_no_login_node
+from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
 
 pytestmark = pytest.mark.slurm
 
@@ -245,6 +246,23 @@ def test_copies_follow_what_is_removed_on_the_cluster(world):
     assert not (world.copies / "two" / "run-1" / "exits" / "a").exists()
     subprocess.run(["rm", "-r", f"{world.folder}/jobs/experiments/two"], check=True)
     assert "there is no experiment 'two'" in world.ns("status", "two", "--cluster=far", check=False).stderr
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_from_a_laptop(world):
+    """A chain and its conversion; the second time everything is finished."""
+    save_tiny_model(world.folder / "model", max_position_embeddings=2048)
+    write_jsonl(world.folder / "train.jsonl", chat_rows(16))
+    words = ["--cluster=far", "--expname=sft", "--num_gpus=0", "--num_training_jobs=2", "--disable_wandb"]
+    words += [f"--hf_model={world.folder}/model", f"--training_data={world.folder}/train.jsonl"]
+    words += [f"--output_dir={world.folder}/out", "++sft.max_num_steps=2", "++policy.train_global_batch_size=4"]
+    world.ns("nemo_rl", "sft", *words, OMP_NUM_THREADS="1")
+    until(lambda: all(state.ended for state in world.states("sft")), "it has ended", at_most=300)
+    assert world.states("sft") == [JobState.SUCCEEDED, JobState.NOT_NEEDED, JobState.SUCCEEDED]
+    assert (world.folder / "out" / "final_hf_model" / "model.safetensors").exists()
+    assert "loss" in world.ns("status", "sft", "sft", "--cluster=far").stdout
+    again = world.ns("nemo_rl", "sft", *words, OMP_NUM_THREADS="1").stdout
+    assert f"finished: {world.folder}/out/final_hf_model" in again and "nothing to do" in again
 
 
 def test_a_submission_takes_few_round_trips_over_one_connection(world):

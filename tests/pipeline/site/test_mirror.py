@@ -6,6 +6,7 @@ The cluster is a folder beside, reached by an agent in a process of its own.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.store import Run, RunStore, SubmissionRecord
+from skills_pipe.pipeline.site.agent import records
 from skills_pipe.pipeline.site.mirror import Mirror
 from skills_pipe.pipeline.site.site import AgentHere, Site, Want
 
@@ -168,6 +170,22 @@ def test_runs_of_another_job_folder_of_the_cluster_are_found(world):
     other = submitted(RunStore(world.folder / "elsewhere"), "other")
     found = world.here.at(str(other.folder))
     assert found.submission == other.submission and found.at == str(other.folder)
+
+
+def test_of_many_runs_the_newest_come_whole_and_the_others_when_they_are_looked_at(world, monkeypatch):
+    monkeypatch.setattr(records, "WHOLE", 1)
+    old, new = submitted(world.there, "old"), submitted(world.there, "new")
+    for age, run in enumerate((new, old)):
+        (run.folder / "exits" / "a").write_text("3")
+        os.utime(run.folder, (1e9 - age, 1e9 - age))
+    found = {run.expname: run for run in world.here.all()}
+    assert found.keys() == {"old", "new"}
+    assert (found["new"].exit_code("a"), found["old"].exit_code("a")) == (3, None)
+    trips = world.agent.trips
+    for run in found.values():
+        run.refresh()
+    assert found["old"].exit_code("a") == 3
+    assert world.agent.trips == trips + 1
 
 
 def test_copies_of_runs_that_are_gone_are_gone(world):

@@ -57,7 +57,8 @@ def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "di
 
     Returns:
         ``experiments``, all there are; ``runs``, folders of those asked for; ``whole``, those of them that are told
-        whole, when all were asked for only the newest, and of others what is ``SUBMITTED``; ``present``, their files; ``changed``, name -> size, time and text.
+        whole: the newest, when all were asked for, and of the others what is ``SUBMITTED``; ``present``, their files;
+        ``changed``, name -> size, time and text.
     """
     experiments = sorted(entry for entry in listed(root) if os.path.isdir(os.path.join(root, entry)))
     asked = experiments if runs is None else runs
