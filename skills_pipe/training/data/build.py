@@ -17,7 +17,8 @@ from skills_pipe.training.data.encode import SampleEncoder
 from skills_pipe.training.data.limit import Overlong, truncate
 from skills_pipe.training.data.mask import MaskRules, Sample, make_samples
 from skills_pipe.training.data.report import DataReport
-from skills_pipe.training.data.sources import BadRow, Conversation, DataSource, read_conversations
+from skills_pipe.training.data.rows import BadRow, Conversation
+from skills_pipe.training.data.sources import DataSource, read_conversations
 from skills_pipe.training.data.template import ChatTemplate
 
 BAD_ROW: Final = "bad row"

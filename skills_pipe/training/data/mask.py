@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.sources import Conversation
+from skills_pipe.training.data.rows import Conversation, Segment
 from skills_pipe.training.data.template import ChatTemplate, Span
 
 _MARK: Final = "\ue000\ue001\ue000"
@@ -40,14 +40,6 @@ class MaskRules:
     only_final: bool = False
     train_on_header: bool = False
     generation_prompt: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """A stretch of text that is tokenised by itself and trained as a whole or not at all."""
-
-    text: str
-    trained: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from skills_pipe.artifacts.rows import Form, RowKeys, UnfitRow, parse_row, row_form, starts_array
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.rows import BadRow, Conversation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,31 +28,6 @@ class DataSource(RowKeys):
     system_key: str | None = None
     system_prompt: str | None = None
     prompt: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conversation:
-    """The messages of one row as they stand in the file: nothing is added to them, nothing unified.
-
-    Attributes:
-        messages: at least one; the last one is the assistant's.
-        tools: for the chat template, None without.
-        form: what the row consisted of.
-        where: file and line, for messages to the user.
-    """
-
-    messages: list[dict[str, Any]]
-    tools: list[Any] | None
-    form: Form
-    where: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BadRow:
-    """A row that cannot be trained on: where it stands and what is wrong."""
-
-    where: str
-    what: str
 
 
 def read_conversations(source: DataSource) -> Iterator[Conversation | BadRow]:

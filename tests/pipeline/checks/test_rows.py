@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.pipeline.checks.questions import HEAD_BYTES
 from skills_pipe.pipeline.checks.rows import faults_in
-from skills_pipe.training.data.sources import BadRow, DataSource, read_conversations
+from skills_pipe.training.data.rows import BadRow
+from skills_pipe.training.data.sources import DataSource, read_conversations
 
 KEYS = RowKeys()
 GOOD = b'{"input": "a", "output": "b"}\n'

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from skills_pipe.training.data.sources import Conversation
+from skills_pipe.training.data.rows import Conversation
 
 FOLDER = Path(__file__).parents[1] / "golden" / "nemo_rl"
 

@@ -6,7 +6,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from skills_pipe.training.data.encode import SampleEncoder
-from skills_pipe.training.data.mask import Sample, Segment
+from skills_pipe.training.data.mask import Sample
+from skills_pipe.training.data.rows import Segment
 from tests.training.tiny import tiny_tokenizer
 
 TEXT = ["<|h|>\n\nIt is 4.", "<|h|>\n\nThat is 21.\n\n", "question?\n\nanswer. It is so.\n\n"] * 20

@@ -12,7 +12,7 @@ from skills_pipe.errors import DataError
 from skills_pipe.training.data.build import DataSettings, mask_rules
 from skills_pipe.training.data.encode import SampleEncoder
 from skills_pipe.training.data.mask import MaskRules, make_samples
-from skills_pipe.training.data.sources import Conversation
+from skills_pipe.training.data.rows import Conversation
 from skills_pipe.training.data.template import ChatTemplate, resolve_template
 from tests.training.data import golden
 from tests.training.tiny import CHAT_TEMPLATE, tiny_tokenizer

@@ -4,7 +4,8 @@ import re
 import pytest
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.sources import BadRow, Conversation, DataSource, first_form, read_conversations
+from skills_pipe.training.data.rows import BadRow, Conversation
+from skills_pipe.training.data.sources import DataSource, first_form, read_conversations
 from tests.training.data.golden import FOLDER
 
 RECORDED = [
