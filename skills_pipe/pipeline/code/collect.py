@@ -94,6 +94,7 @@ def remove(garbage: Garbage, job_dir: str, transport: Transport) -> None:
 
 
 def _code_of(run: Run) -> set[str]:
+    run.refresh()
     record = read_record(run.folder)
     return {str(record["hash"])} if record else set()
 
