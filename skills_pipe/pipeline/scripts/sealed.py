@@ -15,7 +15,7 @@ sealed() {
 }
 if [ "$code" -ne 0 ]; then exit "$code"; fi
 # What another node has written may be seen here a little later.
-for pause in 0 1 2 4; do
+for pause in 0 1 3; do
   sleep "$pause"
   if sealed; then exit 0; fi
 done

@@ -30,6 +30,7 @@ def test_the_death_of_a_node_requeues_its_job_and_uses_up_no_segment(cluster, sl
     assert statuses_of(submission.run)["sft-0"].restarts == 1
 
 
+@pytest.mark.slow
 def test_a_chain_goes_on_over_the_death_of_the_controller_and_what_it_forgets(cluster, slurm_forgetful, tmp_path):
     """It dies in the middle of a segment; when it is back, it has forgotten all that ended before."""
     submission = submit(training_plan(tmp_path, "step", "wait-for-save", "finish", jobs=4, total=3), cluster)
@@ -102,6 +103,7 @@ def test_a_stage_that_ends_well_without_its_output_has_failed(cluster, tmp_path)
     assert f"makes ended with exit code 0, but without a finished {tmp_path}/out" in log
 
 
+@pytest.mark.slow
 def test_one_job_may_be_the_whole_chain(cluster, tmp_path):
     """``chain: requeue``, for sites that do not take ``afternotok``."""
     plan = training_plan(tmp_path, "step", "crash", "step", "finish", jobs=4, total=9, requeue=True)
@@ -111,6 +113,7 @@ def test_one_job_may_be_the_whole_chain(cluster, tmp_path):
     assert statuses_of(submission.run)["sft-0"].restarts == 3
 
 
+@pytest.mark.slow
 def test_one_job_that_is_the_whole_chain_starts_no_more_often_than_it_may(cluster, tmp_path):
     submission = submit(training_plan(tmp_path, "step", jobs=2, total=9, requeue=True), cluster)
     assert words(ended(submission)) == ["continued", "cancelled"]
