@@ -30,6 +30,8 @@ from skills_pipe.evaluation.prompts.template import Prompt, load_prompt
 from skills_pipe.evaluation.settings import EvalSettings, Grading, Inference, parse_arguments
 from skills_pipe.evaluation.watch import Watch
 
+CHECK = "--check"
+"""In front of the arguments: only judge them."""
 METRICS_FILE = "metrics.json"
 
 
@@ -53,8 +55,12 @@ class _Run:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status: 0, 2 after a user's mistake, 1 after a failure."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        settings = parse_arguments(sys.argv[1:] if argv is None else argv)
+        # With --check the arguments are judged, and that is all.
+        settings = parse_arguments([word for word in words if word != CHECK])
+        if CHECK in words:
+            return 0
         metrics = evaluate(settings)
     except (UserError, JobFailed) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skills_pipe.errors import OptionError, UserError, did_you_mean
-from skills_pipe.training.prepare.config import load_pipeline
+from skills_pipe.training.prepare.config import check_pipeline, load_pipeline
 from skills_pipe.training.prepare.run import run
 from skills_pipe.training.prepare.tally import print_table
 
-_FLAGS = ("--config-name", "--config-path", "--help")
+_FLAGS = ("--config-name", "--config-path", "--check", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,12 +41,16 @@ def _prepare(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--config-name", default="math_sft", help="configuration: math_sft, math_rl, code_sft or yours")
     parser.add_argument("--config-path", "--config-dir", type=Path, help="folder of your own configurations")
+    parser.add_argument("--check", action="store_true", help="only judge the arguments")
     options, overrides = parser.parse_known_args(list(argv))
     for word in overrides:
         if word.startswith("-"):
             flag = word.partition("=")[0]
             fix = did_you_mean(flag, _FLAGS) or "keys are written ++key=value"
             raise OptionError(f"there is no option {flag}", fix=fix)
+    if options.check:
+        check_pipeline(options.config_name, options.config_path, overrides)
+        return
     start = time.perf_counter()
     pipeline = load_pipeline(options.config_name, options.config_path, overrides)
     tallies = run(pipeline)

@@ -52,7 +52,7 @@ def check_partitions(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> l
 
 def check_accounting(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> list[Finding]:
     """Accounts and qualities of service that this user may not use, and more jobs than may be queued."""
-    return [*_accounts(plan, cluster, facts), *_qualities(plan, cluster, facts), *_queue(plan, facts)]
+    return [*_accounts(plan, cluster, facts), *_qualities(plan, cluster, facts), *_queue(plan, cluster, facts)]
 
 
 def check_trials(plan: Plan, facts: SlurmFacts, told: Iterable[Finding]) -> list[Finding]:
@@ -179,20 +179,29 @@ def _qualities(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterato
                 break
 
 
-def _queue(plan: Plan, facts: SlurmFacts) -> Iterator[Finding]:
-    """Slurm refuses the job above the limit, and then none of the plan is submitted."""
-    if facts.max_submit is None or "limits" not in facts.enforced:
+def _queue(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator[Finding]:
+    """Slurm refuses the job above a limit, and then none of the plan is submitted."""
+    if "limits" not in facts.enforced:
         return
     names = [job.resources.qos or _DEFAULT_QOS for job in plan.jobs]
     for qos in dict.fromkeys(names):
-        most, queued, own = facts.max_submit.get(qos), facts.queued.get(qos, 0), names.count(qos)
-        if most is not None and own + queued > most:
-            verb = "is" if queued == 1 else "are"
-            waiting = f", of which {queued} {verb} queued already" if queued else ""
-            what = f"the plan has {own} jobs, and the quality of service {qos!r} allows {most} at a time{waiting}"
-            wait = ", or wait" if own <= most else ""
-            fix = f"ask for fewer (--num_training_jobs), use another --qos{wait}"
-            yield error(what, where="--qos", fix=fix)
+        queued = sum(name == qos for name, _ in facts.queued)
+        most = (facts.max_submit or {}).get(qos)
+        yield from _too_many(names.count(qos), queued, most, f"the quality of service {qos!r}", where="--qos")
+    limits = [a.max_submit for a in facts.associations or () if a.account == cluster.account and a.max_submit]
+    queued = sum(account == cluster.account for _, account in facts.queued)
+    where = f"account of cluster {cluster.name!r}"
+    yield from _too_many(len(plan.jobs), queued, min(limits, default=None), f"account {cluster.account!r}", where=where)
+
+
+def _too_many(own: int, queued: int, most: int | None, whose: str, *, where: str) -> Iterator[Finding]:
+    if most is None or own + queued <= most:
+        return
+    verb = "is" if queued == 1 else "are"
+    waiting = f", of which {queued} {verb} queued already" if queued else ""
+    wait = ", or wait" if own <= most else ""
+    fix = f"ask for fewer (--num_training_jobs), or use another one{wait}"
+    yield error(f"the plan has {own} jobs, and {whose} allows {most} at a time{waiting}", where=where, fix=fix)
 
 
 def _partition_names(plan: Plan, facts: SlurmFacts) -> list[str]:

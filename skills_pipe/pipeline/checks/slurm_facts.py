@@ -93,7 +93,7 @@ class SlurmFacts:
     Attributes:
         associations: of this user; None without accounting.
         max_submit: quality of service -> most jobs of one user in it; only those with a limit.
-        queued: quality of service -> jobs that this user has in the queue.
+        queued: (quality of service, account) of each job that this user has in the queue.
         enforced: what accounting enforces: ``associations``, ``limits``, ``qos``.
         trials: name of a header -> sbatch's answer.
     """
@@ -101,7 +101,7 @@ class SlurmFacts:
     partitions: Mapping[str, Partition] = field(default_factory=dict)
     associations: tuple[Association, ...] | None = None
     max_submit: Mapping[str, int] | None = None
-    queued: Mapping[str, int] = field(default_factory=dict)
+    queued: tuple[tuple[str, str], ...] = ()
     enforced: frozenset[str] = frozenset()
     trials: Mapping[str, Trial] = field(default_factory=dict)
 
@@ -191,9 +191,8 @@ def _max_submit(lines: list[str]) -> dict[str, int]:
     return limits
 
 
-def _queued(lines: list[str]) -> dict[str, int]:
-    names = [line.partition("|")[0] for line in lines]
-    return {name: names.count(name) for name in set(names)}
+def _queued(lines: list[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((qos, account) for qos, _, account in (line.partition("|") for line in lines))
 
 
 def _enforced(line: str) -> list[str]:

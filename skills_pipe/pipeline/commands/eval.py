@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from skills_pipe.artifacts.names import EVAL_RESULTS
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
-from skills_pipe.pipeline.checks.finding import Finding, error
+from skills_pipe.pipeline.checks.finding import Checked, Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.beside import beside_members, check_programs
 from skills_pipe.pipeline.commands.servers import Hosted, HostOptions, ServerType
@@ -20,7 +20,7 @@ from skills_pipe.pipeline.options.overrides import of_result, path_of
 from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.examine import Request
+    from skills_pipe.pipeline.examine import Check, Request
 
 EVALUATE = "skills_pipe.evaluation.evaluate"
 SUMMARIZE = "skills_pipe.evaluation.summarize"
@@ -113,10 +113,25 @@ def check(request: Request[EvalOptions]) -> list[Finding]:
     return findings
 
 
+def check_extras(request: Request[EvalOptions]) -> Checked:
+    """What the evaluation itself says about its ``++`` keys."""
+    subject = "keys of the evaluation"
+    if not request.extras:
+        return Checked(subject=subject, left_out="none are given")
+    from skills_pipe.pipeline.checks.program_keys import check_keys
+
+    jobs = [job for job in request.plan.jobs if job.stage != SUMMARY]
+    # Which benchmark it is makes no difference, but sampling does; where the server will be is not known yet.
+    kinds = {any(word.startswith("--num_random_seeds=") for word in job.command.argv): job for job in jobs}
+    address = [] if request.options.server_type is ServerType.HF else ["--server_address=http://localhost"]
+    return check_keys(subject, [(EVALUATE, *job.command.argv[3:], *address) for job in kinds.values()])
+
+
+CHECKS: dict[str, Check[EvalOptions]] = {"benchmarks": check, "keys of the evaluation": check_extras}
+"""Subject -> check, of this command."""
+
 COMMAND = LauncherCommand(
-    options=EvalOptions,
-    run=launch(plan, checks={"benchmarks": check}, shows=lambda job: job.stage == SUMMARY),
-    takes_extras=True,
+    options=EvalOptions, run=launch(plan, checks=CHECKS, shows=lambda job: job.stage == SUMMARY), takes_extras=True
 )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.benchmark_data import DEFAULT_SPLIT, DataOptions, check_names, data_dir_of
+from skills_pipe.pipeline.checks.finding import Checked
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.launch import launch
@@ -14,6 +16,9 @@ from skills_pipe.pipeline.options.declaration import argument, option
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
 from skills_pipe.pipeline.options.overrides import of_result, path_of, value_of
 from skills_pipe.pipeline.plan import Command, Job, Plan, Stage
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.examine import Request
 
 BENCHMARKS = "skills_pipe.evaluation.prepare_benchmarks"
 SFT_DATA = "skills_pipe.training.prepare_data"
@@ -56,7 +61,24 @@ def plan(options: PrepareDataOptions, extras: tuple[str, ...], cluster: ClusterC
     )
 
 
-COMMAND = LauncherCommand(options=PrepareDataOptions, run=launch(plan, shows=lambda job: True), takes_extras=True)
+def check_extras(request: Request[PrepareDataOptions]) -> Checked:
+    """What the preparation of training data says about its ``++`` keys."""
+    subject = "keys of the preparation"
+    jobs = [job for job in request.plan.jobs if job.command.argv[2] == SFT_DATA]
+    if not jobs:
+        return Checked(subject=subject, left_out="no training data is made")
+    if request.options.config_path and not request.cluster.is_local:
+        return Checked(subject=subject, left_out="the configuration is on the cluster")
+    from skills_pipe.pipeline.checks.program_keys import check_keys
+
+    return check_keys(subject, [job.command.argv[2:] for job in jobs])
+
+
+COMMAND = LauncherCommand(
+    options=PrepareDataOptions,
+    run=launch(plan, checks={"keys of the preparation": check_extras}, shows=lambda job: True),
+    takes_extras=True,
+)
 
 
 def _benchmark(

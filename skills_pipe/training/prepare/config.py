@@ -65,6 +65,17 @@ def load_pipeline(config_name: str, config_path: Path | None, overrides: Sequenc
     return Pipeline(processors=built, source=_source(config, *first), output=output)
 
 
+def check_pipeline(config_name: str, config_path: Path | None, overrides: Sequence[str]) -> None:
+    """Compose a configuration, and nothing else: no file is read, no processor built.
+
+    Raises:
+        UserError: everything that is wrong with its keys, at once.
+    """
+    config = _compose(config_name, config_path or PACKAGED, overrides)
+    config.selected()
+    _raise_all(list(config.problems))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Composed:
     """A configuration after overrides, its interpolations not resolved yet, and the keys it should not have."""

@@ -159,6 +159,17 @@ def test_more_jobs_than_a_quality_of_service_takes(slurm_accounting, two_jobs):
     assert "the plan has 2 jobs, and the quality of service 'small' allows 2 at a time, of which 1 is queued" in told
 
 
+def test_more_jobs_than_an_account_takes(slurm_accounting, two_jobs):
+    change = ("sacctmgr", "-i", "modify", "user", "where", "name=root", "account=root", "set")
+    slurm_accounting.run(*change, "MaxSubmitJobs=1")
+    try:
+        told = two_jobs()
+    finally:
+        slurm_accounting.run(*change, "MaxSubmitJobs=-1")
+    assert "the plan has 2 jobs, and account 'root' allows 1 at a time (account of cluster" in told
+    assert "at a time" not in two_jobs()
+
+
 # --- files
 
 

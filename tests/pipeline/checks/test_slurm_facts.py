@@ -70,7 +70,7 @@ def test_accounts_and_limits_of_this_user():
         ("lab", "gpu", ("normal",), 10),
     ]
     assert found.max_submit == {"long": 2}
-    assert found.queued == {"long": 2}
+    assert found.queued == (("long", "lab"), ("long", "lab"))
 
 
 def test_what_nobody_answered_is_not_known():
