@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from skills_pipe.errors import OptionError, StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.launch import Planner, launch
 from skills_pipe.pipeline.notification import without_notification
 from skills_pipe.pipeline.options.declaration import argument, option
 from skills_pipe.pipeline.options.groups import CodeOptions, JobOptions, RunOptions
+from skills_pipe.pipeline.options.records import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.options.spelling import command_line
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.store import Run

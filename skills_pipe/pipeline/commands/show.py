@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from skills_pipe.errors import OptionError, StoreError, did_you_mean
-from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.commands.sft import ENTRY as TRAINING
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.options.declaration import argument, option, switch
+from skills_pipe.pipeline.options.records import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.plan import Job
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.reports.advice import advice

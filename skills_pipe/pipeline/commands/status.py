@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 
 from skills_pipe.errors import OptionError, StoreError, did_you_mean
-from skills_pipe.pipeline.commands.record_options import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.options.declaration import argument, option, switch
+from skills_pipe.pipeline.options.records import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.reports.advice import advice

@@ -31,6 +31,13 @@ def test_a_stage_starts_after_success_only():
         assert answers[state].state is S.CANCELLED
 
 
+def test_what_only_tells_of_an_end_starts_after_any_end():
+    last = waiting(("a", EdgeKind.ENDED), ("b", EdgeKind.ENDED))
+    for state in S:
+        answer = outlook(last, {"a": state, "b": S.FAILED})
+        assert answer == (READY if state.ended else WAIT)
+
+
 def test_a_segment_starts_when_the_work_is_not_done():
     segment = waiting(("s0", EdgeKind.UNFINISHED))
     answers = {state: outlook(segment, {"s0": state}) for state in S}
