@@ -13,11 +13,12 @@ import pytest
 from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, EnvVar, ExecutorKind
+from skills_pipe.pipeline.display.plan import show_scripts
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Launch, Plan, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
-from skills_pipe.pipeline.submit import Submission, submit
+from skills_pipe.pipeline.submit import Submission, preview, submit
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
 pytestmark = pytest.mark.slurm
@@ -225,6 +226,20 @@ def _after(plan: Plan, before: Submission) -> Plan:
 
 
 # Submission
+
+
+def test_a_dry_run_without_slurm_shows_the_very_bytes_that_are_submitted(cluster, tmp_path, monkeypatch, capsys):
+    plan = training_plan(tmp_path, "finish", jobs=2)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("PATH", str(tmp_path))
+        seen = preview(plan, cluster)
+        show_scripts(seen)
+    submission = submit(plan, cluster)
+    shown = capsys.readouterr().out
+    for path in (*sorted((submission.run_dir / "scripts").iterdir()), submission.run_dir / "submit.sh"):
+        assert f"==> {path} <==\n{path.read_text()}" in shown
+    assert 'sbatch --parsable --hold --export=NIL "--dependency=afternotok:$id_sft_0"' in shown
+    assert submission.wait().succeeded
 
 
 def test_a_refused_job_takes_back_all_before_it(cluster, tmp_path):

@@ -61,9 +61,14 @@ def _header(setting: Setting) -> list[str]:
         "signal": f"B:USR1@{save_seconds(resources.time_limit)}" if job.segment and resources.time_limit else None,
         "mail-type": mail,
         "mail-user": cluster.mail_user if mail else None,
-        **{key.replace("_", "-"): value for key, value in cluster.sbatch.items()},
+        **{key.replace("_", "-"): _from_yaml(value) for key, value in cluster.sbatch.items()},
     }
     return [_directive(key, value) for key, value in keys.items() if value is not None and value is not False]
+
+
+def _from_yaml(text: str) -> object:
+    """``true`` is a flag without a value, ``false`` leaves a key out, one of ours too."""
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _directive(key: str, value: object) -> str:

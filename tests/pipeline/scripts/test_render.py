@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import skills_pipe
@@ -219,6 +219,7 @@ _NASTY = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # each example starts a process
 @given(st.lists(st.one_of(_ANY, _NASTY), max_size=5))
 def test_a_command_reaches_the_program_token_by_token(tokens):
     argv = (sys.executable, "-c", "import sys; sys.stdout.buffer.write('\\0'.join(sys.argv[1:]).encode())", *tokens)
@@ -226,6 +227,7 @@ def test_a_command_reaches_the_program_token_by_token(tokens):
     assert answer.stdout == "\0".join(tokens).encode()
 
 
+@settings(deadline=None)
 @given(st.one_of(_ANY, _NASTY))
 def test_a_variable_reaches_the_program_unchanged(value):
     (line,) = export_lines([("VALUE", value)])
