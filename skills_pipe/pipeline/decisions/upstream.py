@@ -104,6 +104,12 @@ def _waited_for(run: Run, *, is_local: bool) -> list[str]:
         StoreError: it failed, or it runs where its end cannot be waited for.
     """
     statuses = statuses_of(run)
+    if run.submission is None:
+        raise StoreError(
+            f"run {run} is being submitted, or its submission broke off",
+            where=str(run.folder),
+            fix=f"see `ns status {run.expname}`, and submit it again if need be",
+        )
     states = {stage.name: stage_state(run.plan, stage.name, statuses) for stage in run.plan.stages}
     submitted = {stage: state for stage, state in states.items() if state is not None}
     bad = [stage for stage, state in submitted.items() if state not in _NOT_BAD]

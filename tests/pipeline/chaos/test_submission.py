@@ -7,11 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from skills_pipe.errors import StoreError
+from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.submit import submit
@@ -122,6 +123,15 @@ def test_ns_cancel_settles_too_and_the_next_submission_as_well(cluster, tmp_path
     killed(tmp_path, "sbatch", 2, f"{LAUNCHER} {SCRIPT}")
     submit(plan_of(job("a", shell("true"), tmp_path)), cluster)
     assert "cancelled what it had queued: sft-0, sft-1\n" in capfd.readouterr().err
+    until(lambda: not queue(), "the jobs are cancelled")
+
+
+def test_nothing_comes_after_a_submission_that_broke_off(cluster, tmp_path):
+    """It has no jobs, and so none that failed."""
+    killed(tmp_path, "sbatch", 2, f"{LAUNCHER} {SCRIPT}")
+    plan = replace(plan_of(job("a", shell("true"), tmp_path)), expname="after", run_after=("exp",))
+    with pytest.raises(PlanError, match=r"run exp/run-1 is being submitted, or its submission broke off"):
+        submit(plan, cluster)
     until(lambda: not queue(), "the jobs are cancelled")
 
 

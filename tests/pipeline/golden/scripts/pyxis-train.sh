@@ -94,7 +94,8 @@ on_term() {
   ran_until_now
   ask_why
   if [ -z "$told" ] || is_requeued || is_preempted || is_late || [[ $told =~ " Reason=Node" ]]; then return; fi
-  echo "$job was cancelled" > "$chain.stopped"
+  # `ns cancel` has said so itself.
+  if [ ! -e "$chain.stopped" ]; then echo "$job was cancelled" > "$chain.stopped"; fi
 }
 # The same job once more: Slurm ends this script, and starts it anew in its turn.
 again() {
