@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.plan import Command, Edge, EdgeKind, Job, Launch, Plan, Resources, Stage
 from skills_pipe.pipeline.scripts.notify import notify_text
@@ -13,11 +14,21 @@ _TIME_LIMIT = "0-00:10:00"
 
 
 def with_notification(plan: Plan, cluster: ClusterConfig) -> Plan:
-    """``plan`` with its last job, where the cluster configuration asks for it; an older last job is replaced."""
+    """``plan`` with its last job, where the cluster configuration asks for it; an older last job is replaced.
+
+    Raises:
+        ClusterConfigError: nemo-run cannot wait for jobs however they end.
+    """
     kept = without_notification(plan)
     notify = cluster.notify
-    if notify is None or not kept.jobs or cluster.executor is ExecutorKind.NEMO_RUN:
+    if notify is None or not kept.jobs:
         return kept
+    if cluster.executor is ExecutorKind.NEMO_RUN:
+        raise ClusterConfigError(
+            "nemo-run cannot wait for jobs however they end, so nobody would be told",
+            where=f"notify of cluster {cluster.name!r}",
+            fix="leave it away, or use executor: slurm",
+        )
     partition = cluster.cpu_partition or cluster.partition
     local = "" if cluster.is_local else f" --cluster={cluster.name}"
     text = notify_text(kept, notify.on, f"ns status {plan.expname}{local}")

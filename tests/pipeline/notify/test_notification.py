@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.errors import ClusterConfigError, JobFailed
+from skills_pipe.pipeline.cluster.config import ExecutorKind
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.notify import Notify, Occasion
 from skills_pipe.pipeline.notification import with_notification, without_notification
@@ -158,6 +159,12 @@ def test_adding_it_twice_is_adding_it_once(tmp_path, here):
 def test_without_the_section_no_plan_changes(tmp_path):
     plan = training_plan(tmp_path, "step", jobs=2)
     assert with_notification(plan, local(tmp_path)) == plan
+
+
+def test_nemo_run_cannot_tell_and_says_so(tmp_path, here):
+    cluster = replace(here, executor=ExecutorKind.NEMO_RUN)
+    with pytest.raises(ClusterConfigError, match="nemo-run cannot wait for jobs however they end"):
+        with_notification(training_plan(tmp_path, "step", jobs=1), cluster)
 
 
 def test_names_that_a_shell_or_json_would_read_otherwise_arrive_as_they_are(tmp_path, here, hook):
