@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from skills_pipe.artifacts.atomic import write_text
-from skills_pipe.errors import PlanError
+from skills_pipe.errors import PlanError, UserError
 from skills_pipe.pipeline.checks.finding import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
@@ -34,6 +35,7 @@ from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
 from skills_pipe.pipeline.records.store import Run, RunStore, store_of
 from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.place import locator
+from skills_pipe.pipeline.scripts.setting import JOBS
 from skills_pipe.pipeline.transport import transport_of
 
 __all__ = ["OnChange", "Preview", "Submission", "SubmitFlags", "preview", "submit"]
@@ -116,10 +118,12 @@ def submit(
     run = store.open(seen.run)
     try:
         _hand_over(run, seen, cluster, flags, console)
-    finally:
+    except BaseException:
         # Refused: nobody works on the outputs, and what was set aside is not replaced.
-        if run.submission is None:
-            claim.undo()
+        if _was_not_submitted(run):
+            with contextlib.suppress(UserError):
+                claim.undo()
+        raise
     record = run.submission
     actions = {decision.stage: decision.action.value for decision in seen.decisions}
     return Submission(run=run, actions=actions, job_ids=record.job_ids if record else {})
@@ -135,6 +139,15 @@ def _claimed(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: R
             return seen, claim
         # Somebody else has just submitted a run of this experiment: what was seen is not true any more.
         seen = preview(seen.plan, cluster, flags)
+
+
+def _was_not_submitted(run: Run) -> bool:
+    """Whether no job of the run was or will be queued; False also when the connection broke before that was known."""
+    if run.submission is not None:
+        return False
+    jobs = run.folder / JOBS
+    # Whoever settles a submission that broke off leaves this file empty, and then nothing is queued any more.
+    return run.draft is None or (jobs.exists() and jobs.stat().st_size == 0)
 
 
 def _hand_over(run: Run, seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, console: Console | None) -> None:

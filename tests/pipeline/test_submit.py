@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from skills_pipe.errors import JobFailed, PlanError, StoreError
 from skills_pipe.pipeline.cluster.config import EnvVar
 from skills_pipe.pipeline.decisions.decide import OnChange
 from skills_pipe.pipeline.decisions.preview import preview
-from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.plan import Plan, Resources
 from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import SubmitFlags, submit
 from tests.pipeline.programs import job, local, make, plan_of, shell, training_plan, until
@@ -239,6 +240,27 @@ folder = Path(sys.argv[1])
 wait = shell(f"touch {folder}/runs; until [ -e {folder}/go ]; do sleep 0.02; done")
 submit(plan_of(job("a", wait, folder), a=folder / "a.txt"), local(folder))
 """
+
+
+def test_a_refused_submission_leaves_outputs_and_their_owners_as_they_were(tmp_path):
+    plan = two_stages(tmp_path)
+    submit(plan, local(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    # One machine is no two nodes: that is found out after the outputs were claimed and set aside.
+    large = replace(plan.jobs[1], resources=Resources(num_nodes=2))
+    with pytest.raises(PlanError, match="asks for 2 nodes"):
+        submit(replace(plan, jobs=(plan.jobs[0], large)), local(tmp_path), flags=SubmitFlags(rerun=True))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert actions(plan, tmp_path) == {"a": "skip", "b": "skip"}
+
+
+def test_an_input_that_nobody_may_read_is_told(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0)
+    with pytest.raises(PlanError, match="data cannot be read"):
+        submit(two_stages(tmp_path, data=tmp_path / "data"), local(tmp_path))
 
 
 @pytest.fixture
