@@ -12,10 +12,13 @@ from skills_pipe.pipeline.code.package import FOLDER
 from skills_pipe.pipeline.code.record import read_record
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.setting import SECRETS
 from skills_pipe.pipeline.transport import Transport
 
 _ASIDE = ".removed-"
+_SECRET = (SECRETS, WEBHOOK)
+"""Files in the folder of a run that nobody else should see."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +90,10 @@ def remove(garbage: Garbage, job_dir: str, transport: Transport) -> None:
             "  fi",
             "fi",
         ]
-    files = [f"{run.at}/{SECRETS}" for run in garbage.secrets]
-    # Emptied, not removed: what mounts something in its place finds it.
-    lines += [f": > {shlex.quote(file)}" for file in files]
     _bash(lines, transport)
+    files = [f"{run.at}/{name}" for run in garbage.secrets for name in _SECRET]
+    # Emptied, not removed: what mounts something in its place finds it.
+    _bash([f"[ ! -e {shlex.quote(file)} ] || : > {shlex.quote(file)}" for file in files], transport)
 
 
 def _code_of(run: Run) -> set[str]:
@@ -108,11 +111,11 @@ def _is_live(run: Run) -> bool:
 
 
 def _with_secrets(runs: Iterable[Run], transport: Transport) -> tuple[Run, ...]:
-    by_path = {f"{run.at}/{SECRETS}": run for run in runs}
+    by_path = {f"{run.at}/{name}": run for run in runs for name in _SECRET}
     if not by_path:
         return ()
     told = _bash([f"[ -s {shlex.quote(path)} ] && echo {shlex.quote(path)}" for path in by_path] + ["true"], transport)
-    return tuple(by_path[path] for path in told.splitlines() if path in by_path)
+    return tuple(dict.fromkeys(by_path[path] for path in told.splitlines() if path in by_path))
 
 
 def _list(folder: str, transport: Transport) -> list[Left]:

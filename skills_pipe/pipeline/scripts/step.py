@@ -96,19 +96,17 @@ def _contained(setting: Setting, component: Component) -> Contained:
             image=cluster.containers.get(command.container, command.container),
             mounts=(*setting.plan.mounts, *own) if command.mounts else (),
             working_dir=command.working_dir or (CODE_INSIDE if command.mounts else None),
-            pass_env=tuple(
-                dict.fromkeys(
-                    (
-                        *variables(setting, component),
-                        *component.inherits,
-                        *(["PYTHONPATH"] if command.mounts else []),
-                    )
-                )
-            ),
+            pass_env=_names(setting, component),
             gpus=component.num_gpus > 0,
             writable=command.installation_command is not None,
         ),
     )
+
+
+def _names(setting: Setting, component: Component) -> tuple[str, ...]:
+    """Variables of a command whose value in the job wins over that in its image."""
+    paths = ("PYTHONPATH",) if component.command.mounts else ()
+    return tuple(dict.fromkeys((*variables(setting, component), *component.inherits, *paths)))
 
 
 def _installed(setting: Setting, component: Component) -> tuple[str, ...]:
