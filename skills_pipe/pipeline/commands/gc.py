@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.code.collect import Garbage, Left, find_garbage, remove
-from skills_pipe.pipeline.commands.record_options import RecordOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.options.declaration import option, switch
+from skills_pipe.pipeline.options.records import RecordOptions
 from skills_pipe.pipeline.transport import transport_of
 
 _DAY_SECONDS = 86400
