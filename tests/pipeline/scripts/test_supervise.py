@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.pipeline.plan import Command, Member
+from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.scripts.supervise import FIRST_PORT, PORTS, Part, Watch, port_variables, supervise
 from tests.pipeline.programs import until
 
@@ -85,11 +86,8 @@ def run(folder: Path, *parts: Part, grace: int = 20) -> Ended:
 
 
 def _alive(folder: Path) -> bool:
-    try:
-        os.kill(int((folder / "pid").read_text()), 0)
-    except ProcessLookupError:
-        return False
-    return True
+    """Whether the process runs whose number is in the file; one that waits only to be reaped does not."""
+    return ProcessId.of(int((folder / "pid").read_text())).started != ""
 
 
 GET = 'exec 3<>"/dev/tcp/$X_HOST/$X_PORT"; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3 >'
@@ -159,7 +157,7 @@ def test_a_deaf_server_is_killed_in_the_end(folder):
 def test_what_a_server_has_started_ends_with_it(folder):
     family = part("server", f"sleep 1000 & echo $! > {folder}/pid", "wait", service=True)
     assert run(folder, part("main", f"until [ -s {folder}/pid ]; do sleep 0.1; done"), family).code == 0
-    assert not _alive(folder)
+    until(lambda: not _alive(folder), "the process of the server is gone")
 
 
 # Several commands
