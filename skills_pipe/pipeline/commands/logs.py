@@ -14,7 +14,6 @@ from skills_pipe.pipeline.options.declaration import argument, option, switch
 from skills_pipe.pipeline.options.records import RUN_HELP, RecordOptions
 from skills_pipe.pipeline.plan import MAIN
 from skills_pipe.pipeline.records.logs import BATCH, LogFile, LogReader, log_files
-from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
 
 ALL = "all"
@@ -58,7 +57,7 @@ def run(options: LogsOptions, extras: tuple[str, ...]) -> int:
         print(f"\n{found} goes on; {options.typed(found).command('cancel')} would stop it", file=sys.stderr)
         return 130
     if screen.last is None:
-        raise StoreError(_nothing(found, jobs), where=str(found.folder))
+        _say_nothing(found, jobs)
     return 0
 
 
@@ -141,8 +140,15 @@ def _files(run: Run, jobs: list[str], part: str | None) -> list[LogFile]:
     return chosen
 
 
-def _nothing(run: Run, jobs: list[str]) -> str:
+def _say_nothing(run: Run, jobs: list[str]) -> None:
+    """Nothing was shown: an error while something may still come, else a fact.
+
+    Raises:
+        StoreError: some of the jobs have not ended.
+    """
     statuses = statuses_of(run)
-    words = [f"{name} is {statuses[name].state.value}" for name in jobs]
-    waiting = all(statuses[name].state is JobState.PENDING for name in jobs)
-    return f"no job of {run} has written a log yet" + ("" if waiting else f" ({', '.join(words)})")
+    left = [name for name in jobs if not statuses[name].state.ended]
+    if left:
+        words = ", ".join(f"{name} is {statuses[name].state.value}" for name in left)
+        raise StoreError(f"no job of {run} has written a log yet", where=words, fix="try again later, or add -f")
+    print(f"{', '.join(jobs)}: ended without a word")

@@ -65,6 +65,14 @@ def test_logs_of_one_stage_whole(records, capsys):
     assert out.count("line ") == 10 and "oh" not in out
 
 
+@pytest.mark.parametrize("follow", [[], ["-f"]])
+def test_a_job_that_had_nothing_to_say_is_no_error(tmp_path, records, capsys, follow):
+    submit(plan_of(job("silent", shell("true"), tmp_path)), local(tmp_path))
+    capsys.readouterr()
+    assert logs.COMMAND.call(["exp", *follow], {}) == 0
+    assert capsys.readouterr().out == "silent: ended without a word\n"
+
+
 def test_logs_of_an_unknown_stage(records):
     with pytest.raises(StoreError, match=r"no job of 'god' .*did you mean 'good'"):
         logs.COMMAND.call(["exp", "god"], {})
@@ -112,6 +120,19 @@ def test_following_shows_what_is_added_and_ends_with_the_job(tmp_path, live):
             (tmp_path / "go").touch()
     assert follower.wait() == 0
     assert [line for line in seen if line in ("first", "second")] == ["first", "second"]
+
+
+_SILENT = _LIVE.replace("echo first; ", "")
+
+
+def test_a_job_that_has_not_said_anything_yet_is_told_from_one_that_never_will(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKILLS_PIPE_JOB_DIR", str(tmp_path / "jobs"))
+    process = subprocess.Popen([sys.executable, "-c", _SILENT, str(tmp_path)], stdout=subprocess.DEVNULL)
+    until((tmp_path / "runs").exists, "the job runs")
+    with pytest.raises(StoreError, match=r"has written a log yet \(talk is running\): try again later, or add -f"):
+        logs.COMMAND.call(["exp"], {})
+    (tmp_path / "go").touch()
+    process.wait()
 
 
 def test_cancelling_a_live_run_stops_it(tmp_path, live, capsys):
