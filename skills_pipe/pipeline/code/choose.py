@@ -8,7 +8,6 @@ from pathlib import Path
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code, pack
-from skills_pipe.pipeline.code.record import read_record
 from skills_pipe.pipeline.records.store import store_of
 
 _packed: dict[Path, Code] = {}
@@ -52,6 +51,9 @@ def remember(code: Code) -> None:
 
 
 def _of_experiment(name: str, cluster: ClusterConfig) -> Code:
+    # Imported here: it is for submissions, and most dry runs name no experiment.
+    from skills_pipe.pipeline.code.record import read_record
+
     run = store_of(cluster).find(name)
     record = read_record(run.folder)
     if record is None:

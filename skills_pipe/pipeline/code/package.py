@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import shlex
-import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +135,9 @@ def _megabytes(size: int) -> str:
 
 
 def _write(tree: Tree, expected: Digests, path: Path) -> None:
+    # Imported here: a dry run writes no archive.
+    import tarfile
+
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as archive:
         for entry in tree.entries:
             content = _unchanged(entry, expected)
