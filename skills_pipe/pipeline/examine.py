@@ -16,7 +16,6 @@ from skills_pipe.pipeline.checks.files import check_files, paths_to_look_at
 from skills_pipe.pipeline.checks.finding import Checked, Finding, errors_in, warning
 from skills_pipe.pipeline.checks.gpu import Gpu
 from skills_pipe.pipeline.checks.images import check_images
-from skills_pipe.pipeline.checks.limits import check_accounting, check_partitions, check_trials
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
 from skills_pipe.pipeline.checks.programs import check_programs, tests_of
 from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Questions, ask
@@ -190,6 +189,9 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checke
     if facts is None:
         told = (warning(_NO_ANSWER),) if request.options.dry_run else ()
         return [Checked(subject="the cluster itself", findings=told, left_out=answers.unreachable)]
+    # Imported here: there is no cluster in most dry runs.
+    from skills_pipe.pipeline.checks.limits import check_accounting, check_partitions, check_trials
+
     to_run = seen.to_run if seen else plan
     partitions = check_partitions(to_run, cluster, facts)
     accounting = check_accounting(to_run, cluster, facts)

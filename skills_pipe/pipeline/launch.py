@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from skills_pipe.errors import UserError
+from skills_pipe.pipeline.checks.code_tree import check_code
 from skills_pipe.pipeline.checks.finding import Checked, Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.load import load_cluster
@@ -64,7 +65,7 @@ class Launcher(Generic[OptionsT]):
         """Submit the plan of options and words for the inner program; for a dry run a ``Preview`` of it."""
         request = self._request(options, extras)
         flags, on_code = _flags(options, request.cluster)
-        found = _examine(request, self.checks, flags, on_code)
+        found = _examine(request, self.checks, flags, check_code(flags.code, on_code))
         _show(request, found)
         found.stop_on_errors()
         if found.preview is None:
@@ -82,7 +83,8 @@ class Launcher(Generic[OptionsT]):
     def examine(self, options: OptionsT, extras: tuple[str, ...]) -> Examination:
         """Check everything, submit nothing and show nothing."""
         request = self._request(options, extras)
-        return _examine(request, self.checks, *_flags(options, request.cluster))
+        flags, on_code = _flags(options, request.cluster)
+        return _examine(request, self.checks, flags, check_code(flags.code, on_code, closely=True))
 
     def _request(self, options: OptionsT, extras: tuple[str, ...]) -> Request[OptionsT]:
         # Imported here, as the rest of what follows planning: --help does not need it.
@@ -111,14 +113,14 @@ def _show(request: Request[OptionsT], found: Examination) -> None:
 
 
 def _examine(
-    request: Request[OptionsT], checks: Mapping[str, Check[OptionsT]], flags: SubmitFlags, on_code: Sequence[Finding]
+    request: Request[OptionsT], checks: Mapping[str, Check[OptionsT]], flags: SubmitFlags, code: Checked
 ) -> Examination:
     from skills_pipe.pipeline.decisions.preview import preview
     from skills_pipe.pipeline.examine import examine
 
     plan = _assume_planned(request.plan) if request.options.dry_run else request.plan
     found = examine(request, lambda: preview(plan, request.cluster, flags), checks)
-    return replace(found, checked=(Checked(subject="code", findings=tuple(on_code)), *found.checked))
+    return replace(found, checked=(code, *found.checked))
 
 
 def _submit(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags) -> Submission:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -32,6 +33,23 @@ def test_a_good_command_is_ok_in_every_subject(words, capsys):
     for subject in ("configuration", "paths", "keys of the trainer", "rows of the data", "inputs and outputs"):
         assert found[subject].startswith("ok"), subject
     assert found["memory of the GPUs"] == "not checked  no GPU is asked for"
+
+
+def test_uncommitted_code_is_told(words, tmp_path, capsys):
+    """Jobs on a cluster get the working tree as it is, with all that is not committed yet."""
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.com", "-C", str(tmp_path)]
+    (tmp_path / "program.py").write_text("a = 1\n")
+    (tmp_path / "c.yaml").write_text(f"executor: slurm\njob_dir: {tmp_path}/jobs\naccount: a\ndefault_timeout: 10\n")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "all"], check=True)
+    run = ["run_cmd", "--cluster=c.yaml", f"--log_dir={tmp_path}", "true"]
+    assert main(["check", *run]) == 0
+    assert "not committed" not in capsys.readouterr().out
+    (tmp_path / "program.py").write_text("a = 2\n")
+    (tmp_path / "new.py").touch()
+    assert main(["check", *run]) == 0
+    assert "2 of them with changes that are not committed" in subjects(capsys.readouterr().out)["code"]
 
 
 def test_nothing_is_submitted_or_written(words, tmp_path):
