@@ -60,8 +60,8 @@ if [ "$1" != -G ]; then
     # All that was asked for is done there, and who asked never hears of it.
     cat > {base}/input
     {ssh} -F {base}/config "$@" < {base}/input > /dev/null 2>&1
-    kill -KILL "$PPID"
-    exit 1
+    if [ -e {base}/killer ]; then kill -KILL "$PPID"; fi
+    exit 255
   fi
 fi
 exec {ssh} -F {base}/config "$@"
@@ -161,9 +161,14 @@ class LoginNode:
         path = self.base / "calls"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
-    def kill_in_call(self, number: int) -> None:
-        """Kill the program that makes this call of ssh, once what it asks for is done; 0 for none."""
+    def lose_answer(self, number: int, *, kill: bool) -> None:
+        """The connection breaks in this call of ssh from now on, once what it asks for is done; 0 for none.
+
+        Args:
+            kill: end the program that makes the call as well.
+        """
         (self.base / "calls").write_text("")
+        (self.base / "killer").touch() if kill else (self.base / "killer").unlink(missing_ok=True)
         (self.base / "killing").write_text(str(number) if number else "")
 
     @property

@@ -275,13 +275,14 @@ def test_a_submission_takes_few_round_trips_over_one_connection(world):
 
 
 @pytest.mark.slow
-def test_a_submission_that_is_killed_anywhere_is_whole_or_not_there(world):
-    """After each call of ssh; then the same command again, until nothing was left to be killed."""
+@pytest.mark.parametrize("kill", [True, False], ids=["killed", "connection broken"])
+def test_a_submission_that_breaks_off_anywhere_is_whole_or_not_there(world, kill):
+    """After each call of ssh; then the same command again, until nothing was left to be broken."""
     finished = False
     for call in range(1, 12):
-        world.node.kill_in_call(call)
+        world.node.lose_answer(call, kill=kill)
         killed = world.two_stages("two", "hold", check=False)
-        world.node.kill_in_call(0)
+        world.node.lose_answer(0, kill=False)
         queued = jobs_in_queue()
         world.ns("status", "two", "--cluster=far", check=False)
         assert jobs_in_queue() in ([], queued) and len(queued) in (0, 2)
