@@ -18,7 +18,7 @@ from skills_pipe.training.data.limit import Overlong, truncate
 from skills_pipe.training.data.mask import MaskRules, Sample, make_samples
 from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.rows import BadRow, Conversation
-from skills_pipe.training.data.sources import DataSource, read_conversations
+from skills_pipe.training.data.sources import DataSource, read_rows
 from skills_pipe.training.data.template import ChatTemplate
 
 BAD_ROW: Final = "bad row"
@@ -64,7 +64,7 @@ def build_dataset(
         DataError: a file cannot be read, rows are bad (up to ten are named), a document is too long where that is an
             error, or nothing is left to train on.
     """
-    rows = chain.from_iterable(read_conversations(source) for source in sources)
+    rows = chain.from_iterable(read_rows(source) for source in sources)
     builder = _Builder(tokenizer, template, settings)
     while chunk := list(islice(rows, _CHUNK)):
         builder.add(chunk)

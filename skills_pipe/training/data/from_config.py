@@ -15,6 +15,7 @@ from skills_pipe.training.data.build import DataSettings, build_dataset
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.sampler import BatchSampler
 from skills_pipe.training.data.sources import DataSource, first_form
+from skills_pipe.training.data.sources.conversations import Conversations
 from skills_pipe.training.data.template import ChatTemplate, resolve_template
 
 
@@ -95,8 +96,7 @@ def _source(dataset: DatasetConfig) -> DataSource:
             where="data",
             fix="set data.train_data_path (data.train.data_path) to a .jsonl or .json file",
         )
-    return DataSource(
-        path=Path(dataset.data_path),
+    rows = Conversations(
         input_key=dataset.input_key,
         output_key=dataset.output_key,
         chat_key=dataset.chat_key,
@@ -105,6 +105,7 @@ def _source(dataset: DatasetConfig) -> DataSource:
         system_prompt=_text(dataset.system_prompt_file, "system_prompt_file") or dataset.system_prompt,
         prompt=_prompt(dataset.prompt_file),
     )
+    return DataSource(path=Path(dataset.data_path), format=rows)
 
 
 def _prompt(path: str | None) -> str | None:

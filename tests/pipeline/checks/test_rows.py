@@ -10,7 +10,7 @@ from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.pipeline.checks.questions import HEAD_BYTES
 from skills_pipe.pipeline.checks.rows import faults_in
 from skills_pipe.training.data.rows import BadRow
-from skills_pipe.training.data.sources import DataSource, read_conversations
+from skills_pipe.training.data.sources import DataSource, read_rows
 
 KEYS = RowKeys()
 GOOD = b'{"input": "a", "output": "b"}\n'
@@ -71,6 +71,6 @@ def test_it_agrees_with_the_trainer(tmp_path_factory, data):
     text = "".join(json.dumps(row) + "\n" for row in data).encode()
     path = tmp_path_factory.mktemp("rows") / "data.jsonl"
     path.write_bytes(text)
-    bad = [row for row in read_conversations(DataSource(path=path)) if isinstance(row, BadRow)]
+    bad = [row for row in read_rows(DataSource(path=path)) if isinstance(row, BadRow)]
     trainer = [f"line {row.where.rpartition(':')[2]}: {row.what}" for row in bad]
     assert faults_in(text, KEYS, whole=True) == trainer

@@ -5,7 +5,8 @@ import pytest
 
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.rows import BadRow, Conversation
-from skills_pipe.training.data.sources import DataSource, first_form, read_conversations
+from skills_pipe.training.data.sources import DataSource, first_form, read_rows
+from skills_pipe.training.data.sources.conversations import Conversations
 from tests.training.data.golden import FOLDER
 
 RECORDED = [
@@ -24,7 +25,7 @@ def write(folder, *lines, name="rows.jsonl"):
 
 
 def read(path, **keys):
-    return list(read_conversations(DataSource(path=path, **keys)))
+    return list(read_rows(DataSource(path=path, format=Conversations(**keys))))
 
 
 def without_second_system(messages):
@@ -126,7 +127,11 @@ def test_a_json_file_is_an_array_or_lines(tmp_path):
     ("name", "text", "message"),
     [
         ("absent.jsonl", None, "there is no such file of training data"),
-        ("data.csv", "a,b", r"cannot read 'data.csv' as training data .*give a .jsonl or .json file"),
+        (
+            "data.xml",
+            "a,b",
+            r"cannot read 'data.xml' as training data .*give one of .jsonl, .json, .csv, .tsv, .parquet",
+        ),
         ("broken.json", "[1, ", "the file is not JSON"),
     ],
 )
