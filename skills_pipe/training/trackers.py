@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config.schema.logger import LoggerConfig
+from skills_pipe.training.config.schema.logger import LoggerConfig, WandbConfig
 
 
 class Tracker(Protocol):
@@ -41,7 +42,7 @@ def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mappin
     """
     services: list[tuple[bool, str, str, Callable[[_Start], Tracker]]] = [
         (config.tensorboard_enabled, "tensorboard", "torch.utils.tensorboard", _TensorBoard),
-        (config.wandb_enabled, "wandb", "wandb", _Wandb),
+        (config.wandb_enabled and not _goes_without(config.wandb), "wandb", "wandb", _Wandb),
         (config.mlflow_enabled, "mlflow", "mlflow", _Mlflow),
         (config.swanlab_enabled, "swanlab", "swanlab", _Swanlab),
     ]
@@ -58,6 +59,26 @@ def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mappin
         for _, name, _, tracker in services
         if (module := modules.get(name)) is not None
     ]
+
+
+def _goes_without(wandb: WandbConfig) -> bool:
+    """Whether Weights & Biases is left out, which is said: it may be, and would only fail."""
+    if not wandb.optional:
+        return False
+    if _import("wandb") is None:
+        why = "wandb is not installed"
+    elif not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") or wandb.mode or _has_login()):
+        why = "there is no key for it: set WANDB_API_KEY"
+    else:
+        return False
+    print(f"nothing is sent to Weights & Biases: {why}", flush=True)
+    return True
+
+
+def _has_login() -> bool:
+    """Whether ``wandb login`` has left a key on this machine."""
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    return path.is_file() and "wandb" in path.read_text(errors="replace")
 
 
 def _import(name: str) -> ModuleType | None:

@@ -45,7 +45,7 @@ KEYS = """\
     ++policy.sequence_packing.enabled=True \\
     ++policy.context_parallel_size=4
 """
-SCRIPT = '''\
+SCRIPT = """\
 from nemo_skills.pipeline.cli import wrap_arguments, sft_nemo_rl, eval
 
 expname = "my-training-job"
@@ -74,7 +74,7 @@ eval(
     server_gpus=8,
     run_after=expname,
 )
-'''
+"""
 SMALL = (
     "++sft.max_num_epochs=2 ++sft.max_num_steps=4 ++checkpointing.save_period=1 ++checkpointing.stop_after_steps=2 "
     "++policy.train_global_batch_size=8 ++policy.train_micro_batch_size=1 ++policy.sequence_packing.enabled=True "
@@ -156,17 +156,17 @@ def test_the_script_trains_and_then_evaluates(slurm, pyxis, folder):
     lab(folder, pyxis)
     prepare_data(ctx=wrap_arguments("arithmetic ++arithmetic.test_count=8"), cluster="slurm").wait()
     script = SCRIPT
+    first, second = "cluster=cluster,\n    expname", "cluster=cluster,\n    model"
     for words, others in {
         "from nemo_skills.": "from skills_pipe.",
-        'wrap_arguments(""),\n    cluster=cluster,\n    expname': f'wrap_arguments("{SMALL}"),\n    cluster=cluster,\n    expname',
+        f'wrap_arguments(""),\n    {first}': f'wrap_arguments("{SMALL}"),\n    {first}',
+        f'wrap_arguments(""),\n    {second}': f'wrap_arguments("++inference.tokens_to_generate=4"),\n    {second}',
         "meta-llama/Llama-3.1-8B": "/workspace/base",
         "num_nodes=8": "num_nodes=2",
-        "num_gpus=8": "num_gpus=2",
+        "num_gpus=8,\n    num_training": "num_gpus=2,\n    num_training",
         "trtllm": "hf",
         "gsm8k,math": "arithmetic",
         "server_gpus=8": "server_gpus=1",
-        'wrap_arguments(""),\n    cluster=cluster,\n    model': 'wrap_arguments("++inference.tokens_to_generate=4"),\n'
-        "    cluster=cluster,\n    model",
         "\neval(": "\nevaluation = eval(",
     }.items():
         assert words in script

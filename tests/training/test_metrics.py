@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -131,6 +132,25 @@ def test_missing_packages_are_all_named_before_anything_starts(tmp_path):
     assert "wandb and swanlab not installed (logger.wandb_enabled=true, logger.swanlab_enabled=true)" in message
     assert "pip install wandb swanlab, or set the key to false" in message
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_what_nobody_asked_for_is_left_out_where_it_cannot_log_in(tmp_path, monkeypatch, capsys):
+    config = quiet(tmp_path)
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    wanted = dataclasses.replace(config, wandb_enabled=True, wandb=dataclasses.replace(config.wandb, optional=True))
+    MetricsLogger(wanted, total_steps=1).close()
+    assert "there is no key for it: set WANDB_API_KEY" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    MetricsLogger(wanted, total_steps=1).close()
+    assert "wandb is not installed" in capsys.readouterr().out
+    # Found: a package without the service's functions.
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password x")
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    with pytest.raises(AttributeError, match="init"):
+        MetricsLogger(wanted, total_steps=1)
 
 
 def test_the_launcher_sees_how_far_the_run_is(tmp_path, monkeypatch):

@@ -174,6 +174,9 @@ def _wandb_keys(options: SftOptions, cluster: ClusterConfig) -> dict[str, str | 
         "logger.wandb.name": options.expname,
         "logger.wandb.id": "-".join(part for part in parts if part),
     }
+    if options.wandb_project is None:
+        # Nobody has asked for it: where it cannot log in, training goes on without.
+        keys["logger.wandb.optional"] = True
     if options.wandb_group:
         keys["logger.wandb.group"] = options.wandb_group
     too_long = [key for key, value in keys.items() if isinstance(value, str) and len(value) > 128]

@@ -171,8 +171,10 @@ def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding
         return []  # told by the checks of the cluster
     if environment.keys() & {"WANDB_API_KEY", "WANDB_MODE"}:
         return []
-    what = "jobs log to Weights & Biases, and WANDB_API_KEY is not set"
     fix = "export it, or add --disable_wandb"
+    if config.logger.wandb.optional:
+        return [warning("nothing is sent to Weights & Biases: WANDB_API_KEY is not set", fix=fix)]
+    what = "jobs log to Weights & Biases, and WANDB_API_KEY is not set"
     # Without containers a key in the home folder may do.
     in_containers = cluster.container_runtime is not ContainerRuntime.NONE
     return [error(what, fix=fix) if in_containers else warning(what, fix=fix)]

@@ -252,7 +252,10 @@ def test_multiples_of_the_period_and_the_last_step_are_there(steps):
 
 def test_a_missing_key_of_weights_and_biases_is_told(monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY")
-    assert "error: jobs log to Weights & Biases, and WANDB_API_KEY is not set" in texts(training_findings())
+    assert "error: jobs log to Weights & Biases, and WANDB_API_KEY is not set" in texts(
+        training_findings(wandb_project="mine")
+    )
+    assert "warning: nothing is sent to Weights & Biases: WANDB_API_KEY" in texts(training_findings())
     assert training_findings(disable_wandb=True) == []
     monkeypatch.setenv("WANDB_API_KEY", "w")
     assert training_findings() == []

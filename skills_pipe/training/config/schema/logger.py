@@ -22,6 +22,7 @@ class WandbConfig:
     tags: Annotated[tuple[str, ...], Key("Tags of the run.", absent=())]
     notes: Annotated[str | None, Key("Longer description of the run.", absent=None)]
     mode: Annotated[str | None, Key("online, offline or disabled; null: as the environment says.", absent=None)]
+    optional: Annotated[bool, Key("Train without it where it is not installed or knows no key.", absent=False)]
 
 
 @dataclass(frozen=True, kw_only=True)
