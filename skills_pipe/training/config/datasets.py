@@ -7,22 +7,26 @@ list of them. Where a configuration has both, the one that was set later counts.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.dataset_names import advice_for, canonical_name, is_class, kind_of
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.schema.data import DataConfig, DataSection, DatasetConfig, DatasetSection
+from skills_pipe.training.config.schema.data import ChatTokens, DataConfig, DataSection, DatasetConfig, DatasetSection
 
-FROM_FILES: Final = ("ResponseDataset", "openai_format")
-"""Datasets that are files of rows; any other name is a dataset that knows where its rows are."""
-_OTHER_NAMES: Final = {"prompt_response_dataset": "ResponseDataset"}
 _BUILT_IN: Final = {
     "input_key": "input",
     "output_key": "output",
     "chat_key": "messages",
     "tool_key": "tools",
     "processor": "sft_processor",
+    "weight": 1.0,
+    "prompt_template": "{input} {output}",
+    "truncation_field": "input",
+    "truncation_method": "right",
+    "chat_prompt_tokens": ChatTokens(),
 }
 
 Values = dict[str, Any]
@@ -49,9 +53,13 @@ class Datasets:
         train_split = section.train_split or section.split
         train = self._datasets(_Use(name="train", path_key="train_data_path", split=train_split), shared)
         held_out = self._datasets(_Use(name="validation", path_key="val_data_path", split=section.val_split), shared)
-        if not train and shared["dataset_name"] not in FROM_FILES:
-            train = (_dataset(shared | {"split": train_split}),)
-            held_out = held_out or (_dataset(shared | {"split": section.val_split}),)
+        if not train and not _needs_path(shared["dataset_name"]):
+            train = (self._dataset("data", shared | {"split": train_split}),)
+            own_split = section.val_split or kind_of(train[0].dataset_name).validation_split
+            if own_split and not held_out:
+                held_out = (self._dataset("data", shared | {"split": own_split}),)
+        train, held_out = _with_holdout(train, held_out, asked=shared["split_validation_size"] is not None)
+        self._check_names(train, held_out)
         if not train:
             self.missing.append(
                 ConfigError("there is no training data", where="data.train_data_path", fix="name a file of rows")
@@ -71,7 +79,7 @@ class Datasets:
             return self._from_sections(use, [shared | values for values in own])
         refined = {} if is_source or not own else own[0]
         flat = {"data_path": path} | ({"split": use.split} if use.split else {})
-        return (_dataset(shared | refined | flat),)
+        return (self._dataset(f"data.{use.name}", shared | refined | flat),)
 
     def _section_counts(self, use: _Use) -> bool:
         """Whether the section of a use was set later than its flat path."""
@@ -85,14 +93,46 @@ class Datasets:
         return ranks[1] > ranks[0]
 
     def _from_sections(self, use: _Use, sections: list[Values]) -> tuple[DatasetConfig, ...]:
-        datasets = tuple(_dataset(values) for values in sections)
-        for index, dataset in enumerate(datasets):
-            if dataset.data_path is None and dataset.dataset_name in FROM_FILES:
-                place = f"data.{use.name}" if len(datasets) == 1 else f"data.{use.name}.{index}"
+        many = len(sections) > 1
+        places = [f"data.{use.name}.{index}" if many else f"data.{use.name}" for index in range(len(sections))]
+        datasets = tuple(self._dataset(place, values) for place, values in zip(places, sections, strict=True))
+        for place, dataset in zip(places, datasets, strict=True):
+            if dataset.data_path is None and _needs_path(dataset.dataset_name):
                 self.missing.append(
                     ConfigError(f"{place} names no data", where=self._origins.where(place), fix="set its data_path")
                 )
         return datasets
+
+    def _dataset(self, place: str, values: Values) -> DatasetConfig:
+        """A dataset with what its name says, and what is built in, where nobody has said anything."""
+        given = {key: value for key, value in values.items() if value is not None}
+        name = canonical_name(given["dataset_name"])
+        if name is None:
+            self._unknown(place, given["dataset_name"])
+            name = "ResponseDataset"
+        filled = values | _BUILT_IN | dict(kind_of(name).keys) | given | {"dataset_name": name}
+        return DatasetConfig(**filled | {"name": filled["name"] or _own_name(filled)})
+
+    def _unknown(self, place: str, name: str) -> None:
+        nested = f"{place}.dataset_name"
+        where = self._origins.where(nested if self._origins.rank(nested) else "data.dataset_name")
+        problem = ConfigError(f"there is no dataset {name!r}", where=where, fix=advice_for(name))
+        if str(problem) not in map(str, self.problems):
+            self.problems.append(problem)
+
+    def _check_names(self, train: tuple[DatasetConfig, ...], held_out: tuple[DatasetConfig, ...]) -> None:
+        """Each validation set has a name of its own, those that are set aside from training data too."""
+        names = [
+            dataset.name for dataset in (*held_out, *train) if dataset in held_out or dataset.split_validation_size
+        ]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            self.problems.append(
+                ConfigError(
+                    f"{names.count(name)} validation datasets are called {name!r}",
+                    where=self._origins.where("data.validation"),
+                    fix="give each a name of its own, such as {name: math, data_path: ...}",
+                )
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +150,32 @@ def _shared(section: DataSection, seed: int) -> Values:
     flat = values.keys() - {"data_path", "split"}
     found = {name: getattr(section, name, None) for name in flat}
     given = {name: value for name, value in found.items() if value is not None}
-    return values | _BUILT_IN | {"seed": seed} | given | _set_keys(section.default)
+    return values | {"seed": seed} | given | _set_keys(section.default)
 
 
-def _dataset(values: Values) -> DatasetConfig:
-    name = values["dataset_name"]
-    return DatasetConfig(**values | {"dataset_name": _OTHER_NAMES.get(name, name)})
+def _needs_path(name: str | None) -> bool:
+    known = canonical_name(name or "")
+    return known is not None and not is_class(known) and "data_path" not in kind_of(known).keys
+
+
+def _own_name(values: Values) -> str:
+    """What the metrics of a dataset are called: by its file, else by its dataset."""
+    path = Path(values["data_path"] or values["dataset_name"])
+    return path.name.split(".")[0] or path.name if values["data_path"] else path.name.rpartition(".")[2]
+
+
+def _with_holdout(
+    train: tuple[DatasetConfig, ...], held_out: tuple[DatasetConfig, ...], *, asked: bool
+) -> tuple[tuple[DatasetConfig, ...], tuple[DatasetConfig, ...]]:
+    """Rows are set aside from training data only; by default so only where there is no other validation data."""
+    if held_out and not asked:
+        train = tuple(
+            replace(dataset, split_validation_size=None)
+            if dataset.split_validation_size == kind_of(dataset.dataset_name).keys.get("split_validation_size")
+            else dataset
+            for dataset in train
+        )
+    return train, tuple(replace(dataset, split_validation_size=None) for dataset in held_out)
 
 
 def _set_keys(section: DatasetSection | None) -> Values:

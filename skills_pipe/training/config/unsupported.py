@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config.datasets import FROM_FILES
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
 
@@ -35,10 +34,6 @@ def without_effect(config: TrainingConfig) -> list[str]:
         ),
         (data.num_workers > 1, "data.num_workers: the tokenizer uses threads of its own"),
         (data.force_reprocess, "data.force_reprocess: nothing is cached, rows are tokenised at every start"),
-        (
-            any(d.split or d.subset for d in data.train + data.validation),
-            "data: files of rows have no splits or subsets",
-        ),
         (policy.offload_optimizer_for_logprob, "policy.offload_optimizer_for_logprob: fine-tuning has no such phase"),
         (
             (policy.make_sequence_length_divisible_by or 1) > 1,
@@ -125,13 +120,5 @@ def _data(config: TrainingConfig) -> Iterator[Refusal]:
 
 
 def _dataset(place: str, dataset: DatasetConfig) -> Iterator[Refusal]:
-    if dataset.dataset_name not in FROM_FILES:
-        yield (
-            f"{place}.dataset_name",
-            f"{dataset.dataset_name!r} is not built in yet",
-            "write its rows to a file and use ResponseDataset or openai_format with data_path",
-        )
     if dataset.processor != "sft_processor":
         yield f"{place}.processor", f"{dataset.processor!r} is not known", "leave it out"
-    if dataset.split_validation_size is not None:
-        yield f"{place}.split_validation_size", "rows cannot be set aside yet", "give validation rows in a file"

@@ -8,7 +8,19 @@ from typing import Annotated, Literal
 from skills_pipe.training.config.schema.declare import Key
 
 BadRow = Literal["error", "skip"]
+CutEnd = Literal["left", "right"]
 Overlong = Literal["drop", "truncate", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTokens:
+    """``chat_prompt_tokens``: what stands between the parts of a chat in the format of NeMo-Aligner."""
+
+    system_turn_start: Annotated[str, Key("Before the system turn.", absent="\x00")] = "\x00"
+    turn_start: Annotated[str, Key("Before each other turn, and after the last one.", absent="\x11")] = "\x11"
+    label_start: Annotated[str, Key("Before the label of a turn.", absent="\x12")] = "\x12"
+    end_of_turn: Annotated[str, Key("After the text of a turn.", absent="\n")] = "\n"
+    end_of_name: Annotated[str, Key("After the name of a turn, and after its label.", absent="\n")] = "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +28,12 @@ class DatasetConfig:
     """One dataset: where its rows are and how they are read; the keys are described in :class:`DatasetSection`."""
 
     dataset_name: str
+    name: str
     data_path: str | None
     split: str | None
     subset: str | None
+    revision: str | None
+    weight: float
     input_key: str
     output_key: str
     chat_key: str
@@ -32,6 +47,10 @@ class DatasetConfig:
     split_validation_size: float | None
     seed: int
     download_dir: str | None
+    prompt_template: str
+    truncation_field: str
+    truncation_method: CutEnd
+    chat_prompt_tokens: ChatTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +58,19 @@ class DatasetSection:
     """One dataset as it is written: what is left out comes from ``data.default``, then from ``data``."""
 
     dataset_name: Annotated[str | None, Key("Overrides data.dataset_name.", absent=None)]
-    data_path: Annotated[str | None, Key("File of rows, or a Hugging Face dataset.", absent=None)]
-    split: Annotated[str | None, Key("Split of a Hugging Face dataset.", absent=None)]
+    name: Annotated[
+        str | None, Key("Name of its metrics, val:NAME/val_loss; null: that of its file or dataset.", absent=None)
+    ]
+    data_path: Annotated[
+        str | None, Key("File of rows, folder, pattern such as rows-*.jsonl, or a Hugging Face dataset.", absent=None)
+    ]
+    split: Annotated[str | None, Key("Split of a Hugging Face dataset or of a folder.", absent=None)]
     subset: Annotated[str | None, Key("Configuration of a Hugging Face dataset.", absent=None)]
+    revision: Annotated[str | None, Key("Branch, tag or commit of a Hugging Face dataset; null: main.", absent=None)]
+    weight: Annotated[
+        float | None,
+        Key("Times that its rows are trained in an epoch; 0.5: a half of them; null: 1.", above=0, absent=None),
+    ]
     input_key: Annotated[str | None, Key("Overrides data.input_key.", absent=None)]
     output_key: Annotated[str | None, Key("Overrides data.output_key.", absent=None)]
     chat_key: Annotated[str | None, Key("Overrides data.chat_key.", absent=None)]
@@ -53,10 +82,25 @@ class DatasetSection:
     system_prompt_file: Annotated[str | None, Key("Overrides data.system_prompt_file.", absent=None)]
     processor: Annotated[str | None, Key("How rows become conversations; null or sft_processor.", absent=None)]
     split_validation_size: Annotated[
-        float | None, Key("Part or number of rows set aside for validation.", above=0, absent=None)
+        float | None,
+        Key("Part of the rows, or from 1 on their number, that is set aside for validation.", above=0, absent=None),
     ]
-    seed: Annotated[int | None, Key("Seed of that split.", absent=None)]
-    download_dir: Annotated[str | None, Key("Where downloads are kept.", absent=None)]
+    seed: Annotated[int | None, Key("Seed of that split, and of a weight's choice of rows.", absent=None)]
+    download_dir: Annotated[str | None, Key("Where downloads are kept; null: as HF_HOME says.", absent=None)]
+    prompt_template: Annotated[
+        str | None,
+        Key("aligner_prompt_response: the text of a row, ending in {answer key}; null: {input} {output}.", absent=None),
+    ]
+    truncation_field: Annotated[
+        str | None,
+        Key("aligner_prompt_response: keys that are cut when a row is too long; null: input.", absent=None),
+    ]
+    truncation_method: Annotated[
+        CutEnd | None, Key("Which end of those is cut off, left or right; null: right.", absent=None)
+    ]
+    chat_prompt_tokens: Annotated[
+        ChatTokens | None, Key("aligner_chat: what stands between the parts of a chat.", absent=None)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +109,7 @@ class DataConfig:
 
     Attributes:
         train: datasets whose rows are joined in this order; never empty.
-        validation: datasets to validate on, none when empty.
+        validation: datasets to validate on, each by itself under its name; none when empty.
     """
 
     train: tuple[DatasetConfig, ...]
@@ -86,12 +130,14 @@ class DataConfig:
 class DataSection:
     """``data`` as it is written: flat paths for one dataset, or ``train``, ``validation`` and ``default``."""
 
-    train_data_path: Annotated[str | None, Key("Training rows: a .jsonl or .json file, or a Hugging Face dataset.")]
+    train_data_path: Annotated[
+        str | None, Key("Training rows: a file, folder or pattern of files, or a Hugging Face dataset.")
+    ]
     val_data_path: Annotated[str | None, Key("Validation rows, as train_data_path; null: no validation.")]
     train_split: Annotated[str | None, Key("Split of a Hugging Face dataset to train on; null: train.")]
     val_split: Annotated[str | None, Key("Split of a Hugging Face dataset to validate on; null: validation.")]
     dataset_name: Annotated[
-        str, Key("ResponseDataset (input and output), openai_format (messages), or a dataset by name.")
+        str, Key("Format of the rows or name of a dataset, see datasets.md; package.module.Class for your own.")
     ]
     input_key: Annotated[str | None, Key("Field with the question; null: input.")]
     output_key: Annotated[str | None, Key("Field with the answer; null: output.")]
@@ -99,10 +145,20 @@ class DataSection:
     system_key: Annotated[str | None, Key("Field with the system message; null: none.")]
     system_prompt: Annotated[str | None, Key("System message of rows that have none; null: none.")]
     tool_key: Annotated[str | None, Key("Field with the tools that the chat template shows; null: tools.")]
-    use_preserving_dataset: Annotated[bool, Key("Keep tools exactly as they stand in the file; always so here.")]
+    use_preserving_dataset: Annotated[
+        bool, Key("Keep each row exactly as it is; false: give all the same keys, as Arrow does.")
+    ]
     prompt_file: Annotated[str | None, Key("Text file with a {} that the first user message is put into.")]
     system_prompt_file: Annotated[str | None, Key("Text file with the system message.")]
     split: Annotated[str | None, Key("Older name of train_split.")]
+    subset: Annotated[str | None, Key("Configuration of a Hugging Face dataset; null: its only or default one.")]
+    split_validation_size: Annotated[
+        float | None,
+        Key(
+            "Part of the training rows, or from 1 on their number, that is set aside for validation; null: none.",
+            above=0,
+        ),
+    ]
     seed: Annotated[int | None, Key("Seed of a validation split; null: sft.seed.")]
     train: Annotated[DatasetSection | tuple[DatasetSection, ...] | None, Key("Training dataset, or a list of them.")]
     validation: Annotated[

@@ -1,0 +1,96 @@
+"""The data sets that have names: what a configuration may leave out for each of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from skills_pipe.errors import did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetKind:
+    """What is known of a data set by its name.
+
+    Attributes:
+        about: one line for the reference page.
+        keys: values of its keys where nobody sets them; with a ``data_path`` none has to be given.
+        validation_split: its own split for validation, where no other data is given for that.
+    """
+
+    about: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    validation_split: str | None = None
+
+
+DATASETS: Final[Mapping[str, DatasetKind]] = {
+    "ResponseDataset": DatasetKind(about="rows of input and output, or of messages"),
+    "openai_format": DatasetKind(about="rows of messages with tools"),
+    "alpaca": DatasetKind(about="rows of instruction, input (optional) and output, put into the text of Alpaca"),
+    "aligner_prompt_response": DatasetKind(
+        about="rows whose keys prompt_template puts together; the last of them is the answer"
+    ),
+    "aligner_chat": DatasetKind(about="rows of system, conversations (from, value, label), mask and type"),
+    "text": DatasetKind(about="texts, all of them trained, or lists of prompt, output, prompt, ..."),
+    "OpenAssistant": DatasetKind(
+        about="trees of messages, one conversation for each way through a tree",
+        keys={"data_path": "OpenAssistant/oasst1", "split_validation_size": 0.05},
+    ),
+    "squad": DatasetKind(
+        about="rows of context, question and answers",
+        keys={"data_path": "rajpurkar/squad"},
+        validation_split="validation",
+    ),
+    "OpenMathInstruct-2": DatasetKind(
+        about="rows of problem and expected_answer; output_key=generated_solution for solutions",
+        keys={
+            "data_path": "nvidia/OpenMathInstruct-2",
+            "split": "train_1M",
+            "input_key": "problem",
+            "output_key": "expected_answer",
+            "split_validation_size": 0.05,
+        },
+    ),
+    "tulu3_sft_mixture": DatasetKind(
+        about="rows of messages", keys={"data_path": "allenai/tulu-3-sft-mixture", "split_validation_size": 0.05}
+    ),
+}
+"""A name with a dot in it is none of these, but a class of the user's: ``package.module.Class``."""
+
+_OTHER_NAMES: Final = {
+    "promptresponsedataset": "ResponseDataset",
+    "promptresponse": "ResponseDataset",
+    "openaiformatdataset": "openai_format",
+    "oasst": "OpenAssistant",
+}
+"""By which NeMo-Skills and NeMo-RL call the same, without dashes and capitals."""
+
+
+def canonical_name(name: str) -> str | None:
+    """The name as :data:`DATASETS` has it; of a class, the name itself; None when there is no such data set."""
+    if is_class(name):
+        return name
+    plain = _plain(name)
+    return _OTHER_NAMES.get(plain) or next((known for known in DATASETS if _plain(known) == plain), None)
+
+
+def is_class(name: str) -> bool:
+    """Whether a name is the import path of a class."""
+    return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+def kind_of(name: str) -> DatasetKind:
+    """What is known of a data set by its canonical name; of a class, nothing."""
+    return DATASETS.get(name) or DatasetKind(about="")
+
+
+def advice_for(name: str) -> str:
+    """What to write in place of a name that is unknown."""
+    near = did_you_mean(name, DATASETS)
+    return near or f"give one of {', '.join(DATASETS)}, or package.module.Class"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_]", "", name).lower()
