@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.ranks import on_all
 from skills_pipe.training.checkpoint.retention import Retention
-from skills_pipe.training.checkpoint.state import ResumePoint, RunDescription
+from skills_pipe.training.checkpoint.state import RunDescription
 from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
 from skills_pipe.training.config.schedule import seconds, total_steps
 from skills_pipe.training.data.batches import BatchSettings
@@ -25,7 +25,7 @@ from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
 from skills_pipe.training.loop import Run
 from skills_pipe.training.metrics import MetricsLogger
-from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
+from skills_pipe.training.models.load import ModelSpec, check_positions, load_model, load_tokenizer
 from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
 from skills_pipe.training.validation import Validation
 
@@ -54,6 +54,7 @@ class Parts:
             # tokenizer's own, which then stays.
             tokenizer.chat_template = data.template.text
         model = load_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
+        check_positions(model.config, longest=int(data.train.lengths.max()))
         return cls(tokenizer=tokenizer, data=data, model=model)
 
 
@@ -68,31 +69,41 @@ def build_run(config: TrainingConfig, parts: Parts, world: World, listener: Sign
     Raises:
         UserError: the configuration and the checkpoint do not fit, or a class it names cannot be used.
     """
-    stop = StopRequest(_stop_settings(config), listener, world)
-    sampler = batch_sampler(config, len(parts.data.train))
-    total = total_steps(config, len(parts.data.train))
-    # Each rank its own dropout.
-    rng.reseed(config.sft.seed + (world.rank << 32))
-    backend = FsdpBackend(parts.model, FsdpSettings.of(config.policy), world)
+    run = assemble(config, parts, world, listener)
     checkpoints = _checkpoint_manager(config, parts) if config.checkpointing.enabled else None
     resumed = None
     if checkpoints is not None:
         checkpoints.start()
-        resumed = checkpoints.resume(backend.trainee)
+        resumed = checkpoints.resume(run.backend.trainee)
+    return with_metrics(replace(run, checkpoints=checkpoints, resumed=resumed))
+
+
+def assemble(config: TrainingConfig, parts: Parts, world: World, listener: SignalListener) -> Run:
+    """Spread the model over the ranks; nothing is saved, resumed or logged by what this gives.
+
+    Raises:
+        UserError: a class that the configuration names cannot be used.
+    """
+    stop = StopRequest(_stop_settings(config), listener, world)
+    sampler = batch_sampler(config, len(parts.data.train))
+    # Each rank its own dropout.
+    rng.reseed(config.sft.seed + (world.rank << 32))
     return Run(
         config=config,
         world=world,
-        backend=backend,
+        backend=FsdpBackend(parts.model, FsdpSettings.of(config.policy), world),
         dataset=parts.data.train,
         sampler=sampler,
         batches=batch_settings(config),
-        total_steps=total,
+        total_steps=total_steps(config, len(parts.data.train)),
         stop=stop,
         validation=_validation(config, parts.data),
-        checkpoints=checkpoints,
-        metrics=_together(lambda: _metrics(config, total, resumed) if world.first else None),
-        resumed=resumed,
     )
+
+
+def with_metrics(run: Run) -> Run:
+    """The same run with its log, which goes on where the run does."""
+    return replace(run, metrics=_together(lambda: _metrics(run) if run.world.first else None))
 
 
 def _stop_settings(config: TrainingConfig) -> StopSettings:
@@ -160,12 +171,12 @@ def _validation(config: TrainingConfig, data: TrainingData) -> Validation | None
     )
 
 
-def _metrics(config: TrainingConfig, total: int, resumed: ResumePoint | None) -> MetricsLogger:
+def _metrics(run: Run) -> MetricsLogger:
     return MetricsLogger(
-        config.logger,
-        total_steps=total,
-        resumed_step=resumed.info.total_steps if resumed is not None else 0,
-        run_config=to_tree(config),
+        run.config.logger,
+        total_steps=run.total_steps,
+        resumed_step=run.resumed.info.total_steps if run.resumed is not None else 0,
+        run_config=to_tree(run.config),
     )
 
 

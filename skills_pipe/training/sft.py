@@ -29,7 +29,7 @@ from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.config import TrainingConfig, load_config
 from skills_pipe.training.distributed import World, join, leave
 from skills_pipe.training.loop import Run, train
-from skills_pipe.training.setup import build_run, load_parts
+from skills_pipe.training.setup import Parts, build_run, load_parts
 from skills_pipe.training.signals import SignalListener
 from skills_pipe.training.summary import show
 
@@ -76,9 +76,13 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
 
 def _train(config: TrainingConfig, world: World, listener: SignalListener) -> Verdict:
     parts = load_parts(config)
-    run = build_run(config, parts, world, listener)
+    return carry_out(build_run(config, parts, world, listener), parts)
+
+
+def carry_out(run: Run, parts: Parts) -> Verdict:
+    """Say what will be done, train, and close what was open; on every rank."""
     try:
-        if world.first:
+        if run.world.first:
             show(run, parts.data, parts.tokenizer)
         verdict = train(run)
     except TrainingDiverged as error:

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
 """The model families that the engine trains."""
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>")
@@ -62,6 +62,11 @@ def tiny_config(architecture: str = "llama", **changes: Any) -> PreTrainedConfig
     }
     if architecture == "mistral":
         sizes["sliding_window"] = None
+    if architecture == "gpt2":
+        for name in ("intermediate_size", "num_key_value_heads", "head_dim"):
+            del sizes[name]
+        # Of this family alone dropout is on unless it is turned off.
+        sizes |= {"n_inner": 64, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     return AutoConfig.for_model(architecture, **(sizes | changes))
 
 

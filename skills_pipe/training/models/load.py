@@ -20,7 +20,7 @@ from transformers import (
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
 """``model_type`` of the families whose packed training is proven equal to each document alone."""
 
 _KEY = "policy.model_name"
@@ -95,6 +95,20 @@ def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
             fix=f"use one of {', '.join(ARCHITECTURES)}: packed training is proven exact for these",
         )
     return config
+
+
+def check_positions(config: PreTrainedConfig, *, longest: int) -> None:
+    """Refuse documents that reach beyond the positions that a model has learnt one by one, as GPT-2 has.
+
+    Raises:
+        ConfigError: the longest document has more tokens than the model has positions.
+    """
+    if config.model_type == "gpt2" and longest > config.n_positions:
+        raise ConfigError(
+            f"a document has {longest} tokens, and the model has {config.n_positions} positions",
+            where="policy.max_total_sequence_length",
+            fix=f"set it to {config.n_positions}",
+        )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

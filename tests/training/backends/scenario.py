@@ -78,7 +78,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with join() as here:
         found = {name: train(settings, here, PACKED) for name, settings in SCENARIOS.items()}
-        found |= {name: train(SCENARIOS["float32"], here, PACKED, name) for name in ("qwen2", "qwen3", "mistral")}
+        found |= {
+            name: train(SCENARIOS["float32"], here, PACKED, name) for name in ("qwen2", "qwen3", "mistral", "gpt2")
+        }
         if here.first:
             torch.save({name: vars(result) for name, result in found.items()}, sys.argv[1])
     leave(0)

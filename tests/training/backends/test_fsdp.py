@@ -44,7 +44,7 @@ def assert_same(ours: Found, theirs: Found, *, loss: float, weights: float) -> N
         )
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
 def test_loss_and_gradients_are_those_of_transformers_own_loss(architecture):
     reference, data = tiny_model(architecture), dataset()
     batch = first_batch()
@@ -203,7 +203,7 @@ def test_two_ranks_train_as_one_does(two_ranks, scenario):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "mistral"])
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "mistral", "gpt2"])
 def test_two_ranks_train_every_family_as_one_does(two_ranks, architecture):
     alone = train(SCENARIOS["float32"], ALONE, PACKED, architecture)
 

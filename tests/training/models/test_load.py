@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
-from skills_pipe.training.models.load import ModelSpec, load_model
-from tests.training.tiny import ARCHITECTURES, save_tiny_model
+from skills_pipe.training.models.load import ModelSpec, check_positions, load_model
+from tests.training.tiny import ARCHITECTURES, save_tiny_model, tiny_config
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -49,9 +49,9 @@ def test_an_override_that_the_model_does_not_know_is_an_error(tiny_model_folder)
 
 
 def test_an_unproven_family_is_refused_with_the_list_of_proven_ones(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma"}))
 
-    with pytest.raises(ConfigError, match=r"family 'gpt2' are not supported.*llama, mistral, qwen2, qwen3"):
+    with pytest.raises(ConfigError, match=r"family 'gemma' are not supported.*llama, mistral, qwen2, qwen3, gpt2"):
         load_model(ModelSpec(name=str(tmp_path)))
 
 
@@ -75,3 +75,14 @@ def test_a_folder_without_weights_is_named(tiny_model_folder, tmp_path):
 
     with pytest.raises(ConfigError, match="cannot be read as a Hugging Face model"):
         load_model(ModelSpec(name=str(tmp_path)))
+
+
+def test_documents_beyond_the_positions_that_gpt2_has_learnt_are_refused():
+    config = tiny_config("gpt2", max_position_embeddings=64)
+    check_positions(config, longest=64)
+    with pytest.raises(ConfigError, match="65 tokens, and the model has 64 positions"):
+        check_positions(config, longest=65)
+
+
+def test_rotary_positions_have_no_such_end():
+    check_positions(tiny_config("llama", max_position_embeddings=64), longest=65)

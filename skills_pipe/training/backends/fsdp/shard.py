@@ -17,7 +17,9 @@ def shard(loss: SupervisedLoss, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     the loss is divided by the tokens of all ranks already.
     """
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for layer in loss.model.base_model.layers:
+    base = loss.model.base_model
+    # GPT-2 has its own name for them.
+    for layer in base.h if hasattr(base, "h") else base.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(loss, mesh=mesh, mp_policy=policy)
     for module in loss.modules():
