@@ -18,7 +18,7 @@ from skills_pipe.pipeline.checks.gpu import Gpu
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
 from skills_pipe.pipeline.checks.programs import check_programs, tests_of
-from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Questions, ask
+from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Asking, Questions
 from skills_pipe.pipeline.checks.runtimes import check_runtime
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
@@ -47,7 +47,7 @@ class Request(Generic[OptionsT]):
     Attributes:
         extras: words for the inner program.
         missing: inputs of the plan that do not exist, and that no earlier run promises.
-        answers: what the cluster says.
+        asked: tells what the cluster says, once it has said it.
         hub: model on the Hugging Face hub -> what the hub says.
     """
 
@@ -56,8 +56,13 @@ class Request(Generic[OptionsT]):
     cluster: ClusterConfig
     plan: Plan
     missing: frozenset[str] = frozenset()
-    answers: Answers = NOTHING
+    asked: Callable[[], Answers] = lambda: NOTHING
     hub: Mapping[str, HubModel] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> Answers:
+        """What the cluster says; waits for it."""
+        return self.asked()
 
     def model_config(self, name: str) -> Mapping[str, Any] | None:
         """The ``config.json`` of a model, by its path as jobs see it or its id; None if it could not be read."""
@@ -150,8 +155,10 @@ def examine(
     seen = None if errors_in(on_paths) else look_ahead()
     programs = tests_of(cluster) if runtime else {}
     wanted = Questions(headers=_headers(seen), paths=_caches(cluster, hub), programs=programs)
-    answers = _ask(plan, cluster, wanted)
-    request = replace(request, missing=_missing(seen), answers=answers, hub=hub.answers() if hub else {})
+    asked = _ask(plan, cluster, wanted)
+    request = replace(request, missing=_missing(seen), asked=asked, hub=hub.answers() if hub else {})
+    # First what takes longest here: the cluster answers meanwhile.
+    own = [_run_check(subject, check, request) for subject, check in checks.items()]
     subjects = [
         Checked(
             subject="configuration",
@@ -160,9 +167,9 @@ def examine(
         Checked(subject="options", findings=tuple(_check_options(request.options, plan, cluster))),
         Checked(subject="paths", findings=(*on_paths, *check_hub_names(plan, cluster))),
         *([_check_hub(request)] if hub else []),
-        *(_run_check(subject, check, request) for subject, check in checks.items()),
+        *own,
     ]
-    subjects += [_inputs(seen, subjects), *([check_programs(cluster, answers)] if runtime else [])]
+    subjects += [_inputs(seen, subjects), *([check_programs(cluster, request.answers)] if runtime else [])]
     return Examination(preview=seen, checked=(*subjects, *_on_cluster(request, seen)))
 
 
@@ -260,20 +267,20 @@ def _variables(cluster: ClusterConfig) -> Mapping[str, str]:
         return {}  # told by the checks of the configuration
 
 
-def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Answers:
-    """Ask the cluster, in one round trip; also this machine, for what jobs read here."""
+def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Callable[[], Answers]:
+    """Ask the cluster, in one round trip; also this machine, for what jobs read here. The result waits for answers."""
     slurm, unreachable = cluster.executor is ExecutorKind.SLURM, None
     if slurm and cluster.ssh_tunnel is None and shutil.which("sinfo") is None:
         slurm, unreachable = False, "sinfo is not installed here"
     paths = (*wanted.paths, *(paths_to_look_at(plan, cluster) if slurm else ()))
     questions = replace(wanted, slurm=slurm, paths=paths, heads=_heads(plan, cluster))
     if not (slurm or questions.paths or questions.heads):
-        return Answers(unreachable=unreachable)
+        return lambda: Answers(unreachable=unreachable)
     # Imported here: the dry run of a command without such questions needs no processes.
     from skills_pipe.pipeline.transport import transport_of
 
-    answers = ask(questions, transport_of(cluster))
-    return answers if unreachable is None else replace(answers, unreachable=unreachable)
+    asking = Asking(questions, transport_of(cluster))
+    return asking.answers if unreachable is None else lambda: replace(asking.answers(), unreachable=unreachable)
 
 
 def _headers(seen: Preview | None) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ that what a program prints cannot be taken for another answer.
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
@@ -138,6 +139,35 @@ def ask(questions: Questions, transport: Transport) -> Answers:
         reason = (answer.err or answer.out).strip().splitlines()
         return Answers(unreachable=reason[-1] if reason else f"bash ended with {answer.code}")
     return read_answers(answer.out, questions)
+
+
+class Asking:
+    """Questions that are under way: a cluster answers while the launcher does something else."""
+
+    def __init__(self, questions: Questions, transport: Transport) -> None:
+        """Ask a cluster, in one round trip."""
+        self._answers = NOTHING
+        self._problem: Exception | None = None
+        # A daemon: a cluster that does not answer must not keep the launcher from ending.
+        self._thread = threading.Thread(target=self._ask, args=(questions, transport), daemon=True)
+        self._thread.start()
+
+    def answers(self) -> Answers:
+        """What the cluster has said; waits for it.
+
+        Raises:
+            ClusterConfigError: nothing leads to it.
+        """
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        return self._answers
+
+    def _ask(self, questions: Questions, transport: Transport) -> None:
+        try:
+            self._answers = ask(questions, transport)
+        except Exception as problem:  # whoever waits for the answers gets it
+            self._problem = problem
 
 
 def read_answers(text: str, questions: Questions) -> Answers:

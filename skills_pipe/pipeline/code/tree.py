@@ -7,7 +7,7 @@ import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import skills_pipe
 from skills_pipe.errors import PlanError
@@ -109,18 +109,17 @@ def git(root: Path, *words: str, stdin: bytes | None = None, env: dict[str, str]
 def _repository_entries(root: Path, prefix: str) -> Iterator[Entry]:
     listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     paths = sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
-    if any(PurePosixPath(path).name == ".gitattributes" for path in paths):
+    if any(path.rpartition("/")[2] == ".gitattributes" for path in paths):
         paths = _without_ignored_by_attributes(root, paths)
+    # Plain strings and one look at each: every dry run goes this way, and there may be thousands.
     for path in paths:
-        source = root / path
-        if path.endswith("/") or (source.is_dir() and not source.is_symlink()):
-            # A repository within; one that was never checked out is an empty folder.
-            if (source / ".git").exists():
-                yield from _repository_entries(source, f"{prefix}{path.rstrip('/')}/")
-            continue
-        entry = _entry(f"{prefix}{path}", str(source))
+        source = f"{root}/{path}"
+        entry = _entry(f"{prefix}{path}", source)
         if entry is not None:
             yield entry
+        elif Path(source, ".git").exists():
+            # A repository within; one that was never checked out is an empty folder.
+            yield from _repository_entries(Path(source), f"{prefix}{path.rstrip('/')}/")
 
 
 def _without_ignored_by_attributes(root: Path, paths: Sequence[str]) -> list[str]:
@@ -155,10 +154,10 @@ def _package_entries() -> Iterator[Entry]:
 
 
 def _entry(path: str, source: str) -> Entry | None:
-    """A file or link; None for what was deleted, and for what is neither (a socket)."""
+    """A file or link; None for what was deleted, and for what is neither (a folder, a socket)."""
     try:
         status = os.lstat(source)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if stat.S_ISLNK(status.st_mode):
         return Entry(path=path, source=source, mode=_SYMLINK, status=status)

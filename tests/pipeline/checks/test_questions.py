@@ -1,0 +1,45 @@
+"""Questions to a cluster that are under way while the launcher does something else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.checks.questions import Asking, Questions
+from skills_pipe.pipeline.transport import Answer, Here
+
+
+@dataclass
+class Waits:
+    """A cluster that answers when it is told to."""
+
+    may_answer: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, argv: Sequence[str], *, stdin: str | bytes = "") -> Answer:
+        if not self.may_answer.wait(timeout=60):
+            raise TimeoutError("nobody went on while the cluster was asked")
+        return Here().run(argv, stdin=stdin)
+
+
+class Gone:
+    def run(self, argv: Sequence[str], *, stdin: str | bytes = "") -> Answer:
+        raise ClusterConfigError("no way to login: it does not answer")
+
+
+def test_a_cluster_answers_while_something_else_is_done(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    cluster = Waits()
+    asking = Asking(Questions(heads=(f"{tmp_path}/rows.jsonl",)), cluster)
+    cluster.may_answer.set()  # were the cluster waited for, nobody would come here
+    assert asking.answers().heads == {f"{tmp_path}/rows.jsonl": b"{}\n"}
+    assert asking.answers() is asking.answers()
+
+
+def test_what_stops_the_questions_stops_whoever_wants_the_answers():
+    asking = Asking(Questions(), Gone())
+    with pytest.raises(ClusterConfigError, match="it does not answer"):
+        asking.answers()
