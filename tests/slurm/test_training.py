@@ -86,6 +86,28 @@ def test_eight_ranks_on_four_nodes_train_the_model_that_one_process_trains(clust
     assert distance(wide, narrow) < 1e-5 * learned
 
 
+def test_torchrun_starts_the_ranks_of_each_node(cluster, tmp_path):
+    config = yaml.safe_load(Path(cluster).read_text())
+    Path(cluster).write_text(yaml.safe_dump(config | {"rank_launcher": "torchrun"}))
+    run = sft_nemo_rl(
+        ctx=wrap_arguments(f"{KEYS} ++checkpointing.stop_after_steps=2"),
+        cluster=cluster,
+        expname="elastic",
+        output_dir="/workspace/out",
+        num_nodes=2,
+        num_gpus=2,
+        num_training_jobs=2,
+        hf_model="/workspace/base",
+        training_data="/workspace/data.jsonl",
+        disable_wandb=True,
+    ).wait()
+    assert [state.value for state in run.states().values()] == ["continued", "succeeded", "succeeded"]
+    ranks = sorted(path.name for path in (tmp_path / "workspace/out/checkpoints/step_4/rng").iterdir())
+    assert ranks == [f"rank_{rank}.pt" for rank in range(4)]
+    (log,) = (tmp_path / "workspace/out/training-logs").glob("main_elastic-sft-0_*_srun.log")
+    assert "stop" in log.read_text()
+
+
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """Euclidean distance of two sets of weights."""
     return sum((one[name].double() - other[name].double()).square().sum().item() for name in one) ** 0.5

@@ -47,6 +47,15 @@ class ExecutorKind(str, Enum):
     """An executor of nemo-run, as the section ``nemo_run`` says."""
 
 
+class RankLauncher(str, Enum):
+    """What starts the ranks of a training job on Slurm."""
+
+    SRUN = "srun"
+    """srun itself, one task for each rank."""
+    TORCHRUN = "torchrun"
+    """torchrun, in one task on each node: for sites whose tasks see one GPU only, or share a node badly."""
+
+
 class ChainKind(str, Enum):
     """How the time-limited jobs of one training are queued."""
 
@@ -117,6 +126,7 @@ class ClusterConfig:
         disable_gpus_per_node: leave ``--gpus-per-node`` away.
         sbatch: further ``#SBATCH`` keys, ``{"reservation": "spring", "exclude": "node7"}``.
         chain: how the jobs of one training are queued.
+        rank_launcher: what starts the ranks of training jobs.
         kill_on_invalid_dep: let Slurm itself cancel jobs that can never start; else ``ns status`` does it.
         nemo_run: the section of this name: which executor of nemo-run, and its keywords.
         dependency_type: kept for configurations of NeMo-Skills; the edges of a plan say more.
@@ -149,6 +159,7 @@ class ClusterConfig:
     skip_hf_home_check: bool = False
     sbatch: Mapping[str, str] = field(default_factory=dict)
     chain: ChainKind = ChainKind.SEGMENTS
+    rank_launcher: RankLauncher = RankLauncher.SRUN
     kill_on_invalid_dep: bool = True
     nemo_run: Mapping[str, object] = field(default_factory=dict)
     qos: str | None = None

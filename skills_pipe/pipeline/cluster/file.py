@@ -16,6 +16,7 @@ from skills_pipe.pipeline.cluster.config import (
     ContainerRuntime,
     EnvVar,
     ExecutorKind,
+    RankLauncher,
     SshTunnel,
     default_job_dir,
 )
@@ -51,6 +52,7 @@ KEYS = (
     "skip_hf_home_check",
     "sbatch",
     "chain",
+    "rank_launcher",
     "kill_on_invalid_dep",
     "nemo_run",
     "qos",
@@ -145,6 +147,7 @@ def read_mapping(
         skip_hf_home_check=reader.flag("skip_hf_home_check"),
         sbatch=reader.texts("sbatch"),
         chain=reader.choice("chain", ChainKind, default=None, aliases={}) or ChainKind.SEGMENTS,
+        rank_launcher=reader.choice("rank_launcher", RankLauncher, default=None, aliases={}) or RankLauncher.SRUN,
         kill_on_invalid_dep=reader.flag("kill_on_invalid_dep", default=True),
         nemo_run=dict(reader.section("nemo_run")),
         qos=reader.text("qos"),

@@ -54,7 +54,7 @@ def local_argv(job: Job) -> tuple[str, ...]:
         return job.command.argv
     return (
         *("python", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
-        *_torchrun_target(job.command),
+        *torchrun_target(job.command),
     )
 
 
@@ -108,7 +108,7 @@ def join(argv: Iterable[str]) -> str:
     return " ".join(quote(token) for token in argv)
 
 
-def _torchrun_target(command: Command) -> tuple[str, ...]:
+def torchrun_target(command: Command) -> tuple[str, ...]:
     """What torchrun is told to start: it takes a script, or a module after ``-m``, or any program."""
     if command.argv[:1] == ("python",):
         return command.argv[1:]

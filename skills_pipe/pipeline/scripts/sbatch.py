@@ -17,6 +17,7 @@ from skills_pipe.pipeline.scripts.render import quote
 from skills_pipe.pipeline.scripts.sealed import last_lines
 from skills_pipe.pipeline.scripts.setting import Setting, log_paths
 from skills_pipe.pipeline.scripts.times import time_lines
+from skills_pipe.pipeline.scripts.torchrun import with_launcher
 
 
 def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str) -> str:
@@ -25,6 +26,7 @@ def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: 
     Args:
         code: folder of the cluster with the code of the jobs.
     """
+    job = with_launcher(job, cluster)
     setting = Setting(job=job, plan=plan, cluster=cluster, run=run, code=code)
     parts = [
         ["#!/bin/bash", *_header(setting)],
