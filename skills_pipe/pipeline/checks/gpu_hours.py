@@ -30,4 +30,11 @@ def describe(jobs: Iterable[Job]) -> str | None:
         return None
     hours = most_gpu_hours(with_gpus)
     count = f"{len(with_gpus)} job{'s' if len(with_gpus) > 1 else ''} with GPUs"
-    return f"{count}, no time limit" if hours is None else f"at most {hours:,.10g} GPU-hours in {count}"
+    if hours is None:
+        return f"{count}, for as long as the partition allows"
+    return f"at most {_rounded(hours)} GPU-hours in {count}"
+
+
+def _rounded(hours: float) -> str:
+    """``3,072``, ``10.7``, ``0.07``: as many digits as a person wants to read."""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}" if hours >= 1 else f"{hours:.2f}"

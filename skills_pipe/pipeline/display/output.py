@@ -19,7 +19,7 @@ STATE_STYLE = {
     JobState.LOST: "bold red",
 }
 
-_PIPE_WIDTH = 1000
+_PIPE_WIDTH = 100_000
 
 
 def console_or_stdout(console: Console | None) -> Console:

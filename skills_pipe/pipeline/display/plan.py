@@ -45,7 +45,8 @@ def show_plan(preview: Preview, *, notes: Sequence[str] = (), console: Console |
                 branch.add(_job_text(job))
     for note in notes:
         tree.add(Text(note, style="dim"))
-    console_or_stdout(console).print(tree, soft_wrap=True)
+    # The tree breaks long lines itself, below its own guides; soft wrapping would have them cut off.
+    console_or_stdout(console).print(tree)
 
 
 def show_decisions(decisions: Iterable[Decision], *, explain: bool = False, console: Console | None = None) -> None:
@@ -89,12 +90,14 @@ def _job_text(job: Job) -> Text:
     for kind in EdgeKind:
         names = [edge.upstream for edge in job.edges if edge.kind is kind]
         if names:
-            text.append(f"  {_EDGE_WORD[kind]} {', '.join(names)}", style="dim")
+            word = _EDGE_WORD[EdgeKind.SUCCEEDED if kind is EdgeKind.ANY_SUCCEEDED and len(names) == 1 else kind]
+            text.append(f"  {word} {', '.join(names)}", style="dim")
     return text
 
 
 def _resources_text(resources: Resources) -> str:
     parts = [f"{resources.num_nodes} node{'s' if resources.num_nodes > 1 else ''}"]
-    parts.append(f"{resources.num_gpus} GPU{'s' if resources.num_gpus > 1 else ''}" if resources.num_gpus else "CPU")
+    gpus = f"{resources.num_gpus} GPU{'s' if resources.num_gpus > 1 else ''}" if resources.num_gpus else "CPU"
+    parts.append(f"{gpus} each" if resources.num_gpus and resources.num_nodes > 1 else gpus)
     parts += [text for text in (resources.partition, resources.time_limit) if text]
     return " · ".join(parts)

@@ -23,6 +23,8 @@ _STATES = {"AdamW": 2, "Adam": 2, "Adamax": 2, "NAdam": 2, "RAdam": 2, "Adagrad"
 """fp32 values that an optimizer keeps for each weight."""
 _RESERVE = 1 * GIB
 """What a CUDA context, NCCL and the allocator's fragments take, roughly."""
+_SHOWN = 0.05
+"""GiB from which on a part is worth a word."""
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the models that can be counted."""
@@ -134,7 +136,8 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         names = ("weights", "gradients", "optimizer", "compute", "activations", "loss")
-        return ", ".join(f"{name} {getattr(self, name) / GIB:.1f}" for name in names)
+        parts = {name: getattr(self, name) for name in names} | {"reserve": _RESERVE}
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size >= _SHOWN * GIB)
 
 
 def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> MemoryEstimate | None:

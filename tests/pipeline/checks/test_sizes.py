@@ -103,5 +103,15 @@ def test_where_nobody_knows_the_memory_the_need_is_only_told():
     assert checked.findings == () and "GiB on each GPU" in checked.note
 
 
+def test_the_parts_of_the_need_are_those_that_can_be_seen():
+    # 8e9 weights on 8 GPUs, 4 bytes each, of which each GPU has an eighth.
+    note = check_memory(policy(), SHAPE, ranks=8, gpu=Gpu(gib=1000)).note
+    parts = {name: float(size) for name, size in (part.split(" ") for part in note.split("(")[1][:-1].split(", "))}
+    total = float(note.split()[1])
+    assert parts["weights"] == pytest.approx(SHAPE.parameters * 4 / 8 / GIB, abs=0.06)
+    assert sum(parts.values()) == pytest.approx(total, abs=0.5)
+    assert all(parts.values())
+
+
 def test_without_a_model_there_is_no_estimate():
     assert check_memory(policy(), None, ranks=1, gpu=Gpu(gib=1)).left_out is not None

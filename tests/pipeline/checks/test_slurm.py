@@ -66,7 +66,7 @@ def test_a_job_that_fits_has_no_findings(slurm, try_out):
     told = try_out({"num_nodes": 4, "num_gpus": 8}, default_timeout="00:10:00", account="root")
     assert "error" not in told and "warning" not in told
     # 4 nodes, 8 GPUs, a sixth of an hour
-    assert "at most 5.333333333 GPU-hours in 1 job with GPUs" in told
+    assert "at most 5.33 GPU-hours in 1 job with GPUs" in told
 
 
 def test_a_partition_that_is_not_there(slurm, try_out):

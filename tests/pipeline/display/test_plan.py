@@ -23,18 +23,35 @@ def test_a_plan_is_a_tree_of_stages_and_jobs(tmp_path):
     assert shown(out).splitlines() == [
         "exp · ns test · exp/run-1",
         "├── sft  run  no output yet",
-        "│   ├── sft-0  2 nodes · 8 GPUs · batch · 0-04:00:00",
+        "│   ├── sft-0  2 nodes · 8 GPUs each · batch · 0-04:00:00",
         "│   └── sft-1  1 node · CPU  if not finished by sft-0",
         "└── convert  run  no output yet",
         "    └── convert  1 node · CPU  after any of sft-0, sft-1",
     ]
 
 
+def test_what_does_not_fit_a_terminal_goes_on_below_and_is_never_cut(tmp_path):
+    plan = training_plan(tmp_path, "step", jobs=3)
+    out = console(width=40, force_terminal=True, color_system=None)
+    show_plan(preview(plan, local(tmp_path)), notes=["about 17 GiB on each GPU (weights 4, optimizer 8)"], console=out)
+    lines = shown(out).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert [line.rstrip() for line in lines[5:7]] == [
+        "│   └── sft-2  1 node · CPU  if not",
+        "│       finished by sft-0, sft-1",
+    ]
+    assert " ".join(line.strip("│├└─ ") for line in lines[-2:]) == ("about 17 GiB on each GPU (weights 4, optimizer 8)")
+
+
+def test_a_chain_of_one_job_is_no_choice(tmp_path):
+    out = console(width=200)
+    show_plan(preview(training_plan(tmp_path, "step", jobs=1), local(tmp_path)), console=out)
+    assert "convert  1 node · CPU  after sft-0" in shown(out)
+
+
 def test_findings_are_one_line_each_the_errors_first():
     out = console(width=20)
-    show_findings(
-        [warning("odd", where="--x"), error("wrong " * 20 + "end", where="--y", fix="mend it")], console=out
-    )
+    show_findings([warning("odd", where="--x"), error("wrong " * 20 + "end", where="--y", fix="mend it")], console=out)
     assert shown(out).splitlines() == [f"error: {'wrong ' * 20}end (--y): mend it", "warning: odd (--x)"]
 
 
