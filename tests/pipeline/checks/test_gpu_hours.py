@@ -8,8 +8,8 @@ import pytest
 
 from skills_pipe.pipeline.checks.gpu_hours import describe
 from skills_pipe.pipeline.plan import Resources
-from tests.pipeline.programs import shell
 from tests.pipeline.programs import job as job_of
+from tests.pipeline.programs import shell
 
 
 def job(tmp_path, limit, *, gpus=8, nodes=1):
