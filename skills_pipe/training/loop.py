@@ -20,7 +20,7 @@ from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.signals import StopReason, StopRequest
 from skills_pipe.training.validation import Validation
 
-_VALIDATION_LOSS = "validation/val_loss"
+_VALIDATION = "validation/"
 _VALIDATION_TIME = "timing/validation/total_validation_time"
 _SAVE_BYTES_PER_SECOND = 0.2e9
 """Pessimistic guess of how fast a rank saves, until it has saved once."""
@@ -168,8 +168,9 @@ def _validate(run: Run) -> dict[str, float]:
     if run.validation is None:
         return {}
     began = time.monotonic()
-    loss = run.validation.loss(run.backend, run.world)
-    return {_VALIDATION_LOSS: loss, _VALIDATION_TIME: time.monotonic() - began}
+    losses = run.validation.losses(run.backend, run.world)
+    logged = {f"{_VALIDATION}{name}": loss for name, loss in losses.items()}
+    return {**logged, _VALIDATION_TIME: time.monotonic() - began}
 
 
 def _is_validation_step(run: Run, step: int) -> bool:
@@ -177,8 +178,9 @@ def _is_validation_step(run: Run, step: int) -> bool:
 
 
 def _as_metrics(validated: Mapping[str, float]) -> dict[str, float]:
-    """Under the name by which checkpoints are ranked."""
-    return {"val:val_loss": validated[_VALIDATION_LOSS]} if _VALIDATION_LOSS in validated else {}
+    """Under the names by which checkpoints are ranked."""
+    losses = {key: value for key, value in validated.items() if key.startswith(_VALIDATION)}
+    return {f"val:{key.removeprefix(_VALIDATION)}": value for key, value in losses.items()}
 
 
 def _poll(run: Run, progress: _Progress) -> StopReason:

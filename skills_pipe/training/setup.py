@@ -154,11 +154,11 @@ def _stop_tokens(parts: Parts) -> tuple[int, ...]:
 
 
 def _validation(config: TrainingConfig, data: TrainingData) -> Validation | None:
-    if data.validation is None:
+    if not data.validation:
         return None
     batches = batch_settings(config)
     return Validation(
-        dataset=data.validation,
+        datasets=data.validation,
         batch_size=config.sft.val_global_batch_size,
         max_batches=config.sft.val_batches,
         batches=BatchSettings(

@@ -27,8 +27,8 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     console = rich.get_console()
     _table("model", _model(run))
     _table("training data", data.train.report.describe())
-    if data.validation is not None:
-        _table("validation data", data.validation.report.describe())
+    for name, dataset in data.validation.items():
+        _table(f"validation data {name}" if len(data.validation) > 1 else "validation data", dataset.report.describe())
     _table("steps", _steps(run))
     console.print("first document, trained tokens marked:", highlight=False)
     console.print(
@@ -36,7 +36,7 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     )
     for sentence in data.train.report.warnings():
         console.print(f"warning: {sentence}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
-    notes = [*(run.resumed.warnings if run.resumed is not None else ()), *without_effect(run.config)]
+    notes = [*data.notes, *(run.resumed.warnings if run.resumed is not None else ()), *without_effect(run.config)]
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +18,13 @@ class Validation:
     """What to validate on.
 
     Attributes:
-        dataset: held-out documents, taken in their order.
+        datasets: held-out documents by the name of their dataset; of each they are taken in their order.
         batch_size: documents of one batch, over all ranks.
-        max_batches: batches of one validation; 0 for all.
+        max_batches: batches of one validation of one dataset; 0 for all.
         batches: how documents become microbatches.
     """
 
-    dataset: SftDataset
+    datasets: Mapping[str, SftDataset]
     batch_size: int
     max_batches: int
     batches: BatchSettings
@@ -31,18 +32,33 @@ class Validation:
     @property
     def tokens(self) -> int:
         """Tokens of one validation, over all ranks."""
-        return sum(int(self.dataset.lengths[batch].sum()) for batch in self._chosen())
+        return sum(
+            int(dataset.lengths[batch].sum()) for dataset in self.datasets.values() for batch in self._chosen(dataset)
+        )
 
-    def loss(self, backend: Backend, world: World) -> float:
-        """Mean cross entropy over the supervised tokens; the same on every rank."""
-        total, targets = 0.0, 0
-        for batch in self._chosen():
-            mine = split_batch(self.dataset, batch, self.batches, world.rank, world.size)
+    def losses(self, backend: Backend, world: World) -> dict[str, float]:
+        """Mean cross entropy over the supervised tokens, the same on every rank.
+
+        Returns:
+            ``val_loss`` over all datasets, and, where there are several, ``NAME/val_loss`` of each.
+        """
+        sums = {name: self._sum(dataset, backend, world) for name, dataset in self.datasets.items()}
+        total, targets = (sum(column) for column in zip(*sums.values(), strict=True))
+        overall = {"val_loss": total / max(1, targets)}
+        if len(sums) == 1:
+            return overall
+        return overall | {f"{name}/val_loss": loss / max(1, tokens) for name, (loss, tokens) in sums.items()}
+
+    def _sum(self, dataset: SftDataset, backend: Backend, world: World) -> tuple[float, float]:
+        """Summed loss of a dataset, and what it is to be divided by."""
+        total, targets = 0.0, 0.0
+        for batch in self._chosen(dataset):
+            mine = split_batch(dataset, batch, self.batches, world.rank, world.size)
             total += backend.evaluate(mine.microbatches)
             targets += mine.global_targets
-        return total / max(1, targets)
+        return total, targets
 
-    def _chosen(self) -> list[np.ndarray]:
-        order = np.arange(len(self.dataset))
+    def _chosen(self, dataset: SftDataset) -> list[np.ndarray]:
+        order = np.arange(len(dataset))
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         return batches[: self.max_batches] if self.max_batches > 0 else batches

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema import TrainingConfig
-from skills_pipe.training.config.schema.data import DatasetConfig
+from skills_pipe.training.config.schema.data import DataConfig
+from skills_pipe.training.config.schema.policy import TokenizerConfig
 from skills_pipe.training.data.batches import BatchSettings
-from skills_pipe.training.data.build import DataSettings, build_dataset
+from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
 from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.mixture import Mixture, Share
+from skills_pipe.training.data.records.line_index import ENV_CACHE, cache_folder
+from skills_pipe.training.data.rows import Conversation, Pieces
 from skills_pipe.training.data.sampler import BatchSampler
-from skills_pipe.training.data.sources import DataSource, first_form
-from skills_pipe.training.data.sources.conversations import Conversations
-from skills_pipe.training.data.template import ChatTemplate, resolve_template
+from skills_pipe.training.data.sources import DataSource, first_row
+from skills_pipe.training.data.sources.configured import find_sources
+from skills_pipe.training.data.template import INFER, ChatTemplate, resolve_template
+from skills_pipe.training.data.workers.pool import available_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,33 +31,63 @@ class TrainingData:
 
     Attributes:
         train: documents to train on.
-        validation: documents to validate on, None without.
-        template: the chat template that both were rendered with; belongs into the exported tokenizer.
+        validation: documents to validate on, by the name of their dataset; empty without.
+        template: the chat template that all of them were rendered with; belongs into the exported tokenizer.
+        notes: what is unusual about how the rows were read, as sentences.
     """
 
     train: SftDataset
-    validation: SftDataset | None
+    validation: Mapping[str, SftDataset]
     template: ChatTemplate
+    notes: tuple[str, ...] = ()
 
 
 def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
-    """Read and tokenise the training and validation rows of a configuration.
+    """Find, read and tokenise the training and validation rows of a configuration.
 
     Validation rows get the chat template that was found for the training rows, and must be of their form where it was
     inferred.
 
     Raises:
-        ConfigError: a dataset has no path, or one of its files cannot be read.
-        DataError: the rows cannot be used, see :func:`build.build_dataset`.
+        ConfigError: a key of a dataset, or a file that one names, cannot be used.
+        DataError: the rows cannot be found or used, see :func:`build.build_dataset`.
     """
-    names = config.policy.tokenizer
-    sources = [_source(dataset) for dataset in config.data.train]
-    template = resolve_template(names.chat_template, tokenizer, names.chat_template_kwargs, first_form(sources))
-    settings = data_settings(config)
-    train = build_dataset(sources, tokenizer, template, settings)
-    held_out = [_source(dataset) for dataset in config.data.validation]
-    validation = build_dataset(held_out, tokenizer, template, settings) if held_out else None
-    return TrainingData(train=train, validation=validation, template=template)
+    sources = find_sources(config.data)
+    template = template_of(config.policy.tokenizer, tokenizer, sources.all_train)
+    settings, options = data_settings(config), build_options(config)
+    validation = {
+        name: build_dataset(rows, tokenizer, template, settings, options) for name, rows in sources.validation.items()
+    }
+    weights = [dataset.weight for dataset in config.data.train]
+    if all(weight == 1 for weight in weights):
+        train = build_dataset(sources.all_train, tokenizer, template, settings, options)
+    else:
+        parts = [build_dataset(rows, tokenizer, template, settings, options) for rows in sources.train]
+        seeds = [dataset.seed for dataset in config.data.train]
+        train = Mixture([Share(*share) for share in zip(parts, weights, seeds, strict=True)])
+    return TrainingData(train=train, validation=validation, template=template, notes=_notes(config.data))
+
+
+def template_of(
+    setting: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, sources: Sequence[DataSource]
+) -> ChatTemplate:
+    """The chat template that a configuration asks for; rows that need none infer :data:`template.PASSTHROUGH`."""
+    row = first_row(sources)
+    inferred = (setting.chat_template or "").lower() == INFER
+    chat_template = None if inferred and isinstance(row, Pieces) else setting.chat_template
+    form = row.form if isinstance(row, Conversation) else None
+    return resolve_template(chat_template, tokenizer, setting.chat_template_kwargs, form)
+
+
+def _notes(data: DataConfig) -> tuple[str, ...]:
+    unified = [dataset.name for dataset in data.train if not dataset.use_preserving_dataset]
+    if not unified:
+        return ()
+    names = ", ".join(unified)
+    return (
+        f"data.use_preserving_dataset is false: in messages and tools of {names}, keys that only other rows have are "
+        "None, as Arrow makes them; set it to true to train on the rows as they are",
+    )
 
 
 def data_settings(config: TrainingConfig) -> DataSettings:
@@ -67,6 +103,19 @@ def data_settings(config: TrainingConfig) -> DataSettings:
         train_on_header=data.train_on_header,
         generation_prompt=data.add_generation_prompt,
     )
+
+
+def build_options(config: TrainingConfig) -> BuildOptions:
+    """How data sets are made, and where they are kept: beside the checkpoints, which all ranks can see."""
+    data, checkpointing = config.data, config.checkpointing
+    if data.cache_dir is not None:
+        cache = Path(data.cache_dir)
+    elif os.environ.get(ENV_CACHE) or not checkpointing.enabled:
+        cache = cache_folder()
+    else:
+        cache = Path(checkpointing.checkpoint_dir).parent / ".cache"
+    workers = available_cores() if data.num_workers is None else data.num_workers
+    return BuildOptions(workers=workers, cache=cache, again=data.force_reprocess, progress=True)
 
 
 def batch_settings(config: TrainingConfig) -> BatchSettings:
@@ -87,46 +136,3 @@ def batch_sampler(config: TrainingConfig, num_samples: int) -> BatchSampler:
     return BatchSampler(
         num_samples, config.policy.train_global_batch_size, seed=config.sft.seed, shuffle=config.data.shuffle
     )
-
-
-def _source(dataset: DatasetConfig) -> DataSource:
-    if dataset.data_path is None:
-        raise ConfigError(
-            f"the dataset {dataset.dataset_name!r} has no path",
-            where="data",
-            fix="set data.train_data_path (data.train.data_path) to a .jsonl or .json file",
-        )
-    rows = Conversations(
-        input_key=dataset.input_key,
-        output_key=dataset.output_key,
-        chat_key=dataset.chat_key,
-        tool_key=dataset.tool_key,
-        system_key=dataset.system_key,
-        system_prompt=_text(dataset.system_prompt_file, "system_prompt_file") or dataset.system_prompt,
-        prompt=_prompt(dataset.prompt_file),
-    )
-    return DataSource(path=Path(dataset.data_path), format=rows)
-
-
-def _prompt(path: str | None) -> str | None:
-    prompt = _text(path, "prompt_file")
-    if prompt is None:
-        return None
-    try:
-        has_place = "\0" in prompt.format("\0")
-    except (IndexError, KeyError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is no prompt: {error}", where="data.prompt_file", fix="write {{ and }} for braces"
-        ) from error
-    if not has_place:
-        raise ConfigError(f"{path} has no {{}} to put the question into", where="data.prompt_file")
-    return prompt
-
-
-def _text(path: str | None, key: str) -> str | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", where=f"data.{key}") from error

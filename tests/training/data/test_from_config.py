@@ -18,7 +18,7 @@ def chats(tmp_path):
 def test_training_and_validation_rows_get_the_same_template(tmp_path, chats):
     held_out = write_jsonl(tmp_path / "val.jsonl", chat_rows(5, seed=1))
     data = load_data(config_of(chats, f"data.val_data_path={held_out}"), tiny_tokenizer())
-    assert (len(data.train), len(data.validation)) == (40, 5)
+    assert (len(data.train), len(data.validation["val"])) == (40, 5)
     assert data.template.text == CHAT_TEMPLATE
 
 
@@ -29,7 +29,7 @@ def test_validation_rows_of_another_form_are_refused(tmp_path, chats):
 
 
 def test_without_validation_rows_there_is_no_validation_set(chats):
-    assert load_data(config_of(chats), tiny_tokenizer()).validation is None
+    assert load_data(config_of(chats), tiny_tokenizer()).validation == {}
 
 
 def test_keys_and_prompts_reach_the_rows(tmp_path):

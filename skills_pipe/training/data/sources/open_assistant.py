@@ -13,6 +13,9 @@ SYSTEM: Final = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions.\n\n"
 )
+TREES: Final = "*_all.trees.jsonl.gz"
+"""The file of its repository that is meant; the others hold the same, message by message."""
+
 _ROLES: Final = {"prompter": "user", "assistant": "assistant"}
 
 

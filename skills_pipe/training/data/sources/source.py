@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from skills_pipe.artifacts.rows import Form
 from skills_pipe.training.data.records.base import Records
 from skills_pipe.training.data.records.opening import open_records
-from skills_pipe.training.data.rows import BadRow, Conversation, Row
+from skills_pipe.training.data.rows import BadRow, Conversation, Pieces, Row
 from skills_pipe.training.data.sources.conversations import Conversations
 from skills_pipe.training.data.sources.holdout import HoldOut
 
@@ -68,7 +68,13 @@ def read_rows(source: DataSource, start: int = 0, stop: int | None = None) -> It
             yield from source.format.rows(value, where)
 
 
-def first_form(sources: Iterable[DataSource]) -> Form | None:
-    """Form of the first conversation that can be used, None when there is none."""
+def first_row(sources: Iterable[DataSource]) -> Conversation | Pieces | None:
+    """The first row that can be used, None when there is none."""
     rows = (row for source in sources for row in read_rows(source))
-    return next((row.form for row in rows if isinstance(row, Conversation)), None)
+    return next((row for row in rows if not isinstance(row, BadRow)), None)
+
+
+def first_form(sources: Iterable[DataSource]) -> Form | None:
+    """Form of the first row that can be used; None without one, and where rows need no chat template."""
+    row = first_row(sources)
+    return row.form if isinstance(row, Conversation) else None

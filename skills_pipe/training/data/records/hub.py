@@ -1,0 +1,128 @@
+"""Datasets of the Hugging Face hub: which files they have, and those files on this machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from skills_pipe.errors import DataError
+from skills_pipe.training.data.records.opening import is_data_file
+from skills_pipe.training.data.records.splits import CARD, Wanted, files_of_split
+
+_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_CONVERTED: Final = "refs/convert/parquet"
+"""Where the hub keeps each dataset as Parquet files, in folders by subset and split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubDataset:
+    """A dataset of the hub.
+
+    Attributes:
+        repo: its id, ``organisation/name``.
+        revision: branch, tag or commit; None: main.
+        cache: folder for downloads, None for the usual one.
+    """
+
+    repo: str
+    revision: str | None = None
+    cache: str | None = None
+
+    def download(self, wanted: Wanted) -> list[Path]:
+        """The files of a split on this machine; those that are not there yet are downloaded.
+
+        Without a connection, or with HF_HUB_OFFLINE, what earlier downloads left is used.
+
+        Raises:
+            DataError: there is no such dataset, subset or split, or it cannot be reached and is not here.
+        """
+        listing = self._listing(self.revision)
+        if self.revision is None and not any(map(is_data_file, listing.names)):
+            listing = self._listing(_CONVERTED)
+        card = listing.file(CARD).read_text(encoding="utf-8") if CARD in listing.names else None
+        return [listing.file(name) for name in files_of_split(listing.names, card, wanted)]
+
+    def _listing(self, revision: str | None) -> _Listing:
+        try:
+            info = HfApi().dataset_info(self.repo, revision=revision)
+        except (OfflineModeIsEnabled, httpx.TransportError) as error:
+            return self._kept(revision, error)
+        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+            raise self._refused(error, revision) from error
+        except HfHubHTTPError as error:
+            if error.response is not None and error.response.status_code >= 500:
+                return self._kept(revision, error)
+            raise DataError(f"the hub refuses the dataset: {_short(error)}", where=self.repo) from error
+        names = [file.rfilename for file in info.siblings or []]
+        return _Listing(dataset=self, names=names, commit=info.sha or revision)
+
+    def _kept(self, revision: str | None, error: Exception) -> _Listing:
+        """What is here of a dataset that cannot be reached."""
+        try:
+            folder = Path(
+                snapshot_download(
+                    self.repo, repo_type="dataset", revision=revision, cache_dir=self.cache, local_files_only=True
+                )
+            )
+        except LocalEntryNotFoundError:
+            raise DataError(
+                f"the dataset is not on this machine, and the hub cannot be reached: {_short(error)}",
+                where=self.repo,
+                fix="download it where there is a connection (hf download --repo-type dataset), or check the path",
+            ) from error
+        names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+        return _Listing(dataset=self, names=names, commit=None, folder=folder)
+
+    def _refused(self, error: Exception, revision: str | None) -> DataError:
+        if isinstance(error, GatedRepoError):
+            fix = "accept its terms on the hub, and set HF_TOKEN"
+            return DataError("the dataset is gated", where=self.repo, fix=fix)
+        if isinstance(error, RevisionNotFoundError):
+            return DataError(f"the dataset has no revision {revision!r}", where=self.repo)
+        fix = "check the name; private datasets need HF_TOKEN"
+        return DataError("there is no such file here, and no such dataset on the hub", where=self.repo, fix=fix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """The files of one commit: on the hub, or in ``folder`` where that cannot be reached."""
+
+    dataset: HubDataset
+    names: list[str]
+    commit: str | None
+    folder: Path | None = None
+
+    def file(self, name: str) -> Path:
+        """One of them on this machine."""
+        if self.folder is not None:
+            return self.folder / name
+        try:
+            path = hf_hub_download(
+                self.dataset.repo, name, repo_type="dataset", revision=self.commit, cache_dir=self.dataset.cache
+            )
+        except (HfHubHTTPError, LocalEntryNotFoundError, httpx.TransportError) as error:
+            raise DataError(f"{name} cannot be downloaded: {_short(error)}", where=self.dataset.repo) from error
+        return Path(path)
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text can be the id of a dataset on the hub, and is no name of a file."""
+    return _ID.fullmatch(text) is not None and not is_data_file(text)
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
