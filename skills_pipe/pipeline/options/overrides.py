@@ -13,6 +13,8 @@ _NOT_OF_RESULT = (
     "logger.",
     "cluster.",
     "data.num_workers",
+    "data.cache_dir",
+    "data.force_reprocess",
     "checkpointing.stop_after_steps",
     "checkpointing.checkpoint_must_save_by",
     "inference.batch_size",

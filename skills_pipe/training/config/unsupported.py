@@ -25,15 +25,13 @@ def _where(key: str, origins: Origins) -> str:
 
 def without_effect(config: TrainingConfig) -> list[str]:
     """Sentences about settings that are accepted and change nothing, for people who wonder."""
-    policy, data = config.policy, config.data
+    policy = config.policy
     settings = [
         (config.logger.monitor_gpus, "logger.monitor_gpus: the use of GPUs is not logged"),
         (
             config.logger.num_val_samples_to_print > 0,
             "logger.num_val_samples_to_print: validation computes the loss only",
         ),
-        (data.num_workers > 1, "data.num_workers: the tokenizer uses threads of its own"),
-        (data.force_reprocess, "data.force_reprocess: nothing is cached, rows are tokenised at every start"),
         (policy.offload_optimizer_for_logprob, "policy.offload_optimizer_for_logprob: fine-tuning has no such phase"),
         (
             (policy.make_sequence_length_divisible_by or 1) > 1,

@@ -1,217 +1,165 @@
-"""Rows of files -> a data set: read, template, mask, tokenise, limit, count."""
+"""Sources -> a data set: read, template, mask, tokenise, limit, count; kept on disk where there is a place for it."""
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.dataset import Example, SftDataset, narrow, offsets_of
-from skills_pipe.training.data.encode import SampleEncoder
-from skills_pipe.training.data.limit import Overlong, truncate
-from skills_pipe.training.data.mask import MaskRules, Sample, make_samples
+from skills_pipe.training.data.cache.content import Contents
+from skills_pipe.training.data.cache.files import DocumentWriter, open_documents
+from skills_pipe.training.data.cache.key import cache_key
+from skills_pipe.training.data.cache.store import Store
+from skills_pipe.training.data.chunk import DataSettings, EncodedChunk, Recipe, mask_rules
+from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.progress import TokenizingProgress
 from skills_pipe.training.data.report import DataReport
-from skills_pipe.training.data.rows import BadRow, Conversation
-from skills_pipe.training.data.sources import DataSource, read_rows
+from skills_pipe.training.data.rows import BadRow
+from skills_pipe.training.data.sources import DataSource
 from skills_pipe.training.data.template import ChatTemplate
+from skills_pipe.training.data.workers.pool import encode_in_order
+from skills_pipe.training.data.workers.task import tasks
+
+__all__ = ["BAD_ROW", "BuildOptions", "DataSettings", "build_dataset", "mask_rules"]
 
 BAD_ROW: Final = "bad row"
-TOO_LONG: Final = "longer than the limit"
-NOTHING_TRAINED: Final = "nothing to train"
 
-_CHUNK: Final = 256
 _SHOWN: Final = 10
 _PERCENTILES: Final = (50, 90, 99, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """How rows become documents.
+class BuildOptions:
+    """How a data set is made; none of it changes what is made.
 
     Attributes:
-        max_length: most tokens of a document.
-        add_bos: give each document the tokenizer's beginning-of-text token where the template gives none.
-        add_eos: the same for the end-of-text token.
-        on_bad_row: refuse the data, or leave the row out and count it.
-        overlong: what to do with a document longer than ``max_length``.
-        only_final: train the last turn of a conversation only.
-        train_on_header: see :class:`mask.MaskRules`.
-        generation_prompt: see :class:`mask.MaskRules`.
+        workers: processes that tokenise; 0 or 1: this one.
+        cache: folder that keeps it for other jobs and ranks, None: nothing is kept.
+        again: make it although it is kept.
+        progress: show how far it is, where that takes longer than a moment.
     """
 
-    max_length: int
-    add_bos: bool = True
-    add_eos: bool = True
-    on_bad_row: Literal["error", "skip"] = "error"
-    overlong: Overlong = "drop"
-    only_final: bool = False
-    train_on_header: bool = False
-    generation_prompt: bool = False
+    workers: int = 1
+    cache: Path | None = None
+    again: bool = False
+    progress: bool = False
 
 
 def build_dataset(
-    sources: Sequence[DataSource], tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, settings: DataSettings
+    sources: Sequence[DataSource],
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    settings: DataSettings,
+    options: BuildOptions | None = None,
 ) -> SftDataset:
     """Read, template, mask and tokenise all rows of ``sources``, in their order.
+
+    Its arrays are mapped from files: of the cache, or of a temporary folder that is gone when the data set is.
 
     Raises:
         DataError: a file cannot be read, rows are bad (up to ten are named), a document is too long where that is an
             error, or nothing is left to train on.
     """
-    rows = chain.from_iterable(read_rows(source) for source in sources)
-    builder = _Builder(tokenizer, template, settings)
-    while chunk := list(islice(rows, _CHUNK)):
-        builder.add(chunk)
-    return builder.finish(", ".join(str(source.path) for source in sources))
+    options = options or BuildOptions()
+    job = _Job(tuple(sources), Recipe(tokenizer=tokenizer, template=template, settings=settings), options)
+    if options.cache is not None:
+        key = cache_key(job.sources, job.recipe, Contents(options.cache / "contents"))
+        if key is not None:
+            return Store(options.cache / "tokenised").get(key, job.write, again=options.again)
+    with tempfile.TemporaryDirectory(prefix="tokenised-") as folder:
+        job.write(Path(folder))
+        made = open_documents(Path(folder))
+    if made is None:
+        raise RuntimeError("the data set that was just made cannot be read")
+    # The mapping outlives the names of its files.
+    return made
 
 
-def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> MaskRules:
-    """The rules of masks that follow from a tokenizer and the settings."""
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return MaskRules(
-        bos=tokenizer.bos_token if settings.add_bos else None,
-        eos=tokenizer.eos_token if settings.add_eos else None,
-        stops=tuple(sorted(special | set(tokenizer.all_special_tokens))),
-        only_final=settings.only_final,
-        train_on_header=settings.train_on_header,
-        generation_prompt=settings.generation_prompt,
-    )
+@dataclass(frozen=True)
+class _Job:
+    """Rows and what is to become of them."""
+
+    sources: tuple[DataSource, ...]
+    recipe: Recipe
+    options: BuildOptions
+
+    def write(self, folder: Path) -> None:
+        """Make the data set in an empty folder."""
+        tally = _Tally(self.recipe.settings)
+        chunks = encode_in_order(self.recipe, tasks(self.sources), workers=self.options.workers)
+        names = [str(source.path) for source in self.sources]
+        with (
+            DocumentWriter(folder, len(self.recipe.tokenizer)) as writer,
+            TokenizingProgress(shown=self.options.progress) as progress,
+        ):
+            for chunk in chunks:
+                tally.add(chunk)
+                writer.add(chunk)
+                progress.update(rows=tally.counts["rows_read"], tokens=writer.tokens)
+            report = tally.report(writer, ", ".join(names))
+            writer.seal(report, {"sources": names, "tokenizer": self.recipe.tokenizer.name_or_path})
 
 
-class _Builder:
-    """Collects documents and counts, chunk by chunk."""
+class _Tally:
+    """What became of the rows so far; refuses them where they are bad."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, settings: DataSettings) -> None:
-        self._tokenizer = tokenizer
-        self._template = template
-        self._settings = settings
-        self._rules = mask_rules(tokenizer, settings)
-        self._encoder = SampleEncoder(tokenizer)
+    def __init__(self, settings: DataSettings) -> None:
+        self._refuses = settings.on_bad_row == "error"
         self._faults: list[BadRow] = []
-        self._counts: Counter[str] = Counter()
+        self._bad = 0
+        self.counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
-        self._lengths: list[int] = []
-        self._ids: list[np.ndarray] = []
-        self._masks: list[np.ndarray] = []
 
-    def add(self, rows: Sequence[Conversation | BadRow]) -> None:
-        """Take in some rows."""
-        self._counts["rows_read"] += len(rows)
-        samples: list[tuple[str, Sample]] = []
-        for row in rows:
-            result = row if isinstance(row, BadRow) else self._samples(row)
-            if isinstance(result, BadRow):
-                self._faults.append(result)
-            else:
-                samples.extend((row.where, sample) for sample in result)
-        if self._faults and self._settings.on_bad_row == "error":
-            # The data is refused; only further faults are worth looking for.
-            self._refuse_when_enough()
-            return
-        kept = list(self._limited(samples))
-        self._lengths.extend(len(example.input_ids) for example in kept)
-        self._ids.append(narrow(np.concatenate([np.zeros(0, np.int32), *(e.input_ids for e in kept)])))
-        self._masks.append(np.concatenate([np.zeros(0, np.uint8), *(e.loss_mask for e in kept)]))
+    def add(self, chunk: EncodedChunk) -> None:
+        """Count a chunk.
 
-    def finish(self, names: str) -> SftDataset:
-        """The data set of all rows; ``names`` says for messages where they came from."""
-        if self._faults and self._settings.on_bad_row == "error":
+        Raises:
+            DataError: as many rows are bad as are worth naming, and bad rows are an error.
+        """
+        self.counts += chunk.counts
+        self._dropped += chunk.dropped
+        self._bad += len(chunk.faults)
+        self._faults += chunk.faults[: _SHOWN - len(self._faults)]
+        if self._refuses and len(self._faults) == _SHOWN:
             raise self._refusal()
-        if self._faults:
-            self._dropped[BAD_ROW] = len(self._faults)
-        if not self._lengths:
+
+    def report(self, written: DocumentWriter, names: str) -> DataReport:
+        """The report of all rows; ``names`` says for messages where they came from.
+
+        Raises:
+            DataError: rows are bad, and that is an error; or nothing is left to train on.
+        """
+        if self._bad and self._refuses:
+            raise self._refusal()
+        if self._bad:
+            self._dropped[BAD_ROW] = self._bad
+        if not written.documents:
             reasons = "; ".join(f"{reason}: {count}" for reason, count in self._dropped.items())
             raise DataError(
-                f"no document is left of {self._counts['rows_read']} rows" + (f" ({reasons})" if reasons else ""),
+                f"no document is left of {self.counts['rows_read']} rows" + (f" ({reasons})" if reasons else ""),
                 where=names,
             )
-        return SftDataset(
-            np.concatenate(self._ids), np.concatenate(self._masks), offsets_of(self._lengths), self._report()
+        percentiles = np.percentile(written.lengths(), _PERCENTILES, method="inverted_cdf")
+        return DataReport(
+            documents=written.documents,
+            dropped=dict(self._dropped),
+            tokens=written.tokens,
+            targets=written.targets,
+            length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=True)),
+            **self.counts,
         )
 
-    def _samples(self, conversation: Conversation) -> list[Sample] | BadRow:
-        if self._template.form not in (None, conversation.form):
-            kinds = {"pair": "input and output", "chat": "messages", "both": "messages, input and output"}
-            what = f"a row of {kinds[conversation.form]} among rows of {kinds[self._template.form]}"
-            return BadRow(where=conversation.where, what=what)
-        try:
-            samples = make_samples(conversation, self._template, self._rules)
-        except DataError as error:
-            return BadRow(where=conversation.where, what=str(error))
-        self._counts["split_documents"] += len(samples) - 1
-        return samples
-
-    def _limited(self, samples: Sequence[tuple[str, Sample]]) -> Iterator[Example]:
-        """Tokenise, and leave out or shorten what cannot be trained as it is."""
-        documents = [sample for _, sample in samples]
-        if not self._counts["compared"]:
-            self._counts["compared"] = len(documents)
-            self._counts["differing"] = self._encoder.count_differing(documents)
-        for (where, sample), example in zip(samples, self._encoder.encode(documents), strict=True):
-            kept = self._shortened(self._with_one_bos(example), where)
-            if kept is None:
-                self._dropped[TOO_LONG] += 1
-            elif not kept.loss_mask.any():
-                self._dropped[NOTHING_TRAINED] += 1
-            else:
-                self._counts["turns"] += sample.turns
-                self._counts["turns_without_stop"] += sample.turns - sample.stopped
-                yield kept
-
-    def _shortened(self, example: Example, where: str) -> Example | None:
-        """The document within the limit, None when it is to be dropped."""
-        limit = self._settings.max_length
-        if len(example.input_ids) <= limit:
-            return example
-        self._counts["overlong"] += 1
-        if self._settings.overlong == "error":
-            raise DataError(
-                f"a document has {len(example.input_ids)} tokens, {limit} are allowed",
-                where=where,
-                fix="raise data.max_input_seq_length, or set data.overlong to drop or truncate",
-            )
-        if self._settings.overlong == "drop":
-            return None
-        self._counts["truncated"] += 1
-        return truncate(example, limit, bos_id=self._tokenizer.bos_token_id)
-
-    def _with_one_bos(self, example: Example) -> Example:
-        """Take out further beginning-of-text tokens at the start: text that was templated twice has them."""
-        bos = self._tokenizer.bos_token_id
-        ids = example.input_ids
-        if bos is None or len(ids) < 2 or ids[0] != bos or ids[1] != bos:
-            return example
-        self._counts["doubled_bos"] += 1
-        others = np.flatnonzero(ids != bos)
-        first = int(others[0]) - 1 if len(others) else len(ids) - 1
-        return Example(input_ids=ids[first:], loss_mask=example.loss_mask[first:])
-
-    def _refuse_when_enough(self) -> None:
-        self._ids, self._masks = [], []
-        if len(self._faults) >= _SHOWN:
-            raise self._refusal()
-
     def _refusal(self) -> DataError:
-        shown = [f"{fault.where}: {fault.what}" for fault in self._faults[:_SHOWN]]
+        shown = [f"{fault.where}: {fault.what}" for fault in self._faults]
         advice = "mend the data, or set ++data.on_bad_row=skip to leave such rows out"
         if len(shown) == 1:
             return DataError(self._faults[0].what, where=self._faults[0].where, fix=advice)
         count = f"{_SHOWN} or more" if len(shown) == _SHOWN else str(len(shown))
         return DataError(f"{count} rows cannot be used\n  " + "\n  ".join(shown) + "\n" + advice)
-
-    def _report(self) -> DataReport:
-        percentiles = np.percentile(self._lengths, _PERCENTILES, method="inverted_cdf")
-        return DataReport(
-            documents=len(self._lengths),
-            dropped=dict(self._dropped),
-            tokens=sum(self._lengths),
-            targets=sum(int(mask.sum()) for mask in self._masks),
-            length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=True)),
-            **self._counts,
-        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,16 @@ class DataReport:
     def supervised_ratio(self) -> float:
         """Trained tokens per token, 0 for an empty data set."""
         return self.targets / self.tokens if self.tokens else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain value for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DataReport:
+        """Read back what :meth:`to_json` gave: JSON makes text of the percentiles."""
+        percentiles = {int(key): length for key, length in value["length_percentiles"].items()}
+        return cls(**{**value, "length_percentiles": percentiles})
 
     def warnings(self) -> list[str]:
         """What will most likely spoil the model, as sentences."""

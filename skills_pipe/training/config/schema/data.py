@@ -122,7 +122,8 @@ class DataConfig:
     on_bad_row: BadRow
     overlong: Overlong
     shuffle: bool
-    num_workers: int
+    num_workers: int | None
+    cache_dir: str | None
     force_reprocess: bool
 
 
@@ -179,5 +180,12 @@ class DataSection:
     on_bad_row: Annotated[BadRow, Key("A row that cannot be read: error, or skip and count it.")]
     overlong: Annotated[Overlong, Key("A sample longer than max_input_seq_length: drop, truncate or error.")]
     shuffle: Annotated[bool, Key("Shuffle the training data, anew in each epoch.")]
-    num_workers: Annotated[int, Key("Processes that tokenize.", minimum=0)]
+    num_workers: Annotated[int | None, Key("Processes that tokenize; null: one for each core.", minimum=0)]
+    cache_dir: Annotated[
+        str | None,
+        Key(
+            "Folder that keeps tokenized data for other ranks and jobs; null: $SKILLS_PIPE_CACHE, else .cache beside "
+            "checkpointing.checkpoint_dir, else ~/.cache/skills_pipe."
+        ),
+    ]
     force_reprocess: Annotated[bool, Key("Tokenize again although a cached result exists.")]

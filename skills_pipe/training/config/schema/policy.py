@@ -58,6 +58,14 @@ class SequencePackingConfig:
     microbatch_order: Annotated[
         Literal["packer", "largest_first"], Key("Order of the rows within a step.", absent="packer")
     ]
+    scope: Annotated[
+        Literal["batch", "dataset"],
+        Key(
+            "What is packed: the samples of each step, or all samples once; then train_global_batch_size counts rows "
+            "and an epoch has fewer steps.",
+            absent="batch",
+        ),
+    ]
     sequence_length_round: Annotated[int, Key("Accepted as NeMo-RL does; has no effect.", minimum=1)]
 
 

@@ -1,0 +1,197 @@
+"""Some rows -> their documents, with what was left out and why: the unit of work of the processes that tokenise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from skills_pipe.errors import DataError
+from skills_pipe.training.data.dataset import Example
+from skills_pipe.training.data.encode import SampleEncoder
+from skills_pipe.training.data.limit import Overlong, truncate
+from skills_pipe.training.data.mask import MaskRules, Sample, make_samples
+from skills_pipe.training.data.rows import BadRow, Conversation, Pieces, Row
+from skills_pipe.training.data.template import ChatTemplate
+
+TOO_LONG: Final = "longer than the limit"
+NOTHING_TRAINED: Final = "nothing to train"
+
+_KINDS: Final = {"pair": "input and output", "chat": "messages", "both": "messages, input and output"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """How rows become documents.
+
+    Attributes:
+        max_length: most tokens of a document.
+        add_bos: give each document the tokenizer's beginning-of-text token where the template gives none.
+        add_eos: the same for the end-of-text token.
+        on_bad_row: refuse the data, or leave the row out and count it.
+        overlong: what to do with a document longer than ``max_length``.
+        only_final: train the last turn of a conversation only.
+        train_on_header: see :class:`mask.MaskRules`.
+        generation_prompt: see :class:`mask.MaskRules`.
+    """
+
+    max_length: int
+    add_bos: bool = True
+    add_eos: bool = True
+    on_bad_row: Literal["error", "skip"] = "error"
+    overlong: Overlong = "drop"
+    only_final: bool = False
+    train_on_header: bool = False
+    generation_prompt: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that turns rows into documents; it can be sent to another process.
+
+    Attributes:
+        tokenizer: the tokenizer.
+        template: what makes one text of a conversation.
+        settings: the rest.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
+    settings: DataSettings
+
+
+@dataclass(kw_only=True)
+class EncodedChunk:
+    """Documents of some rows. T is the number of their tokens, n that of documents.
+
+    Attributes:
+        token_ids: int32 [T], ids of all documents one after the other.
+        loss_mask: uint8 [T], or float32 where a weight is neither 0 nor 1.
+        lengths: int64 [n], tokens of each document.
+        faults: rows that cannot be trained on.
+        dropped: reason -> documents left out.
+        counts: the other counts of a :class:`report.DataReport`, by their names there.
+    """
+
+    token_ids: NDArray[np.int32]
+    loss_mask: NDArray[Any]
+    lengths: NDArray[np.int64]
+    faults: list[BadRow] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class ChunkEncoder:
+    """Templates, masks, tokenises and limits rows."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._rules = mask_rules(recipe.tokenizer, recipe.settings)
+        self._encoder = SampleEncoder(recipe.tokenizer)
+
+    def encode(self, rows: Iterable[Row], *, compare: bool = False) -> EncodedChunk:
+        """The documents of ``rows``, in their order; ``compare`` also counts those that have other tokens as one text.
+
+        Raises:
+            DataError: a document is too long where that is an error.
+        """
+        chunk = EncodedChunk(
+            token_ids=np.zeros(0, np.int32), loss_mask=np.zeros(0, np.uint8), lengths=np.zeros(0, np.int64)
+        )
+        samples: list[tuple[str, Sample]] = []
+        for row in rows:
+            chunk.counts["rows_read"] += 1
+            result = row if isinstance(row, BadRow) else self._samples(row, chunk)
+            if isinstance(result, BadRow):
+                chunk.faults.append(result)
+            else:
+                samples.extend((row.where, sample) for sample in result)
+        if chunk.faults and self._recipe.settings.on_bad_row == "error":
+            # The data is refused; only further faults are worth looking for.
+            return chunk
+        self._fill(chunk, samples, compare=compare)
+        return chunk
+
+    def _samples(self, row: Conversation | Pieces, chunk: EncodedChunk) -> list[Sample] | BadRow:
+        if isinstance(row, Pieces):
+            trained = sum(segment.trained for segment in row.segments)
+            return [Sample(segments=row.segments, turns=trained, stopped=trained)]
+        form = self._recipe.template.form
+        if form not in (None, row.form):
+            what = f"a row of {_KINDS[row.form]} among rows of {_KINDS[form]}"
+            return BadRow(where=row.where, what=what)
+        try:
+            samples = make_samples(row, self._recipe.template, self._rules)
+        except DataError as error:
+            return BadRow(where=row.where, what=str(error))
+        chunk.counts["split_documents"] += len(samples) - 1
+        return samples
+
+    def _fill(self, chunk: EncodedChunk, samples: Sequence[tuple[str, Sample]], *, compare: bool) -> None:
+        """Tokenise, and leave out or shorten what cannot be trained as it is."""
+        documents = [sample for _, sample in samples]
+        if compare:
+            chunk.counts["compared"] = len(documents)
+            chunk.counts["differing"] = self._encoder.count_differing(documents)
+        kept: list[Example] = []
+        for (where, sample), encoded in zip(samples, self._encoder.encode(documents), strict=True):
+            example = self._shortened(self._with_one_bos(encoded, chunk), where, chunk)
+            if example is None:
+                chunk.dropped[TOO_LONG] += 1
+            elif not example.loss_mask.any():
+                chunk.dropped[NOTHING_TRAINED] += 1
+            else:
+                chunk.counts["turns"] += sample.turns
+                chunk.counts["turns_without_stop"] += sample.turns - sample.stopped
+                kept.append(example)
+        if kept:
+            chunk.token_ids = np.concatenate([example.input_ids for example in kept])
+            chunk.loss_mask = np.concatenate([example.loss_mask for example in kept])
+            chunk.lengths = np.array([len(example.input_ids) for example in kept], dtype=np.int64)
+
+    def _shortened(self, example: Example, where: str, chunk: EncodedChunk) -> Example | None:
+        """The document within the limit, None when it is to be dropped."""
+        settings = self._recipe.settings
+        limit = settings.max_length
+        if len(example.input_ids) <= limit:
+            return example
+        chunk.counts["overlong"] += 1
+        if settings.overlong == "error":
+            raise DataError(
+                f"a document has {len(example.input_ids)} tokens, {limit} are allowed",
+                where=where,
+                fix="raise data.max_input_seq_length, or set data.overlong to drop or truncate",
+            )
+        if settings.overlong == "drop":
+            return None
+        chunk.counts["truncated"] += 1
+        return truncate(example, limit, bos_id=self._recipe.tokenizer.bos_token_id)
+
+    def _with_one_bos(self, example: Example, chunk: EncodedChunk) -> Example:
+        """Take out further beginning-of-text tokens at the start: text that was templated twice has them."""
+        bos = self._recipe.tokenizer.bos_token_id
+        ids = example.input_ids
+        if bos is None or len(ids) < 2 or ids[0] != bos or ids[1] != bos:
+            return example
+        chunk.counts["doubled_bos"] += 1
+        others = np.flatnonzero(ids != bos)
+        first = int(others[0]) - 1 if len(others) else len(ids) - 1
+        return Example(input_ids=ids[first:], loss_mask=example.loss_mask[first:])
+
+
+def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> MaskRules:
+    """The rules of masks that follow from a tokenizer and the settings."""
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return MaskRules(
+        bos=tokenizer.bos_token if settings.add_bos else None,
+        eos=tokenizer.eos_token if settings.add_eos else None,
+        stops=tuple(sorted(special | set(tokenizer.all_special_tokens))),
+        only_final=settings.only_final,
+        train_on_header=settings.train_on_header,
+        generation_prompt=settings.generation_prompt,
+    )

@@ -1,0 +1,141 @@
+"""Tasks shared out over processes, their chunks in the order of the tasks."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any, Final, cast
+
+from skills_pipe.errors import DataError
+from skills_pipe.training.data.chunk import ChunkEncoder, EncodedChunk, Recipe
+from skills_pipe.training.data.workers.task import Task
+
+_HERE: Final = 8
+"""So few tasks are done before other processes would be ready."""
+
+_PROGRAM: Final = (sys.executable, "-m", "skills_pipe.training.data.workers.worker")
+
+
+def encode_in_order(recipe: Recipe, tasks: Iterable[Task], *, workers: int) -> Iterator[EncodedChunk]:
+    """The chunks of ``tasks``, in their order; at most two tasks per process are under way.
+
+    Args:
+        recipe: how rows become documents.
+        tasks: what to encode.
+        workers: processes; 0 or 1 stays in this process.
+
+    Raises:
+        DataError: the data are refused, or a process was killed.
+    """
+    tasks = iter(tasks)
+    here = ChunkEncoder(recipe)
+    if workers <= 1:
+        yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(tasks))
+        return
+    first = list(islice(tasks, _HERE))
+    yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(first))
+    if (more := next(tasks, None)) is not None:
+        yield from _shared_out(recipe, chain((more,), tasks), workers)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shared_out(recipe: Recipe, tasks: Iterable[Task], workers: int) -> Iterator[EncodedChunk]:
+    free: SimpleQueue[_Worker] = SimpleQueue()
+    started = [_Worker() for _ in range(workers)]
+    # A thread per process waits for its answer; the work is done in the processes.
+    threads = ThreadPoolExecutor(workers)
+    waiting: deque[Future[EncodedChunk]] = deque()
+
+    def ask(task: Task) -> EncodedChunk:
+        worker = free.get()
+        try:
+            return worker.encode(task)
+        finally:
+            free.put(worker)
+
+    try:
+        for worker in started:
+            worker.send(recipe)
+            free.put(worker)
+        for task in tasks:
+            waiting.append(threads.submit(ask, task))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        for worker in started:
+            worker.end()
+        threads.shutdown()
+
+
+class _Worker:
+    """One process that tokenises."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+        # Each process uses one core; the tokenizer's own threads would only get in each other's way.
+        environment = os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            _PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )
+        self._tasks = cast(IO[bytes], self._process.stdin)
+        self._answers = cast(IO[bytes], self._process.stdout)
+
+    def send(self, message: Recipe | Task) -> None:
+        """Hand over a message.
+
+        Raises:
+            DataError: the process has ended.
+        """
+        try:
+            pickle.dump(message, self._tasks, protocol=pickle.HIGHEST_PROTOCOL)
+            self._tasks.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
+
+    def encode(self, task: Task) -> EncodedChunk:
+        """The chunk of a task.
+
+        Raises:
+            DataError: the data are refused, or the process has ended.
+        """
+        self.send(task)
+        try:
+            answer: Any = pickle.load(self._answers)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise self._ended() from error
+        if isinstance(answer, DataError):
+            raise answer
+        return cast(EncodedChunk, answer)
+
+    def end(self) -> None:
+        """End the process; what it is doing is of no use any more."""
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        with suppress(BrokenPipeError):
+            self._tasks.close()
+
+    def _ended(self) -> DataError:
+        code = self._process.wait()
+        return DataError(
+            f"a process that tokenises ended with {code}",
+            where="data.num_workers",
+            fix="look above for what it says; where nothing is said, memory ran out: use fewer processes",
+        )
