@@ -105,6 +105,18 @@ def test_cancelling_is_told_from_scancel_and_from_failing(cluster, ns, tmp_path)
     assert "cancelled, and not by `ns`" in ns("status", "exp")[1]
 
 
+def test_what_is_cancelled_while_it_waits_never_ran(cluster, ns, tmp_path):
+    go = tmp_path / "go"
+    submit(plan_of(job("a", waits_for_file(go), tmp_path), job("b", shell("true"), tmp_path, "a")), cluster)
+    until(lambda: "running" in ns("status", "exp")[1], "the first one runs")
+    ns("cancel", "exp", "--wait")
+    value = json.loads(ns("status", "exp", "--json")[1])
+    started = {stage["name"]: stage["jobs"][0]["started_at"] for stage in value["stages"]}
+    assert started["a"] is not None and started["b"] is None
+    shown = ns("status", "exp")[1]
+    assert "log of a: " in shown and "log of b: " not in shown
+
+
 def test_one_stage_is_cancelled_and_the_rest_goes_on(cluster, ns, tmp_path):
     jobs = (
         job("a", waits_for_file(tmp_path / "go"), tmp_path),

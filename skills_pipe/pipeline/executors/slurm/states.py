@@ -84,17 +84,19 @@ def _told(status: JobStatus, row: Row, starts: Starts) -> JobStatus:
     reason = row.reason
     if state is JobState.FAILED and row.state != "FAILED":
         reason = row.state.lower().replace("_", " ")
+    # Of what is cancelled while it waits, Slurm says that it started in the moment in which it ended.
+    waits = state is JobState.PENDING or (state is JobState.CANCELLED and not row.nodes)
     return replace(
         status,
         state=state,
-        started_at=_seconds(row.start) if state is not JobState.PENDING else None,
+        started_at=None if waits else _seconds(row.start),
         ended_at=_seconds(row.end) if state.ended else None,
         exit_code=row.exit_code if state.ended else None,
         reason=reason,
         nodes=row.nodes,
         deadline=_seconds(row.end) if state is JobState.RUNNING else None,
         # Waiting again, it has no last start.
-        earlier_seconds=_all_seconds(starts) if state is JobState.PENDING else status.earlier_seconds,
+        earlier_seconds=_all_seconds(starts) if waits else status.earlier_seconds,
         restarts=max(row.restarts, starts.count if state is JobState.PENDING else status.restarts),
     )
 
