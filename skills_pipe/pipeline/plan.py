@@ -193,6 +193,11 @@ class Job:
         main = Member(name=MAIN, command=self.command, num_nodes=self.resources.num_nodes, num_gpus=gpus)
         return (main, *self.beside)
 
+    @property
+    def only_tells(self) -> bool:
+        """Whether it waits for others to end, however they do: nothing is built on it, and it builds on nothing."""
+        return bool(self.edges) and all(edge.kind is EdgeKind.ENDED for edge in self.edges)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:

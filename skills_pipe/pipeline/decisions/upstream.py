@@ -128,9 +128,11 @@ def _waited_for(run: Run, *, is_local: bool) -> list[str]:
             where=str(run.folder),
             fix="wait until it has ended (`ns status` shows how far it is)",
         )
-    waited_for = {edge.upstream for job in run.plan.jobs for edge in job.edges}
+    # What only tells of the end of others ends well, however they do.
+    work = [job for job in run.plan.jobs if not job.only_tells]
+    waited_for = {edge.upstream for job in work for edge in job.edges}
     # Those that have ended did well, and Slurm may have forgotten them.
-    ends = [j for j in run.plan.jobs if j.name in statuses and not statuses[j.name].state.ended]
+    ends = [job for job in work if job.name in statuses and not statuses[job.name].state.ended]
     ends = [job for job in ends if job.name not in waited_for]
     if any(job.segment and not job.segment.requeue for job in ends):
         raise PlanError(f"experiment {run.expname!r} ends in a chain without a gate, which cannot be waited for")

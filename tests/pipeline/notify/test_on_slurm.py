@@ -70,3 +70,13 @@ def test_a_failed_run_before_does_not_keep_it_from_being_told(cluster, tmp_path,
     (tmp_path / "go").touch()
     second.wait()
     assert hook.texts == ["second/run-1 did not end well: not finished: b. ns status second --cluster=test"]
+
+
+@pytest.mark.parametrize("end", ["exit 1", "true"])
+def test_what_comes_after_the_run_waits_for_its_work_and_not_for_the_telling(cluster, tmp_path, end):
+    """The job that tells ends well, whatever it tells."""
+    first = run(plan_of(job("a", shell(f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; {end}"), tmp_path)), cluster)
+    plan = replace(plan_of(job("b", shell("true"), tmp_path)), expname="second", run_after=("exp",))
+    second = submit(plan, replace(cluster, notify=None))
+    (tmp_path / "go").touch()
+    assert first.wait().succeeded == second.wait().succeeded == (end == "true")
