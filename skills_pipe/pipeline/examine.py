@@ -76,9 +76,9 @@ class Request(Generic[OptionsT]):
     def gpu(self, job: Job) -> Gpu:
         """What is known about the GPUs that a job gets."""
         facts = self.answers.slurm
-        name = job.resources.partition or (facts.default_partition if facts else None)
-        partition = facts.partitions.get(name) if facts and name else None
-        types = partition.gpu_types if partition else frozenset()
+        names = (job.resources.partition or facts.default_partition or "").split(",") if facts else []
+        known = [facts.partitions[name] for name in names if name in facts.partitions] if facts else []
+        types = {kind for partition in known for kind in partition.gpu_types}
         return Gpu(type=next(iter(types)) if len(types) == 1 else None, gib=self.cluster.gpu_memory_gb)
 
     def head(self, path: str) -> bytes | None:

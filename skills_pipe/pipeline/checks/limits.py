@@ -6,15 +6,15 @@ than there are, a partition that is down), so sbatch alone does not tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from skills_pipe.errors import did_you_mean
-from skills_pipe.pipeline.checks.finding import Finding, error, warning
-from skills_pipe.pipeline.checks.slurm_facts import Partition, SlurmFacts
+from skills_pipe.pipeline.checks.finding import Finding, error, errors_in, warning
+from skills_pipe.pipeline.checks.slurm_facts import Association, Partition, SlurmFacts
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.slurm_time import format_time, parse_time
-from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.plan import Job, Plan
 
 _DEFAULT_QOS = "normal"
 
@@ -32,21 +32,23 @@ class _Demand:
 def check_partitions(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> list[Finding]:
     """Partitions that are not there, closed, or too small for the jobs; limits that jobs break."""
     findings: list[Finding] = []
-    for name, demands in _by_partition(plan, facts).items():
-        if name is None:
+    for names, demands in _by_partition(plan, facts).items():
+        if not names:
             fix = "set partition in the cluster configuration, or add --partition"
             findings.append(error("no partition is named, and Slurm has no default one", fix=fix))
             continue
-        where = _where(name, cluster)
-        partition = facts.partitions.get(name)
-        if partition is None:
-            known = ", ".join(facts.partitions) or "none"
-            fix = did_you_mean(name, facts.partitions) or f"choose from {known}"
-            findings.append(error(f"there is no partition {name!r}", where=where, fix=fix))
-            continue
-        findings += _state(partition, where)
-        for demand in dict.fromkeys(demands):
-            findings += _fits(demand, partition, cluster)
+        where = _where(names, cluster)
+        for name in names:
+            if name not in facts.partitions:
+                fix = did_you_mean(name, facts.partitions) or f"choose from {', '.join(facts.partitions) or 'none'}"
+                findings.append(error(f"there is no partition {name!r}", where=where, fix=fix))
+        known = [facts.partitions[name] for name in names if name in facts.partitions]
+        for demand in demands:
+            each = [[*_state(partition, where), *_fits(demand, partition, cluster)] for partition in known]
+            # Of several partitions any one that takes the job will do.
+            taking = [found for found in each if not errors_in(found)]
+            told = [min(taking, key=len)] if taking else each
+            findings += [finding for found in told for finding in found]
     return list(dict.fromkeys(findings))
 
 
@@ -68,19 +70,22 @@ def check_trials(plan: Plan, facts: SlurmFacts, told: Iterable[Finding]) -> list
     return findings
 
 
-def _by_partition(plan: Plan, facts: SlurmFacts) -> dict[str | None, list[_Demand]]:
-    found: dict[str | None, list[_Demand]] = {}
+def _by_partition(plan: Plan, facts: SlurmFacts) -> dict[tuple[str, ...], list[_Demand]]:
+    found: dict[tuple[str, ...], list[_Demand]] = {}
     for job in plan.jobs:
         wanted = job.resources
-        # sbatch takes several, and starts the job in whichever comes first.
-        for name in (wanted.partition or facts.default_partition or "").split(","):
-            demand = _Demand(
-                job=job.name, num_nodes=wanted.num_nodes, num_gpus=wanted.num_gpus, time_limit=wanted.time_limit
-            )
-            same = found.setdefault(name or None, [])
-            if not any(_alike(demand, other) for other in same):
-                same.append(demand)
+        demand = _Demand(
+            job=job.name, num_nodes=wanted.num_nodes, num_gpus=wanted.num_gpus, time_limit=wanted.time_limit
+        )
+        same = found.setdefault(_partitions_of(job, facts), [])
+        if not any(_alike(demand, other) for other in same):
+            same.append(demand)
     return found
+
+
+def _partitions_of(job: Job, facts: SlurmFacts) -> tuple[str, ...]:
+    """Where a job may start: Slurm takes several partitions, with commas between them."""
+    return tuple(name for name in (job.resources.partition or facts.default_partition or "").split(",") if name)
 
 
 def _alike(one: _Demand, other: _Demand) -> bool:
@@ -147,14 +152,19 @@ def _accounts(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator
             else warning(what, where=where, fix=fix)
         )
         return
-    for name in _partition_names(plan, facts):
-        partition = facts.partitions.get(name)
-        if partition is None:
-            continue
-        allowed = partition.accounts is None or account in partition.accounts
-        limited = {a.partition for a in own or () if a.account == account}
-        if not allowed or account in partition.denied_accounts or (limited and not limited & {None, name}):
-            yield error(f"account {account!r} may not use partition {name!r}", where=where, fix="choose another one")
+    for names in dict.fromkeys(_partitions_of(job, facts) for job in plan.jobs):
+        places = [facts.partitions[name] for name in names if name in facts.partitions]
+        if places and not any(_admits(place, account, own or ()) for place in places):
+            what = f"account {account!r} may not use partition {', '.join(repr(place.name) for place in places)}"
+            yield error(what, where=where, fix="choose another one")
+
+
+def _admits(partition: Partition, account: str, own: Iterable[Association]) -> bool:
+    limited = {association.partition for association in own if association.account == account}
+    allowed = partition.accounts is None or account in partition.accounts
+    return (
+        allowed and account not in partition.denied_accounts and not (limited and not limited & {None, partition.name})
+    )
 
 
 def _qualities(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator[Finding]:
@@ -172,10 +182,11 @@ def _qualities(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterato
             yield error(f"you may not use the quality of service {qos!r}", where=where, fix=fix)
             continue
         for job in plan.jobs:
-            partition = facts.partitions.get(job.resources.partition or facts.default_partition or "")
-            if job.resources.qos == qos and partition and partition.qos is not None and qos not in partition.qos:
-                what = f"partition {partition.name!r} does not take the quality of service {qos!r}"
-                yield error(what, where=where, fix=f"choose from {', '.join(partition.qos)}")
+            places = [facts.partitions.get(name) for name in _partitions_of(job, facts)]
+            closed = [place for place in places if place and place.qos is not None and qos not in place.qos]
+            if job.resources.qos == qos and closed and len(closed) == len(places):
+                what = f"partition {closed[0].name!r} does not take the quality of service {qos!r}"
+                yield error(what, where=where, fix=f"choose from {', '.join(closed[0].qos or ())}")
                 break
 
 
@@ -183,8 +194,8 @@ def _queue(plan: Plan, cluster: ClusterConfig, facts: SlurmFacts) -> Iterator[Fi
     """Slurm refuses the job above a limit, and then none of the plan is submitted."""
     if "limits" not in facts.enforced:
         return
-    names = [job.resources.qos or _DEFAULT_QOS for job in plan.jobs]
-    for qos in dict.fromkeys(names):
+    names = [job.resources.qos or _default_qos(cluster, facts) for job in plan.jobs]
+    for qos in dict.fromkeys(name for name in names if name):
         queued = sum(name == qos for name, _ in facts.queued)
         most = (facts.max_submit or {}).get(qos)
         yield from _too_many(names.count(qos), queued, most, f"the quality of service {qos!r}", where="--qos")
@@ -204,13 +215,15 @@ def _too_many(own: int, queued: int, most: int | None, whose: str, *, where: str
     yield error(f"the plan has {own} jobs, and {whose} allows {most} at a time{waiting}", where=where, fix=fix)
 
 
-def _partition_names(plan: Plan, facts: SlurmFacts) -> list[str]:
-    named = [job.resources.partition or facts.default_partition for job in plan.jobs]
-    return [name for name in dict.fromkeys(named) if name]
+def _default_qos(cluster: ClusterConfig, facts: SlurmFacts) -> str | None:
+    """What jobs get that name no quality of service; None where it depends on what is not known here."""
+    own = [a for a in facts.associations or () if cluster.account in (None, a.account)]
+    defaults = {a.default_qos or (a.qos[0] if len(a.qos) == 1 else _DEFAULT_QOS) for a in own}
+    return defaults.pop() if len(defaults) == 1 else None
 
 
-def _where(partition: str, cluster: ClusterConfig) -> str:
+def _where(partitions: Sequence[str], cluster: ClusterConfig) -> str:
     for key in ("partition", "cpu_partition"):
-        if getattr(cluster, key) == partition:
+        if getattr(cluster, key) == ",".join(partitions):
             return f"{key} of cluster {cluster.name!r}"
     return "--partition"

@@ -47,7 +47,7 @@ _SLURM = r"""
 ask enforce sh -c 'scontrol show config | grep -i "^AccountingStorageEnforce"'
 ask partitions scontrol --all --oneliner show partition
 ask queue squeue -h -r -u "$(id -un)" -o '%q|%a'
-if ask associations sacctmgr -nP show assoc "user=$(id -un)" format=Account,Partition,QOS,MaxSubmitJobs; then
+if ask associations sacctmgr -nP show assoc "user=$(id -un)" format=Account,Partition,QOS,MaxSubmitJobs,DefaultQOS; then
   ask qos sacctmgr -nP show qos format=Name,MaxSubmitPU,MaxSubmitPA
 fi
 """

@@ -70,12 +70,17 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Association:
-    """What this user may do: an account, maybe on one partition only, with these qualities of service."""
+    """What this user may do: an account, maybe on one partition only, with these qualities of service.
+
+    Attributes:
+        default_qos: what jobs get that name none; None where that is Slurm's own choice.
+    """
 
     account: str
     partition: str | None = None
     qos: tuple[str, ...] = ()
     max_submit: int | None = None
+    default_qos: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +177,13 @@ def _group(count: int, gres: str, *, usable: bool) -> NodeGroup:
 
 
 def _association(line: str) -> Association:
-    account, partition, qos, limit = line.split("|")
+    account, partition, qos, limit, default_qos = line.split("|")
     return Association(
         account=account,
         partition=partition or None,
         qos=tuple(name for name in qos.split(",") if name),
         max_submit=int(limit) if limit.isdecimal() else None,
+        default_qos=default_qos or None,
     )
 
 

@@ -36,12 +36,12 @@ def try_out(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def two_jobs(tmp_path, monkeypatch, capsys):
-    """Dry-run a plan of two jobs in the quality of service ``small``; what is told."""
+    """Dry-run a plan of two jobs, by default in the quality of service ``small``; what is told."""
     monkeypatch.chdir(tmp_path)
 
-    def dry_run() -> str:
+    def dry_run(qos: str | None = "small") -> str:
         cluster = {"executor": "slurm", "job_dir": str(tmp_path), "account": "root", "partition": "cpu"}
-        keywords = {"data_dir": str(tmp_path / "data"), "qos": "small", "dry_run": True}
+        keywords = {"data_dir": str(tmp_path / "data"), "qos": qos, "dry_run": True}
         try:
             prepare_data(benchmarks=["arithmetic", "gsm8k"], cluster=cluster, **keywords)
         except PlanError as error:
@@ -86,6 +86,18 @@ def test_more_nodes_than_a_partition_gives(slurm, try_out):
     told = try_out({"num_nodes": 2}, partition="tiny", default_timeout=5)
     assert "asks for 2 nodes, and partition 'tiny' gives 1 at most (--num_nodes)" in told
     assert "asks for 5 nodes, and partition 'batch' gives 4 at most" in try_out({"num_nodes": 5})
+
+
+def test_of_several_partitions_one_that_takes_the_job_will_do(slurm, try_out):
+    assert sbatch("--partition=tiny,batch", "--time=10") == 0 == sbatch("--partition=tiny,batch", "--nodes=3")
+    for options, minutes in (({}, 10), ({"num_nodes": 3}, 3)):
+        assert "error" not in (told := try_out(options, partition="tiny,batch", default_timeout=minutes))
+        assert "tiny,batch" in told and "never start" not in told and "at most" not in told
+    told = try_out({"num_nodes": 5}, partition="tiny,batch", default_timeout=10)
+    assert "would never start" in told and "partition 'batch' gives 4 at most" in told
+    assert sbatch("--partition=batsh,batch") != 0
+    told = try_out(partition="batsh,batch")
+    assert "there is no partition 'batsh' (partition of cluster '(given as a mapping)'): did you mean 'batch'?" in told
 
 
 def test_one_cause_is_told_once(slurm, try_out):
@@ -156,6 +168,20 @@ def test_more_jobs_than_a_quality_of_service_takes(slurm_accounting, two_jobs):
         told = two_jobs()
     finally:
         slurm_accounting.run("scancel", job)
+    assert "the plan has 2 jobs, and the quality of service 'small' allows 2 at a time, of which 1 is queued" in told
+
+
+def test_jobs_that_name_no_quality_of_service_get_that_of_their_account(slurm_accounting, two_jobs):
+    change = ("sacctmgr", "-i", "modify", "user", "where", "name=root", "account=root", "set")
+    job = slurm_accounting.run("sbatch", "--hold", "--parsable", "--qos=small", "--wrap=true").strip()
+    try:
+        by_default = two_jobs(qos=None)
+        slurm_accounting.run(*change, "DefaultQOS=small")
+        told = two_jobs(qos=None)
+    finally:
+        slurm_accounting.run(*change, "DefaultQOS=normal")
+        slurm_accounting.run("scancel", job)
+    assert "at a time" not in by_default
     assert "the plan has 2 jobs, and the quality of service 'small' allows 2 at a time, of which 1 is queued" in told
 
 

@@ -60,14 +60,14 @@ def test_nodes_that_run_nothing_for_now(state, usable):
 
 def test_accounts_and_limits_of_this_user():
     found = facts(
-        associations="lab||long,normal|\nlab|gpu|normal|10\n",
+        associations="lab||long,normal||long\nlab|gpu|normal|10|\n",
         qos="normal|||\nlong|4|2|\n",
         queue="long|lab\nlong|lab\n",
     )
     assert found.associations is not None
-    assert [(a.account, a.partition, a.qos, a.max_submit) for a in found.associations] == [
-        ("lab", None, ("long", "normal"), None),
-        ("lab", "gpu", ("normal",), 10),
+    assert [(a.account, a.partition, a.qos, a.max_submit, a.default_qos) for a in found.associations] == [
+        ("lab", None, ("long", "normal"), None, "long"),
+        ("lab", "gpu", ("normal",), 10, None),
     ]
     assert found.max_submit == {"long": 2}
     assert found.queued == (("long", "lab"), ("long", "lab"))
