@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,25 @@ _WRITTEN_BY_JOBS = ("chain", "exits", "progress", "save-now", "verdicts")
 
 State = list[int]
 """Size in bytes and time of the last change in nanoseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question for what has changed, and the copies that there were when it was asked.
+
+    Until the answer is there, other commands may go on here: what they have made or fetched meanwhile is newer.
+
+    Attributes:
+        runs: experiments, or ``experiment/run-N``; None for all.
+        experiments: all of which there were copies.
+        folders: runs, of those asked for, of which there were copies.
+        known: their files.
+    """
+
+    runs: tuple[str, ...] | None
+    experiments: tuple[str, ...]
+    folders: tuple[str, ...]
+    known: dict[str, State]
 
 
 class Mirror:
@@ -68,17 +88,27 @@ class Mirror:
         Args:
             runs: experiments, or ``experiment/run-N``; None for all.
         """
-        asked = None if runs is None else list(dict.fromkeys(runs))
-        told, *answers = self.site.ask(self.asking(asked), *actions)
+        asked = self.asking(runs)
+        told, *answers = self.site.ask(self.question(asked), *actions)
         self.apply(told, asked)
         return answers
 
-    def asking(self, runs: Sequence[str] | None) -> dict[str, Any]:
-        """The action whose answer :meth:`apply` takes."""
-        known = {name: state for run in self._folders(runs) for name, state in states(self.root, run).items()}
-        return {"do": "records", "root": f"{self.at}/experiments", "runs": runs, "known": known}
+    def asking(self, runs: Iterable[str] | None) -> Asked:
+        """What is to be asked now about these runs."""
+        names = None if runs is None else tuple(dict.fromkeys(runs))
+        folders = self._folders(names)
+        return Asked(
+            runs=names,
+            experiments=tuple(entry.name for entry in _entries(self.root)),
+            folders=folders,
+            known={name: state for run in folders for name, state in states(self.root, run).items()},
+        )
 
-    def apply(self, told: Mapping[str, Any], runs: Sequence[str] | None) -> None:
+    def question(self, asked: Asked) -> dict[str, Any]:
+        """The action whose answer :meth:`apply` takes."""
+        return {"do": "records", "root": f"{self.at}/experiments", "runs": asked.runs, "known": asked.known}
+
+    def apply(self, told: Mapping[str, Any], asked: Asked) -> None:
         """Write what has changed there, and remove what is gone."""
         # Secrets of a submission lie here until they are sent.
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,19 +119,25 @@ class Mirror:
         ):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for name, (state, text) in told["changed"].items():
-            _write_copy(self.root / name, text, state)
-        for entry in _entries(self.root):
-            if entry.name not in told["experiments"]:
-                shutil.rmtree(entry.path, ignore_errors=True)
-        present, whole = set(told["present"]), set(told["whole"])
-        self._fresh = whole
-        for run in self._folders(runs):
+            if self._is_as(name, asked):
+                _write_copy(self.root / name, text, state)
+        for name in asked.experiments:
+            if name not in told["experiments"]:
+                shutil.rmtree(self.root / name, ignore_errors=True)
+        for run in asked.folders:
             if run not in told["runs"]:
                 shutil.rmtree(self.root / run, ignore_errors=True)
-                continue
-            for name in states(self.root, run) if run in whole else ():
-                if name not in present and name.split("/")[2] in _WRITTEN_BY_JOBS:
-                    (self.root / name).unlink(missing_ok=True)
+        present, whole = set(told["present"]), set(told["whole"])
+        self._fresh = whole
+        for name in asked.known:
+            experiment, run, *rest = name.split("/")
+            by_jobs = f"{experiment}/{run}" in whole and rest[0] in _WRITTEN_BY_JOBS
+            if by_jobs and name not in present and self._is_as(name, asked):
+                (self.root / name).unlink(missing_ok=True)
+
+    def _is_as(self, name: str, asked: Asked) -> bool:
+        """Whether a copy is still that of the question, or missing still."""
+        return _state_of(self.root / name) == asked.known.get(name)
 
     def open(self, run: str) -> None:
         """Make the folder of the copies of a run that was made there just now."""
@@ -111,13 +147,13 @@ class Mirror:
         for name in RUN_FOLDERS:
             (self.root / run / name).mkdir(parents=True)
 
-    def _folders(self, runs: Sequence[str] | None) -> list[str]:
+    def _folders(self, runs: Sequence[str] | None) -> tuple[str, ...]:
         """Folders of the copies of these runs."""
         names = [entry.name for entry in _entries(self.root)] if runs is None else runs
         found = []
         for name in names:
             found += [name] if "/" in name else [f"{name}/{entry.name}" for entry in _entries(self.root / name)]
-        return [name for name in found if (self.root / name).is_dir()]
+        return tuple(name for name in found if (self.root / name).is_dir())
 
 
 class MirroredRun:
@@ -143,9 +179,10 @@ class MirroredRun:
         """Send what was written here, run a program there, and fetch what has changed there: one round trip."""
         text = stdin if isinstance(stdin, str) else stdin.decode()
         program = {"do": "program", "argv": list(argv), "stdin": text}
-        written, ended, told = self.site.ask(self._writing(), program, self._mirror.asking([self._name]))
-        self._sent_as(written)
-        self._mirror.apply(told, [self._name])
+        asked = self._mirror.asking([self._name])
+        written, ended, told = self.site.ask(self._writing(), program, self._mirror.question(asked))
+        asked.known.update(self._sent_as(written))
+        self._mirror.apply(told, asked)
         self._sent = states(self._mirror.root, self._name)
         return Answer(code=ended["code"], out=ended["out"], err=ended["err"])
 
@@ -170,15 +207,16 @@ class MirroredRun:
                 "path": self._there(name),
                 "text": (root / name).read_text(encoding="utf-8"),
                 "mode": (root / name).stat().st_mode & 0o777,
+                "base": self._sent.get(name),
             }
             for name, state in now.items()
             if self._sent.get(name) != state
         ]
         gone = [name for name in self._sent if name not in now and name.count("/") == 2]
-        return {"do": "write", "files": files, "removed": [self._there(name) for name in gone]}
+        return {"do": "write", "files": files, "removed": {self._there(name): self._sent[name] for name in gone}}
 
-    def _sent_as(self, written: Mapping[str, Any]) -> None:
-        """The copies are those of the files there from now on; secrets do not stay here."""
+    def _sent_as(self, written: Mapping[str, Any]) -> dict[str, State]:
+        """The copies are those of the files there from now on; secrets do not stay here. Their new states."""
         for path, state in written["states"].items():
             copy = self._mirror.root / self._name / PurePosixPath(path).relative_to(self.at)
             if copy.name in PRIVATE:
@@ -186,6 +224,8 @@ class MirroredRun:
             else:
                 os.utime(copy, ns=(state[1], state[1]))
         self._sent = states(self._mirror.root, self._name)
+        own = {str(PurePosixPath(path).relative_to(f"{self._mirror.at}/experiments")) for path in written["states"]}
+        return {name: state for name, state in self._sent.items() if name in own}
 
     def _there(self, name: str) -> str:
         return f"{self._mirror.at}/experiments/{name}"
@@ -209,6 +249,14 @@ def states(root: Path, run: str) -> dict[str, State]:
                 status = entry.stat()
                 found[f"{folder}/{entry.name}"] = [status.st_size, status.st_mtime_ns]
     return found
+
+
+def _state_of(path: Path) -> State | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -137,18 +137,36 @@ def test_records_come_once_and_then_only_what_has_changed(site, tmp_path):
 
 def test_files_are_written_with_their_mode_from_the_first_byte_on(site, tmp_path):
     path = tmp_path / "sub" / "secrets.env"
-    site.ask({"do": "write", "files": [{"path": str(path), "text": "ä", "mode": 0o600}], "removed": []})
+    file = {"path": str(path), "text": "ä", "mode": 0o600, "base": None}
+    state = site.ask({"do": "write", "files": [file], "removed": {}})[0]["states"][str(path)]
     assert path.read_text() == "ä" and path.stat().st_mode & 0o777 == 0o600
-    site.ask({"do": "write", "files": [], "removed": [str(path), f"{path}2"]})
+    site.ask({"do": "write", "files": [], "removed": {str(path): state, f"{path}2": None}})
     assert not path.exists()
+
+
+def test_a_file_that_is_newer_than_the_writer_knows_is_left_alone(site, tmp_path):
+    path = tmp_path / "progress.json"
+    path.write_text("1")
+    seen = [path.stat().st_size, path.stat().st_mtime_ns]
+    path.write_text("22")
+    mine = {"path": str(path), "text": "333", "mode": 0o644}
+    for base in (seen, None, [2, 0]):
+        write = {"do": "write", "files": [{**mine, "base": base}], "removed": {str(path): base}}
+        assert site.ask(write)[0] == {"states": {}}
+        assert path.read_text() == "22"
+    # A file system that keeps whole microseconds, or seconds, cuts the rest off.
+    for digits in (3, 9):
+        now = [path.stat().st_size, path.stat().st_mtime_ns // 10**digits * 10**digits]
+        site.ask({"do": "write", "files": [{**mine, "base": now}], "removed": {}})
+        assert path.read_text() == "333"
 
 
 def test_what_cannot_be_done_ends_the_list_and_says_where(site, tmp_path):
     (tmp_path / "file").touch()
-    bad = {"path": f"{tmp_path}/file/x", "text": "", "mode": 0o644}
-    good = {"path": f"{tmp_path}/y", "text": "", "mode": 0o644}
+    bad = {"path": f"{tmp_path}/file/x", "text": "", "mode": 0o644, "base": None}
+    good = {"path": f"{tmp_path}/y", "text": "", "mode": 0o644, "base": None}
     with pytest.raises(StoreError, match=r"/file.* cannot be read or written \("):
-        site.ask({"do": "write", "files": [bad], "removed": []}, {"do": "write", "files": [good], "removed": []})
+        site.ask({"do": "write", "files": [bad], "removed": {}}, {"do": "write", "files": [good], "removed": {}})
     assert not (tmp_path / "y").exists()
 
 

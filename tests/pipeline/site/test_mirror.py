@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -221,3 +221,80 @@ def test_copies_are_equal_after_any_changes_there(tmp_path_factory, rounds):
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_copy_that_another_command_has_fetched_is_not_sent_back(world):
+    """`ns status --watch` in one terminal, another command in the next: copies are no news for the cluster."""
+    there = submitted(world.there)
+    there.progress_path("sft").write_text('{"step": 1}')
+    there.make_folders()
+    asked_to_save = there.folder / "save-now" / "sft"
+    asked_to_save.touch()
+    first = world.here.find("exp")
+    there.progress_path("sft").write_text('{"step": 20}')
+    world.here.find("exp")
+    there.progress_path("sft").write_text('{"step": 300}')
+    asked_to_save.unlink()
+    first.transport.run(["true"])
+    assert there.progress_path("sft").read_text() == '{"step": 300}'
+    assert not asked_to_save.exists()
+    assert first.folder.joinpath("progress", "sft.json").read_text() == '{"step": 300}'
+    # What was written here is sent as ever.
+    first.folder.joinpath("chain", "all.stopped").write_text("cancelled\n")
+    first.flush()
+    assert (there.folder / "chain" / "all.stopped").read_text() == "cancelled\n"
+
+
+def test_of_two_laptops_neither_overwrites_what_it_has_not_seen(world):
+    there = submitted(world.there)
+    note = there.folder / "chain" / "sft.stopped"
+    first = world.here.find("exp")
+    note.write_text("a rank was killed\n")
+    (first.folder / "chain" / "sft.stopped").write_text("cancelled\n")
+    first.flush()
+    assert note.read_text() == "a rank was killed\n"
+    assert world.here.find("exp").why_stopped("sft") == "a rank was killed"
+
+
+@dataclass
+class Interrupted(Counted):
+    """An agent behind a slow connection: something else happens before its first answer arrives."""
+
+    meanwhile: Callable[[], object] = int
+
+    def answer(self, actions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        answers = super().answer(actions)
+        self.meanwhile, happens = int, self.meanwhile
+        happens()
+        return answers
+
+
+def test_a_run_that_another_command_submits_meanwhile_is_left_alone(world):
+    submitted(world.there, "old")
+    world.here.all()
+    made: list[Run] = []
+    world.agent = Interrupted(meanwhile=lambda: made.extend([world.here.create("new"), world.here.create("old")]))
+    world.here.all()
+    assert [run.at.rpartition("/")[2] for run in made] == ["run-1", "run-2"]
+    for run in made:
+        run.write_script("sft", "#!/bin/bash\n")
+        run.flush()
+        assert Path(run.at, "scripts", "sft.sh").exists()
+
+
+def test_what_another_command_writes_meanwhile_is_neither_lost_nor_replaced(world):
+    there = submitted(world.there)
+    there.make_folders()
+    there.progress_path("sft").write_text('{"step": 1}')
+    here = world.here.find("exp")
+    there.progress_path("sft").write_text('{"step": 2}')
+
+    def meanwhile() -> None:
+        there.progress_path("sft").write_text('{"step": 3}')
+        world.here.find("exp")
+        (here.folder / "save-now" / "sft").touch()
+
+    world.agent = Interrupted(meanwhile=meanwhile)
+    world.here.find("exp")
+    assert (here.folder / "save-now" / "sft").exists()
+    assert here.folder.joinpath("progress", "sft.json").read_text() == '{"step": 3}'

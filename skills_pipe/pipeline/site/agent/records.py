@@ -37,15 +37,29 @@ def unmake_run(folder: str) -> "dict[str, Any]":
     return {}
 
 
-def write(files: "list[Any]", removed: "list[str]") -> "dict[str, Any]":
-    """Replace files, each ``{"path", "text", "mode"}``, and remove others; ``states`` is size and time of each."""
+def write(files: "list[Any]", removed: "dict[str, Any]") -> "dict[str, Any]":
+    """Replace files, each ``{"path", "text", "mode", "base"}``, and remove others, ``{path: base}``.
+
+    ``base`` is size and time of what the asker knows to be there, None for nothing. What has changed since, by a job or
+    another laptop, is newer than what the asker has, and left alone. ``states`` is size and time of what was written.
+    """
     states = {}
     for file in files:
-        write_file(file["path"], file["text"], file["mode"])
-        states[file["path"]] = _state(file["path"])
-    for path in removed:
-        remove(path)
+        if is_state(file["base"], _state_of(file["path"])):
+            write_file(file["path"], file["text"], file["mode"])
+            states[file["path"]] = _state(file["path"])
+    for path, base in removed.items():
+        if is_state(base, _state_of(path)):
+            remove(path)
     return {"states": states}
+
+
+def is_state(copied: "list[int] | None", state: "list[int] | None") -> bool:
+    """Whether ``copied`` is this size and time; file systems that keep times less closely cut them off."""
+    if copied is None or state is None:
+        return copied is state
+    same_second = copied[0] == state[0] and copied[1] // 10**9 == state[1] // 10**9
+    return same_second and str(state[1]).startswith(str(copied[1]).rstrip("0"))
 
 
 def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "dict[str, Any]":
@@ -76,7 +90,7 @@ def records(root: str, runs: "list[str] | None", known: "dict[str, Any]") -> "di
             try:
                 state = _state(os.path.join(root, name))
                 present.append(name)
-                if known.get(name) != state:
+                if not is_state(known.get(name), state):
                     changed[name] = [state, read_text(os.path.join(root, name)) or ""]
             except (FileNotFoundError, UnicodeDecodeError):
                 continue
@@ -102,7 +116,14 @@ def _time(folder: str) -> float:
         return 0.0
 
 
-def _state(path: str) -> "list[Any]":
+def _state_of(path: str) -> "list[int] | None":
+    try:
+        return _state(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _state(path: str) -> "list[int]":
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]
 
