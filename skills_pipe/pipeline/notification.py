@@ -30,8 +30,7 @@ def with_notification(plan: Plan, cluster: ClusterConfig) -> Plan:
             fix="leave it away, or use executor: slurm",
         )
     partition = cluster.cpu_partition or cluster.partition
-    local = "" if cluster.is_local else f" --cluster={cluster.name}"
-    text = notify_text(kept, notify.on, f"ns status {plan.expname}{local}")
+    text = notify_text(kept, notify.on, f"ns status {plan.expname}{cluster.flag}")
     job = Job(
         name=f"{plan.expname}-{STAGE}",
         stage=STAGE,

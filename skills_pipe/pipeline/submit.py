@@ -196,7 +196,12 @@ def _claim(seen: Preview, cluster: ClusterConfig, store: RunStore) -> Claim | No
         if decision.action is Action.RESTART:
             anew.append(path)
     return claim_outputs(
-        store.site, owners, run=seen.run.at, set_aside=anew, is_live=lambda owner: _is_live(owner, store)
+        store.site,
+        owners,
+        run=seen.run.at,
+        set_aside=anew,
+        is_live=lambda owner: _is_live(owner, store),
+        flag=store.flag,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from skills_pipe.errors import ClusterConfigError
+from skills_pipe.errors import ClusterConfigError, did_you_mean
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
@@ -40,7 +41,6 @@ def check_cluster(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
 def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
     """Findings on where the jobs read and write: all must be absolute and mounted, and outputs writable."""
     paths = PathMap.of(cluster)
-    mounted = ", ".join(mount.target for mount in cluster.mounts) or "none"
     findings = []
     outputs = {stage.output for stage in plan.stages if stage.output} | {job.log_dir for job in plan.jobs}
     # On this machine jobs start in the current folder, and other names than ids are paths from there.
@@ -50,17 +50,37 @@ def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
         for path in stage.inputs
         if path.startswith("/") or not (cluster.is_local or is_hub_id(path))
     }
-    for path in sorted(outputs | inputs):
-        if is_below(path, RUN_DIR):
-            continue
-        if not path.startswith("/"):
-            findings.append(error(f"{path} is not an absolute path", fix="write it from the root, as jobs see it"))
-        elif paths.to_cluster(path) is None:
-            what = f"{path} is on no mount of cluster {cluster.name!r} (it has {mounted})"
-            findings.append(error(what, fix="use a mounted folder, or add --mount_paths"))
-        elif path in outputs and not paths.is_writable(path):
-            findings.append(error(f"{path} is on a mount that is read-only", fix="write somewhere else"))
+    everything = [path for path in sorted(outputs | inputs) if not is_below(path, RUN_DIR)]
+    for path in (path for path in everything if not path.startswith("/")):
+        findings.append(error(f"{path} is not an absolute path", fix="write it from the root, as jobs see it"))
+    absolute = [path for path in everything if path.startswith("/")]
+    for path in _with_siblings_as_one(path for path in absolute if paths.to_cluster(path) is None):
+        findings.append(_on_no_mount(path, cluster))
+    unwritable = (path for path in absolute if path in outputs and paths.to_cluster(path) is not None)
+    for path in _with_siblings_as_one(path for path in unwritable if not paths.is_writable(path)):
+        findings.append(error(f"{path} is on a mount that is read-only", fix="write somewhere else"))
     return findings
+
+
+def _with_siblings_as_one(paths: Iterable[str]) -> list[str]:
+    """Paths, those of one folder as that folder: it is what was named."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(posixpath.dirname(posixpath.normpath(path)), []).append(path)
+    return [
+        folder if len(below) > 1 and folder != "/" else path for folder, below in found.items() for path in below[:1]
+    ]
+
+
+def _on_no_mount(path: str, cluster: ClusterConfig) -> Finding:
+    targets = [mount.target for mount in cluster.mounts]
+    what = f"{path} is on no mount of cluster {cluster.name!r} (it has {', '.join(targets) or 'none'})"
+    seen = PathMap.of(cluster).to_container(path)
+    if seen is not None:
+        return error(what, fix=f"write it as jobs see it: {seen}")
+    start = "/" + path.split("/")[1]
+    near = did_you_mean(start, [target for target in targets if target.count("/") == 1])
+    return error(what, fix=near or "use a mounted folder, or add --mount_paths")
 
 
 def check_hub_names(plan: Plan, cluster: ClusterConfig) -> list[Finding]:

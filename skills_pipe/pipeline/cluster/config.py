@@ -186,6 +186,11 @@ class ClusterConfig:
         may_be_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
         return name if may_be_id else self.absolute(name)
 
+    @property
+    def flag(self) -> str:
+        """What a command line names it by, after a space; nothing for this machine, and for one given as a mapping."""
+        return "" if self.is_local or self.name.startswith("(") else f" --cluster={self.name}"
+
     def time_limit(self, partition: str | None) -> str | None:
         """Time limit of jobs in ``partition`` as ``D-HH:MM:SS``, None where the configuration sets none."""
         seconds = self.time_limits.get(partition or "", self.default_time_limit)

@@ -34,6 +34,10 @@ class Sampling:
     benchmark: str
     seeds: int = 0
 
+    def __str__(self) -> str:
+        """As it is typed: ``gsm8k:4``."""
+        return f"{self.benchmark}:{self.seeds}" if self.seeds else self.benchmark
+
 
 def read_benchmarks(value: Any) -> tuple[Sampling, ...]:
     """Benchmarks from ``"gsm8k:4,math"`` or a list of such texts.

@@ -82,11 +82,22 @@ def misplaced(words: Sequence[str], options: Sequence[Option], *, takes_extras: 
     flags = [word.partition("=")[0] for word in words if _is_flag(word)]
     plain = [word for word in words if not _is_flag(word)]
     room = len(plain) if any(option.repeats for option in arguments) else len(arguments)
-    fix = "name options with --" + (", keys of the program with ++" if takes_extras else "")
     return [
         *(_unknown(flag, options) for flag in flags),
-        *(OptionError(f"{word!r} is one word too many", fix=fix) for word in plain[room:]),
+        *(_too_many(word, options, takes_extras=takes_extras) for word in plain[room:]),
     ]
+
+
+def _too_many(word: str, options: Sequence[Option], *, takes_extras: bool) -> OptionError:
+    """``num_gpus=8`` was meant as an option, ``sft.seed=1`` as a key of the program."""
+    name, equals, _ = word.partition("=")
+    if equals and any(option.name == name for option in options):
+        fix = f"did you mean --{word}?"
+    elif equals and takes_extras:
+        fix = f"did you mean ++{word}?"
+    else:
+        fix = "name options with --" + (", keys of the program with ++" if takes_extras else "")
+    return OptionError(f"{word!r} is one word too many", fix=fix)
 
 
 def _is_flag(word: str) -> bool:

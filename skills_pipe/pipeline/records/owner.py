@@ -109,6 +109,7 @@ def claim_outputs(
     run: str,
     set_aside: Sequence[str] = (),
     is_live: Callable[[OutputOwner], bool],
+    flag: str = "",
 ) -> Claim | None:
     """Make the folder of a run, and become the owner of all outputs; or neither.
 
@@ -117,6 +118,7 @@ def claim_outputs(
         run: the folder.
         set_aside: those of the outputs that are renamed to ``old_<name>.<n>``: they are made anew.
         is_live: whether the run of an older record still works on the output.
+        flag: what a command in a message has to end with: `` --cluster=slurm``.
 
     Returns:
         None when somebody else has just made the folder.
@@ -138,17 +140,19 @@ def claim_outputs(
             if aside:
                 return Claim(site=site, records=records, replaced=claimed["replaced"], moved=aside[0]["moved"])
             for output, text in claimed["taken"].items():
-                _require_dead(output, OutputOwner.parse(text, output), is_live)
+                other = OutputOwner.parse(text, output)
+                if is_live(other):
+                    raise _in_use(output, other, flag)
                 dead[output] = text
     except StoreError:
         site.ask({"do": "unmake_run", "folder": run})
         raise
 
 
-def _require_dead(output: str, other: OutputOwner, is_live: Callable[[OutputOwner], bool]) -> None:
-    if is_live(other):
-        raise StoreError(
-            f"{output} is being written by stage {other.stage!r} of another run",
-            where=other.run,
-            fix=f"wait for it, or stop it with `ns cancel {'/'.join(Path(other.run).parts[-2:])}`",
-        )
+def _in_use(output: str, other: OutputOwner, flag: str) -> StoreError:
+    run = "/".join(Path(other.run).parts[-2:])
+    return StoreError(
+        f"{output} is being written by stage {other.stage!r} of another run",
+        where=other.run,
+        fix=f"wait for it, or stop it with `ns cancel {run}{flag}`",
+    )

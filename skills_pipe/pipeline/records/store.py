@@ -242,19 +242,25 @@ class Run:
 def store_of(cluster: ClusterConfig) -> RunStore:
     """The runs of a cluster: those in its job folder, or copies of them where only ssh leads there."""
     if not is_behind_ssh(cluster):
-        return RunStore(Path(cluster.job_dir))
+        return RunStore(Path(cluster.job_dir), flag=cluster.flag)
     # Imported here: few clusters are behind ssh.
     from skills_pipe.pipeline.site.mirror import Mirror
 
     mirror = Mirror.of(cluster)
-    return RunStore(mirror.folder, mirror=mirror)
+    return RunStore(mirror.folder, mirror=mirror, flag=cluster.flag)
 
 
 class RunStore:
-    """All runs below a job folder."""
+    """All runs below a job folder.
 
-    def __init__(self, job_dir: Path, *, mirror: Mirror | None = None) -> None:
+    Attributes:
+        root: folder of all experiments, as this machine sees it.
+        flag: what the commands in messages end with: `` --cluster=slurm``.
+    """
+
+    def __init__(self, job_dir: Path, *, mirror: Mirror | None = None, flag: str = "") -> None:
         self.root = job_dir / "experiments"
+        self.flag = flag
         self._mirror = mirror
 
     @property
@@ -344,7 +350,12 @@ class RunStore:
         raise StoreError(
             f"there is no experiment {expname!r}",
             where=self.place,
-            fix=did_you_mean(expname, names) or "`ns status` lists all",
+            fix=did_you_mean(expname, names) or self._where_to_look(),
+        )
+
+    def _where_to_look(self) -> str:
+        return f"`ns status{self.flag}` lists all" + (
+            "" if self.flag else ", and with --cluster=NAME those of a cluster"
         )
 
     def find(self, name: str) -> Run:

@@ -119,14 +119,27 @@ def test_here_containers_and_mounts_are_told_to_have_no_effect():
 
 def test_every_path_must_be_on_a_mount():
     found = texts(check_paths(planned(output_dir="/home/me/run", training_data="/workspace2/d.jsonl"), SLURM))
-    assert "/home/me/run/checkpoints is on no mount of cluster 'c' (it has /workspace, /data)" in found
-    assert "/home/me/run/final_hf_model is on no mount" in found
+    assert "/home/me/run is on no mount of cluster 'c' (it has /workspace, /data): use a mounted folder" in found
     assert "/workspace2/d.jsonl is on no mount" in found
+    # All that an option makes is told by the folder that was named, once.
+    assert found.count("is on no mount") == 2
+
+
+def test_a_path_of_the_cluster_is_told_as_jobs_see_it():
+    source = SLURM.mounts[0].source
+    found = texts(check_paths(planned(training_data=f"{source}/d.jsonl"), SLURM))
+    assert f"{source}/d.jsonl is on no mount" in found
+    assert f": write it as jobs see it: {SLURM.mounts[0].target}/d.jsonl" in found
+
+
+def test_a_misspelt_mount_is_told_with_the_right_one():
+    found = texts(check_paths(planned(output_dir="/workspac/run"), SLURM))
+    assert "/workspac/run is on no mount of cluster 'c' (it has /workspace, /data): did you mean '/workspace'?" in found
 
 
 def test_outputs_must_be_writable_and_inputs_need_not():
     found = texts(check_paths(planned(output_dir="/data/run"), SLURM))
-    assert "/data/run/checkpoints is on a mount that is read-only" in found
+    assert "/data/run is on a mount that is read-only" in found
     assert "d.jsonl" not in found
 
 

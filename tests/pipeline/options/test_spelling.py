@@ -69,6 +69,13 @@ def _typed(command, words):
     return build(command.options, line.make_context(None, list(words)).params)
 
 
+def test_benchmarks_are_spelt_with_their_seeds():
+    given = options("eval", model="m", output_dir="/out", server_type="hf", benchmarks="gsm8k:4,arithmetic")
+    words = command_line("eval", given, ())
+    assert [word for word in words if "benchmarks" in word] == ["--benchmarks=gsm8k:4", "--benchmarks=arithmetic"]
+    assert _typed(entry("eval").load(), words[1:]) == given
+
+
 def test_a_command_to_run_comes_last_and_as_it_is():
     given = options("run_cmd", argv=("python", "-c", "print('a b')", "--num_gpus=3"), num_gpus=1)
     words = command_line("run_cmd", given, ())

@@ -59,6 +59,13 @@ def test_a_live_owner_is_not_replaced(tmp_path):
     assert owner_of(tmp_path / "out").run == "/jobs/experiments/exp/run-1"
 
 
+def test_the_command_that_stops_the_owner_names_its_cluster(tmp_path):
+    claim("/jobs/experiments/exp/run-1", tmp_path / "out")
+    owners, run = {str(tmp_path / "out"): owner("run-2")}, str(tmp_path / "run-2")
+    with pytest.raises(StoreError, match=r"`ns cancel exp/run-1 --cluster=slurm`"):
+        claim_outputs(HERE, owners, run=run, is_live=lambda _: True, flag=" --cluster=slurm")
+
+
 def test_a_dead_owner_is_replaced(tmp_path):
     claim("run-1", tmp_path / "out")
     claim("run-2", tmp_path / "out", is_live=lambda found: found.run != "run-1")

@@ -84,6 +84,13 @@ def test_what_is_not_there_is_named_with_what_is_near(tmp_path, name, message):
         store.find(name)
 
 
+def test_an_experiment_of_a_cluster_is_looked_for_there(tmp_path):
+    with pytest.raises(StoreError, match=r"`ns status --cluster=slurm` lists all$"):
+        RunStore(tmp_path, flag=" --cluster=slurm").find("exp")
+    with pytest.raises(StoreError, match="with --cluster=NAME those of a cluster"):
+        RunStore(tmp_path).find("exp")
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "../a", ".hidden", "a b", "-rf", "a\n"])
 def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
     with pytest.raises(PlanError, match="cannot be the name of an experiment"):
