@@ -13,6 +13,7 @@ _NOT_OF_RESULT = (
     "logger.",
     "cluster.",
     "data.num_workers",
+    "data.use_tiktoken",
     "data.cache_dir",
     "data.force_reprocess",
     "checkpointing.stop_after_steps",

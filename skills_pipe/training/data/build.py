@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -13,16 +14,17 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.bpe.verify import Verdict, judge
 from skills_pipe.training.data.cache.content import Contents
 from skills_pipe.training.data.cache.files import DocumentWriter, open_documents
 from skills_pipe.training.data.cache.key import cache_key
 from skills_pipe.training.data.cache.store import Store
-from skills_pipe.training.data.chunk import DataSettings, EncodedChunk, Recipe, mask_rules
+from skills_pipe.training.data.chunk import ChunkEncoder, DataSettings, EncodedChunk, Recipe, mask_rules
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.progress import TokenizingProgress
 from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.rows import BadRow
-from skills_pipe.training.data.sources import DataSource
+from skills_pipe.training.data.sources import DataSource, read_rows
 from skills_pipe.training.data.template import ChatTemplate
 from skills_pipe.training.data.workers.pool import encode_in_order
 from skills_pipe.training.data.workers.task import tasks
@@ -32,6 +34,9 @@ __all__ = ["BAD_ROW", "BuildOptions", "DataSettings", "build_dataset", "mask_rul
 BAD_ROW: Final = "bad row"
 
 _SHOWN: Final = 10
+_SAMPLE: Final = 256
+"""Rows on which tiktoken has to agree with the tokenizer, besides the probes."""
+
 _PERCENTILES: Final = (50, 90, 99, 100)
 
 
@@ -44,12 +49,14 @@ class BuildOptions:
         cache: folder that keeps it for other jobs and ranks, None: nothing is kept.
         again: make it although it is kept.
         progress: show how far it is, where that takes longer than a moment.
+        tiktoken: let tiktoken do the work where it gives the tokenizer's own ids.
     """
 
     workers: int = 1
     cache: Path | None = None
     again: bool = False
     progress: bool = False
+    tiktoken: bool = True
 
 
 def build_dataset(
@@ -92,8 +99,11 @@ class _Job:
 
     def write(self, folder: Path) -> None:
         """Make the data set in an empty folder."""
+        verdict = self._judge()
         tally = _Tally(self.recipe.settings)
-        chunks = encode_in_order(self.recipe, tasks(self.sources), workers=self.options.workers)
+        chunks = encode_in_order(
+            replace(self.recipe, fast=verdict.structure), tasks(self.sources), workers=self.options.workers
+        )
         names = [str(source.path) for source in self.sources]
         with (
             DocumentWriter(folder, len(self.recipe.tokenizer)) as writer,
@@ -103,8 +113,14 @@ class _Job:
                 tally.add(chunk)
                 writer.add(chunk)
                 progress.update(rows=tally.counts["rows_read"], tokens=writer.tokens)
-            report = tally.report(writer, ", ".join(names))
+            report = replace(tally.report(writer, ", ".join(names)), tokenized_by=verdict.reason)
             writer.seal(report, {"sources": names, "tokenizer": self.recipe.tokenizer.name_or_path})
+
+    def _judge(self) -> Verdict:
+        if not self.options.tiktoken:
+            return Verdict(structure=None, reason="tokenizers: data.use_tiktoken is false")
+        rows = islice(chain.from_iterable(read_rows(source) for source in self.sources), _SAMPLE)
+        return judge(self.recipe.tokenizer, ChunkEncoder(self.recipe).texts(rows))
 
 
 class _Tally:

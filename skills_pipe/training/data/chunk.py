@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.dataset import Example
 from skills_pipe.training.data.encode import SampleEncoder
 from skills_pipe.training.data.limit import Overlong, truncate
@@ -58,11 +59,13 @@ class Recipe:
         tokenizer: the tokenizer.
         template: what makes one text of a conversation.
         settings: the rest.
+        fast: for tiktoken, where it is known to give the tokenizer's ids; None: the tokenizer does the work.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
     settings: DataSettings
+    fast: ByteBpe | None = None
 
 
 @dataclass(kw_only=True)
@@ -85,6 +88,11 @@ class EncodedChunk:
     dropped: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def empty(cls) -> EncodedChunk:
+        """A chunk of no document."""
+        return cls(token_ids=np.zeros(0, np.int32), loss_mask=np.zeros(0, np.uint8), lengths=np.zeros(0, np.int64))
+
 
 class ChunkEncoder:
     """Templates, masks, tokenises and limits rows."""
@@ -92,7 +100,8 @@ class ChunkEncoder:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._rules = mask_rules(recipe.tokenizer, recipe.settings)
-        self._encoder = SampleEncoder(recipe.tokenizer)
+        self._encoder = SampleEncoder(recipe.tokenizer, recipe.fast)
+        self._reference = SampleEncoder(recipe.tokenizer) if recipe.fast is not None else None
 
     def encode(self, rows: Iterable[Row], *, compare: bool = False) -> EncodedChunk:
         """The documents of ``rows``, in their order; ``compare`` also counts those that have other tokens as one text.
@@ -100,9 +109,7 @@ class ChunkEncoder:
         Raises:
             DataError: a document is too long where that is an error.
         """
-        chunk = EncodedChunk(
-            token_ids=np.zeros(0, np.int32), loss_mask=np.zeros(0, np.uint8), lengths=np.zeros(0, np.int64)
-        )
+        chunk = EncodedChunk.empty()
         samples: list[tuple[str, Sample]] = []
         for row in rows:
             chunk.counts["rows_read"] += 1
@@ -116,6 +123,25 @@ class ChunkEncoder:
             return chunk
         self._fill(chunk, samples, compare=compare)
         return chunk
+
+    def texts(self, rows: Iterable[Row]) -> list[str]:
+        """The documents of those ``rows`` that are good, as text."""
+        chunk = EncodedChunk.empty()
+        made = (self._samples(row, chunk) for row in rows if not isinstance(row, BadRow))
+        return [sample.text for samples in made if not isinstance(samples, BadRow) for sample in samples]
+
+    def _check_first(self, samples: Sequence[tuple[str, Sample]], examples: Sequence[Example]) -> None:
+        """Of each chunk one document is tokenised in both ways: a difference that no probe showed must not pass."""
+        if self._reference is None or not samples:
+            return
+        where, sample = samples[0]
+        (expected,) = self._reference.encode([sample])
+        if not np.array_equal(expected.input_ids, examples[0].input_ids):
+            raise DataError(
+                "tiktoken and the tokenizer give this document different tokens",
+                where=where,
+                fix="set data.use_tiktoken=false",
+            )
 
     def _samples(self, row: Conversation | Pieces, chunk: EncodedChunk) -> list[Sample] | BadRow:
         if isinstance(row, Pieces):
@@ -139,7 +165,9 @@ class ChunkEncoder:
             chunk.counts["compared"] = len(documents)
             chunk.counts["differing"] = self._encoder.count_differing(documents)
         kept: list[Example] = []
-        for (where, sample), encoded in zip(samples, self._encoder.encode(documents), strict=True):
+        examples = self._encoder.encode(documents)
+        self._check_first(samples, examples)
+        for (where, sample), encoded in zip(samples, examples, strict=True):
             example = self._shortened(self._with_one_bos(encoded, chunk), where, chunk)
             if example is None:
                 chunk.dropped[TOO_LONG] += 1

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.bpe.encoder import FastEncoder
+from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.dataset import Example
 from skills_pipe.training.data.mask import Sample
 
@@ -25,13 +27,18 @@ class SampleEncoder:
     start (SentencePiece's prefix space) the whole text is tokenised, and a token belongs to the segment of its last
     character.
 
+    Args:
+        tokenizer: the tokenizer.
+        fast: for tiktoken, where :func:`bpe.verify.judge` found it equal to the tokenizer.
+
     Raises:
         DataError: the tokenizer has no fast form, and pieces of text cannot be tokenised by themselves.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, fast: ByteBpe | None = None) -> None:
         self._tokenizer = tokenizer
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        self._fast = FastEncoder(self._backend, fast) if fast is not None else None
         self.cuts = self._cuts_cleanly()
         if not self.cuts and self._backend is None:
             raise DataError(
@@ -75,6 +82,8 @@ class SampleEncoder:
         return examples
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._fast is not None:
+            return self._fast.ids(texts)
         if self._backend is not None:
             return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
         return [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]

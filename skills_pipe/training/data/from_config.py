@@ -115,7 +115,9 @@ def build_options(config: TrainingConfig) -> BuildOptions:
     else:
         cache = Path(checkpointing.checkpoint_dir).parent / ".cache"
     workers = available_cores() if data.num_workers is None else data.num_workers
-    return BuildOptions(workers=workers, cache=cache, again=data.force_reprocess, progress=True)
+    return BuildOptions(
+        workers=workers, cache=cache, again=data.force_reprocess, progress=True, tiktoken=data.use_tiktoken
+    )
 
 
 def batch_settings(config: TrainingConfig) -> BatchSettings:

@@ -26,6 +26,7 @@ class DataReport:
             that the model gets when it generates.
         tokens: tokens of all documents; targets: those of them that are trained.
         length_percentiles: percentile -> document length in tokens, with 50, 90, 99 and 100.
+        tokenized_by: which program made the tokens, and why that one.
     """
 
     rows_read: int = 0
@@ -42,6 +43,7 @@ class DataReport:
     tokens: int = 0
     targets: int = 0
     length_percentiles: Mapping[int, int] = field(default_factory=dict)
+    tokenized_by: str = ""
 
     @property
     def supervised_ratio(self) -> float:
@@ -85,4 +87,5 @@ class DataReport:
         ]
         lengths = ", ".join(f"p{percentile} {length:,}" for percentile, length in self.length_percentiles.items())
         shown = [(label, value) for label, value in rows if value != "0" or label == "documents"]
-        return [*shown, ("document length", lengths)] if lengths else shown
+        shown += [("document length", lengths)] if lengths else []
+        return [*shown, ("tokenized by", self.tokenized_by)] if self.tokenized_by else shown

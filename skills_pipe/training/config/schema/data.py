@@ -123,6 +123,7 @@ class DataConfig:
     overlong: Overlong
     shuffle: bool
     num_workers: int | None
+    use_tiktoken: bool
     cache_dir: str | None
     force_reprocess: bool
 
@@ -181,6 +182,9 @@ class DataSection:
     overlong: Annotated[Overlong, Key("A sample longer than max_input_seq_length: drop, truncate or error.")]
     shuffle: Annotated[bool, Key("Shuffle the training data, anew in each epoch.")]
     num_workers: Annotated[int | None, Key("Processes that tokenize; null: one for each core.", minimum=0)]
+    use_tiktoken: Annotated[
+        bool, Key("Tokenize by tiktoken where it is verified to give the same tokens, which is sooner.")
+    ]
     cache_dir: Annotated[
         str | None,
         Key(

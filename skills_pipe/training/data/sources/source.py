@@ -48,18 +48,21 @@ class DataSource:
         return open_records(self.path, preserving=self.preserving)
 
 
-def read_rows(source: DataSource, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+def read_rows(
+    source: DataSource, start: int = 0, stop: int | None = None, *, records: Records | None = None
+) -> Iterator[Row]:
     """Read the rows of a file, in its order, without holding them all.
 
     Args:
         source: the file.
         start: number of the first row of the file to read.
         stop: number of the row to stop before, None for the end of the file.
+        records: what ``source.open()`` gave, for those who read many parts of a file.
 
     Raises:
         DataError: there is no such file, or it cannot be read.
     """
-    for number, (where, value) in enumerate(source.open().read(start, stop), start=start):
+    for number, (where, value) in enumerate((records or source.open()).read(start, stop), start=start):
         if source.part is not None and number not in source.part:
             continue
         if isinstance(value, BadRow):

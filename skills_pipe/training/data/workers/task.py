@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from skills_pipe.training.data.records.base import Records
 from skills_pipe.training.data.records.lines import JsonLines
 from skills_pipe.training.data.records.tables import ArrowTable
 from skills_pipe.training.data.rows import Row
@@ -14,6 +15,8 @@ from skills_pipe.training.data.sources import DataSource, read_rows
 
 _ROWS: Final = 256
 """Rows of one task."""
+
+_LAST: Final[list[tuple[DataSource, Records]]] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class Stretch:
 
     def rows(self) -> Iterator[Row]:
         """The rows."""
-        return read_rows(self.source, self.start, self.stop)
+        return read_rows(self.source, self.start, self.stop, records=_opened(self.source))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,13 @@ def tasks(sources: Sequence[DataSource]) -> Iterator[Task]:
             )
         else:
             yield from _handed(read_rows(source))
+
+
+def _opened(source: DataSource) -> Records:
+    """The file of a source; the last one stays open, for its stretches come one after the other."""
+    if not _LAST or _LAST[0][0] != source:
+        _LAST[:] = [(source, source.open())]
+    return _LAST[0][1]
 
 
 def _handed(rows: Iterable[Row]) -> Iterator[Handed]:
