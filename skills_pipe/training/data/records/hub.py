@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,6 +24,7 @@ from skills_pipe.training.data.records.opening import is_data_file
 from skills_pipe.training.data.records.splits import CARD, Wanted, files_of_split
 
 _ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_SHARD: Final = re.compile(r"-\d{5}-of-(\d{5})")
 _CONVERTED: Final = "refs/convert/parquet"
 """Where the hub keeps each dataset as Parquet files, in folders by subset and split."""
 
@@ -53,29 +54,36 @@ class HubDataset:
         listing = self._listing(self.revision)
         if self.revision is None and not any(map(is_data_file, listing.names)):
             listing = self._listing(_CONVERTED)
-        card = listing.file(CARD).read_text(encoding="utf-8") if CARD in listing.names else None
-        return [listing.file(name) for name in files_of_split(listing.names, card, wanted)]
+        card = listing.files([CARD])[0].read_text(encoding="utf-8") if CARD in listing.names else None
+        return listing.files(files_of_split(listing.names, card, wanted))
 
     def _listing(self, revision: str | None) -> _Listing:
         try:
             info = HfApi().dataset_info(self.repo, revision=revision)
-        except (OfflineModeIsEnabled, httpx.TransportError) as error:
+        except OfflineModeIsEnabled as error:
             return self._kept(revision, error)
-        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
             raise self._refused(error, revision) from error
         except HfHubHTTPError as error:
-            if error.response is not None and error.response.status_code >= 500:
-                return self._kept(revision, error)
             raise DataError(f"the hub refuses the dataset: {_short(error)}", where=self.repo) from error
+        except Exception as error:
+            if not _is_lost_connection(error):
+                raise
+            return self._kept(revision, error)
         names = [file.rfilename for file in info.siblings or []]
-        return _Listing(dataset=self, names=names, commit=info.sha or revision)
+        return _Listing(dataset=self, names=names, revision=revision)
 
     def _kept(self, revision: str | None, error: Exception) -> _Listing:
         """What is here of a dataset that cannot be reached."""
         try:
             folder = Path(
                 snapshot_download(
-                    self.repo, repo_type="dataset", revision=revision, cache_dir=self.cache, local_files_only=True
+                    self.repo,
+                    repo_type="dataset",
+                    revision=revision,
+                    cache_dir=self.cache,
+                    local_files_only=True,
+                    allow_patterns=[CARD],  # the folder is wanted, even where other splits were never downloaded
                 )
             )
         except LocalEntryNotFoundError:
@@ -85,12 +93,11 @@ class HubDataset:
                 fix="download it where there is a connection (hf download --repo-type dataset), or check the path",
             ) from error
         names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-        return _Listing(dataset=self, names=names, commit=None, folder=folder)
+        return _Listing(dataset=self, names=names, revision=revision, folder=folder)
 
     def _refused(self, error: Exception, revision: str | None) -> DataError:
         if isinstance(error, GatedRepoError):
-            fix = "accept its terms on the hub, and set HF_TOKEN"
-            return DataError("the dataset is gated", where=self.repo, fix=fix)
+            return _gated(self.repo)
         if isinstance(error, RevisionNotFoundError):
             return DataError(f"the dataset has no revision {revision!r}", where=self.repo)
         fix = "check the name; private datasets need HF_TOKEN"
@@ -99,29 +106,59 @@ class HubDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class _Listing:
-    """The files of one commit: on the hub, or in ``folder`` where that cannot be reached."""
+    """The files of a revision: on the hub, or in ``folder`` where that cannot be reached."""
 
     dataset: HubDataset
     names: list[str]
-    commit: str | None
+    revision: str | None
     folder: Path | None = None
 
-    def file(self, name: str) -> Path:
-        """One of them on this machine."""
+    def files(self, names: list[str]) -> list[Path]:
+        """Some of them on this machine."""
         if self.folder is not None:
-            return self.folder / name
+            _check_complete(names, self.dataset.repo)
+            return [self.folder / name for name in names]
         try:
-            path = hf_hub_download(
-                self.dataset.repo, name, repo_type="dataset", revision=self.commit, cache_dir=self.dataset.cache
+            folder = snapshot_download(
+                self.dataset.repo,
+                repo_type="dataset",
+                revision=self.revision,
+                cache_dir=self.dataset.cache,
+                allow_patterns=[glob.escape(name) for name in names],
             )
-        except (HfHubHTTPError, LocalEntryNotFoundError, httpx.TransportError) as error:
-            raise DataError(f"{name} cannot be downloaded: {_short(error)}", where=self.dataset.repo) from error
-        return Path(path)
+        except GatedRepoError as error:
+            raise _gated(self.dataset.repo) from error
+        except Exception as error:
+            if not isinstance(error, (HfHubHTTPError, LocalEntryNotFoundError)) and not _is_lost_connection(error):
+                raise
+            raise DataError(f"the files cannot be downloaded: {_short(error)}", where=self.dataset.repo) from error
+        return [Path(folder, name) for name in names]
 
 
 def is_hub_id(text: str) -> bool:
     """Whether a text can be the id of a dataset on the hub, and is no name of a file."""
     return _ID.fullmatch(text) is not None and not is_data_file(text)
+
+
+def _check_complete(names: list[str], repo: str) -> None:
+    """A download that broke off leaves some shards of a split: they are not the split."""
+    for name in names:
+        shard = _SHARD.search(name)
+        if shard and sum(other.startswith(f"{name[: shard.start()]}-") for other in names) != int(shard[1]):
+            raise DataError(
+                f"of the {int(shard[1])} files {name[: shard.start()]}-... only some are on this machine",
+                where=repo,
+                fix="download it again where there is a connection",
+            )
+
+
+def _gated(repo: str) -> DataError:
+    return DataError("the dataset is gated", where=repo, fix="accept its terms on the hub, and set HF_TOKEN")
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether the hub could not be talked to; its client is httpx or a successor, by version of huggingface_hub."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 
 def _short(error: Exception) -> str:

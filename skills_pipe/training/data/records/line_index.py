@@ -19,6 +19,7 @@ ENV_CACHE: Final = "SKILLS_PIPE_CACHE"
 """Folder for what can be made again; without it ``$XDG_CACHE_HOME/skills_pipe`` or ``~/.cache/skills_pipe``."""
 
 _CHUNK: Final = 16 << 20
+_COPIED: Final = 1 << 20
 _NEWLINE: Final = 10
 _SPACE: Final = 32
 _WORTH_KEEPING: Final = 64 << 20
@@ -86,8 +87,8 @@ def _write(path: Path, target: Path) -> None:
         table = np.memmap(spool, dtype=np.int64, mode="r", shape=(rows, 2)) if rows else np.zeros((0, 2), np.int64)
         flat = last_line == rows
         out = np.lib.format.open_memmap(target, mode="w+", dtype=np.int64, shape=(rows,) if flat else (rows, 2))
-        for start in range(0, rows, _CHUNK // 16):
-            piece = table[start : start + _CHUNK // 16]
+        for start in range(0, rows, _COPIED):
+            piece = table[start : start + _COPIED]
             out[start : start + len(piece)] = piece[:, 0] if flat else piece
         out.flush()
 

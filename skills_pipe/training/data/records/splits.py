@@ -86,7 +86,7 @@ def _configs(card: str | None) -> list[dict[str, Any]]:
     except (yaml.YAMLError, IndexError):
         return []
     listed = header.get("configs") if isinstance(header, Mapping) else None
-    configs = [config for config in listed or [] if isinstance(config, Mapping)]
+    configs = [config for config in listed if isinstance(config, Mapping)] if isinstance(listed, list) else []
     return [dict(config) for config in configs if config.get("data_files") or config.get("data_dir")]
 
 
