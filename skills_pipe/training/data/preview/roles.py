@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from os.path import commonprefix
 
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.preview.document import Document
@@ -23,8 +22,8 @@ def with_roles(document: Document, text: str, ends: Ends) -> Document:
         ends: see :func:`role_ends`.
     """
     shown = "".join(token.text for token in document.tokens)
-    same = len(commonprefix([text, shown]))
-    same_at_end = min(len(commonprefix([text[::-1], shown[::-1]])), len(shown) - same)
+    same = _common(text, shown)
+    same_at_end = min(_common(text[::-1], shown[::-1]), len(shown) - same)
     tokens = []
     position = 0
     for token in document.tokens:
@@ -61,6 +60,13 @@ def role_ends(row: Conversation, template: ChatTemplate, text: str) -> Ends:
         roles = []
     last = ends[-1][1] if ends else "+".join(dict.fromkeys(roles))
     return [*ends, (len(text) + 1, last)]
+
+
+def _common(one: str, other: str) -> int:
+    """Number of characters that two texts have in common at their start."""
+    if other.startswith(one):
+        return len(one)
+    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
 
 
 def _role_at(position: int, ends: Ends) -> str | None:

@@ -52,8 +52,7 @@ def render(document: Document, *, ids: bool = False) -> Text:
             name = "" if weight == 1 else f"{weight:g}×"
             shown.append(f"{name}⟦{_text(part)}⟧" if weight else _text(part), _style(weight))
         if ids:
-            shown.append("\n")
-            shown.append("ids: ", "cyan")
+            shown.append("ids: " if shown.plain.endswith("\n") else "\nids: ", "cyan")
             for weight, part in runs(tokens):
                 numbers = " ".join(str(token.id) for token in part)
                 shown.append(f"⟦{numbers}⟧ " if weight else f"{numbers} ", _style(weight))

@@ -1,0 +1,68 @@
+"""All that the doctor knows of the data of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.data.doctor.fingerprints import Repeats
+from skills_pipe.training.data.doctor.planning import (
+    EpochPlan,
+    LengthPlan,
+    epoch_plan,
+    length_plans,
+    suggested_limit,
+    usual_limits,
+)
+from skills_pipe.training.data.doctor.survey import Survey, survey
+from skills_pipe.training.data.inspection.opening import OpenedData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        config: of the run.
+        limit: most tokens of a document.
+        train: the training rows.
+        validation: the validation rows, None without.
+        leaked: validation rows that are training rows too.
+        lengths: what several limits would mean.
+        suggested: a limit that holds nearly all documents; None without documents.
+        epoch: how long an epoch is.
+        eos: the end-of-text token of the tokenizer, None without.
+        bos: its beginning-of-text token, None without.
+    """
+
+    config: TrainingConfig
+    limit: int
+    train: Survey
+    validation: Survey | None
+    leaked: Repeats
+    lengths: tuple[LengthPlan, ...]
+    suggested: int | None
+    epoch: EpochPlan
+    eos: str | None
+    bos: str | None
+
+
+def diagnose(data: OpenedData, config: TrainingConfig, limits: Sequence[int] = ()) -> Diagnosis:
+    """Read the rows and find out; ``limits`` are lengths to plan with, none: the usual ones."""
+    recipe = data.recipe
+    train, _ = survey(data.train, recipe)
+    validation, leaked = survey(data.validation, recipe, train.known) if data.validation else (None, Repeats())
+    lengths = train.lengths
+    return Diagnosis(
+        config=config,
+        limit=recipe.settings.max_length,
+        train=train,
+        validation=validation,
+        leaked=leaked,
+        lengths=tuple(length_plans(lengths, limits or usual_limits(lengths, recipe.settings.max_length), config)),
+        suggested=suggested_limit(lengths) if len(lengths) else None,
+        epoch=epoch_plan(train.documents_in_all, train.tokens_in_all, config),
+        eos=recipe.tokenizer.eos_token,
+        bos=recipe.tokenizer.bos_token,
+    )

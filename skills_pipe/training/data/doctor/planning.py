@@ -1,0 +1,127 @@
+"""What lengths and batches would cost: how full microbatches are at several limits, and how long an epoch is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.config.schedule import total_steps
+from skills_pipe.training.data.pack import pack
+from skills_pipe.training.data.sampler import BatchSampler
+
+ENOUGH: Final = 0.995
+"""Share of documents that a suggested limit holds whole."""
+
+_ROUND: Final = 64
+_BATCHES: Final = 50
+"""Global batches that are packed: more of them change the average by less than it is rounded to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthPlan:
+    """One limit of the length, and what it would mean.
+
+    Attributes:
+        limit: most tokens of a document.
+        longer: share of documents that are longer.
+        lost: share of tokens that would not be seen: all of a longer document where these are dropped, what is beyond
+            the limit where they are shortened.
+        packed: tokens per slot when the documents of each global batch are packed into microbatches of that size;
+            None where no document is left.
+    """
+
+    limit: int
+    longer: float
+    lost: float
+    packed: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochPlan:
+    """One epoch.
+
+    Attributes:
+        batch_size: documents of a global batch.
+        documents: documents of all rows; estimated where only some were read.
+        tokens: tokens of those.
+        steps: full global batches in them.
+        tokens_per_step: on average.
+        planned_steps: steps of the whole training; None where the data is too small for one.
+    """
+
+    batch_size: int
+    documents: int
+    tokens: int
+    steps: int
+    tokens_per_step: int
+    planned_steps: int | None
+
+
+def length_plans(lengths: NDArray[np.int64], limits: Sequence[int], config: TrainingConfig) -> list[LengthPlan]:
+    """What each limit would mean for documents of these lengths, in tokens without a limit."""
+    return [_length_plan(lengths, limit, config) for limit in sorted(set(limits))]
+
+
+def usual_limits(lengths: NDArray[np.int64], configured: int) -> list[int]:
+    """Limits worth a look: the configured one, the suggested one, and powers of two around the lengths."""
+    if not len(lengths):
+        return [configured]
+    low, high = int(np.percentile(lengths, 50)), int(lengths.max())
+    powers = [1 << power for power in range(6, 21) if low <= 1 << power < 2 * high]
+    return sorted({configured, suggested_limit(lengths), *powers[-4:]})
+
+
+def suggested_limit(lengths: NDArray[np.int64]) -> int:
+    """The least limit, rounded up to 64 tokens, that holds nearly all documents whole."""
+    enough = int(np.quantile(lengths, ENOUGH, method="inverted_cdf"))
+    return -(-enough // _ROUND) * _ROUND
+
+
+def epoch_plan(documents: int, tokens: int, config: TrainingConfig) -> EpochPlan:
+    """Length of an epoch of so many documents and tokens."""
+    size = config.policy.train_global_batch_size
+    steps = documents // size
+    return EpochPlan(
+        batch_size=size,
+        documents=documents,
+        tokens=tokens,
+        steps=steps,
+        tokens_per_step=round(tokens / documents * size) if documents else 0,
+        planned_steps=total_steps(config, documents) if steps else None,
+    )
+
+
+def _length_plan(lengths: NDArray[np.int64], limit: int, config: TrainingConfig) -> LengthPlan:
+    longer = lengths > limit
+    shortened = config.data.overlong == "truncate"
+    kept = np.minimum(lengths, limit) if shortened else lengths[~longer]
+    total = int(lengths.sum())
+    return LengthPlan(
+        limit=limit,
+        longer=float(longer.mean()) if len(lengths) else 0.0,
+        lost=1 - int(kept.sum()) / total if total else 0.0,
+        packed=_packed(kept, limit, config),
+    )
+
+
+def _packed(lengths: NDArray[np.int64], limit: int, config: TrainingConfig) -> float | None:
+    tokens = slots = 0
+    for batch in _batches(lengths, config):
+        bins = pack(batch.tolist(), limit, config.policy.sequence_packing.algorithm)
+        tokens += int(batch.sum())
+        slots += len(bins) * limit
+    return tokens / slots if slots else None
+
+
+def _batches(lengths: NDArray[np.int64], config: TrainingConfig) -> list[NDArray[np.int64]]:
+    """The first global batches of training; one of all documents where they don't fill one."""
+    if not len(lengths):
+        return []
+    size = min(config.policy.train_global_batch_size, len(lengths))
+    sampler = BatchSampler(len(lengths), size, seed=config.sft.seed, shuffle=config.data.shuffle)
+    return [lengths[sampler.batch(step)] for step in range(min(sampler.steps_per_epoch, _BATCHES))]

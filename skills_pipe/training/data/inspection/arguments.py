@@ -1,0 +1,81 @@
+"""Arguments of the programs that look at data: a file, a model, and the keys that training would get."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from skills_pipe.errors import OptionError
+from skills_pipe.training.config import TrainingConfig, load_config
+
+_KEYS: Final = {
+    "file": "data.train_data_path",
+    "validation_data": "data.val_data_path",
+    "hf_model": "policy.model_name",
+}
+"""Argument -> the key that it sets."""
+
+
+def data_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser that knows what both programs know; ``program`` is the name of the module."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        epilog="Everything else is an override of the training configuration, as in docs/configuration.md: "
+        "++key=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", nargs="?", help="rows to train on: data.train_data_path")
+    parser.add_argument("--hf_model", metavar="PATH|ID", help="model whose tokenizer is used: policy.model_name")
+    parser.add_argument("--validation_data", metavar="PATH", help="rows to validate on: data.val_data_path")
+    parser.add_argument("--config", type=Path, help="YAML file of a training run, laid over the packaged defaults")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and the overrides among them.
+
+    Raises:
+        OptionError: a word is neither.
+    """
+    arguments, words = parser.parse_known_intermixed_args(argv)
+    strange = [word for word in words if word.startswith("-") or ("=" not in word and not word.startswith("~"))]
+    if strange:
+        raise OptionError(
+            f"{strange[0]!r} is neither an option nor ++key=value", fix=f"see {parser.prog} --help for the options"
+        )
+    return arguments, words
+
+
+def training_config(arguments: argparse.Namespace, overrides: Sequence[str]) -> TrainingConfig:
+    """The configuration that training would have; the options count more than the file, the overrides most.
+
+    Raises:
+        ConfigError: see :func:`load_config`.
+    """
+    given = {key: getattr(arguments, name) for name, key in _KEYS.items()}
+    words = [f"++{key}={_quoted(value)}" for key, value in given.items() if value is not None]
+    return load_config(arguments.config, [*words, *overrides])
+
+
+def count(text: str) -> int:
+    """A number of at least 0, for ``type=`` of an argument."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("a number of 0 or more")
+    return number
+
+
+def positive(text: str) -> int:
+    """A number above 0, for ``type=`` of an argument."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a number above 0")
+    return number
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
+    return f"'{escaped}'"

@@ -1,0 +1,50 @@
+"""A configuration -> the rows that a training run would read, and how it would make documents of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.data.chunk import Recipe
+from skills_pipe.training.data.from_config import data_settings, template_of
+from skills_pipe.training.data.inspection.selection import Selection, select
+from skills_pipe.training.data.sources.configured import find_sources
+from skills_pipe.training.models.load import load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedData:
+    """The data of a run, before anything is made of it.
+
+    Attributes:
+        recipe: tokenizer, template and settings.
+        train: rows of all training datasets.
+        validation: rows of all validation datasets, None without.
+    """
+
+    recipe: Recipe
+    train: Selection
+    validation: Selection | None
+
+
+def open_data(config: TrainingConfig, max_rows: int) -> OpenedData:
+    """Find rows, tokenizer and template as :func:`from_config.load_data` does.
+
+    Args:
+        config: of the run.
+        max_rows: rows to choose of each use; 0: all.
+
+    Raises:
+        ConfigError: a key, or a file that one names, cannot be used.
+        DataError: the rows cannot be found, or they don't settle the template.
+    """
+    names = config.policy.tokenizer
+    tokenizer = load_tokenizer(names.name or config.policy.model_name)
+    sources = find_sources(config.data)
+    template = template_of(names, tokenizer, sources.all_train)
+    held_out = [source for files in sources.validation.values() for source in files]
+    return OpenedData(
+        recipe=Recipe(tokenizer=tokenizer, template=template, settings=data_settings(config)),
+        train=select(sources.all_train, max_rows),
+        validation=select(held_out, max_rows) if held_out else None,
+    )
