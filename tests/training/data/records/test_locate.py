@@ -61,7 +61,7 @@ def test_a_folder_that_datasets_saved(folder, place, numbers):
 
 
 def test_a_split_that_was_not_saved():
-    with pytest.raises(DataError, match="there is no split 'test' .*one of train, validation"):
+    with pytest.raises(DataError, match=r"there is no split 'test' .*one of train, validation"):
         Place(path=str(SAVED / "with_splits"), split="test").files()
 
 
@@ -116,14 +116,14 @@ def test_splits_of_other_names():
     assert split(names, "train_1M") == names[:1]
     assert split(["dev.jsonl", "train.jsonl"], otherwise="validation") == ["dev.jsonl"]
     assert split(["test.jsonl"]) == ["test.jsonl"], "the only one"
-    with pytest.raises(DataError, match="no split 'train' among several .*one of test, validation"):
+    with pytest.raises(DataError, match=r"no split 'train' among several .*one of test, validation"):
         split(["test.jsonl", "val.jsonl"])
 
 
 def test_folders_of_subsets_without_a_card():
     names = ["math/train.jsonl", "code/train.jsonl"]
     assert split(names, subset="code") == ["code/train.jsonl"]
-    with pytest.raises(DataError, match="there is no subset 'art' .*one of code, math"):
+    with pytest.raises(DataError, match=r"there is no subset 'art' .*one of code, math"):
         split(names, subset="art")
 
 
@@ -146,7 +146,7 @@ def test_a_card_may_name_a_folder_only():
     names = ["one/train.jsonl", "two/train.jsonl", "two/test.jsonl"]
     configs = [{"config_name": name, "data_dir": name} for name in ("one", "two")]
     assert split(names, subset="two", card=card(configs)) == ["two/train.jsonl"]
-    with pytest.raises(DataError, match="no subset is given .*one of one, two"):
+    with pytest.raises(DataError, match=r"no subset is given .*one of one, two"):
         split(names, card=card(configs))
 
 

@@ -1,5 +1,7 @@
 """Formats that are neither messages nor pairs: the text of each row, and which of it is trained."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -194,7 +196,7 @@ def test_no_text_is_lost_and_neighbours_differ(turns, kind):
         assert what(AlignerChat(), value).startswith("no turn is from 'User'")
         return
     segments = pieces(AlignerChat(), value)
-    assert all(one.trained != two.trained for one, two in zip(segments, segments[1:], strict=False))
+    assert all(one.trained != two.trained for one, two in pairwise(segments))
     said = [turn["value"] for turn in turns]
     assert text(segments).count("\x11") == len(turns) + (turns[-1]["from"] != "User")
     assert [part for part in said if f"\n{part}\n" in text(segments)] == said
