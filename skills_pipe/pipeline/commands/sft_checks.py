@@ -59,6 +59,7 @@ def check_rows(request: Request[SftOptions]) -> Checked:
     """What is wrong with the first rows of the data."""
     from skills_pipe.pipeline.checks.questions import HEAD_BYTES
     from skills_pipe.pipeline.checks.rows import faults_in
+    from skills_pipe.training.config.dataset_names import has_plain_rows
 
     subject = "rows of the data"
     config = _config(request)
@@ -68,7 +69,7 @@ def check_rows(request: Request[SftOptions]) -> Checked:
     findings, read = [], []
     for dataset in (*config.data.train, *config.data.validation):
         head = request.head(dataset.data_path) if dataset.data_path else None
-        if head is None or dataset.data_path is None:
+        if head is None or dataset.data_path is None or not has_plain_rows(dataset.dataset_name, dataset.data_path):
             continue
         read.append(dataset.data_path)
         keys = RowKeys(

@@ -18,30 +18,36 @@ class DatasetKind:
         about: one line for the reference page.
         keys: values of its keys where nobody sets them; with a ``data_path`` none has to be given.
         validation_split: its own split for validation, where no other data is given for that.
+        plain: whether its rows are messages, or an input and an output.
     """
 
     about: str
     keys: Mapping[str, Any] = field(default_factory=dict)
     validation_split: str | None = None
+    plain: bool = True
 
 
 DATASETS: Final[Mapping[str, DatasetKind]] = {
     "ResponseDataset": DatasetKind(about="rows of input and output, or of messages"),
     "openai_format": DatasetKind(about="rows of messages with tools"),
-    "alpaca": DatasetKind(about="rows of instruction, input (optional) and output, put into the text of Alpaca"),
-    "aligner_prompt_response": DatasetKind(
-        about="rows whose keys prompt_template puts together; the last of them is the answer"
+    "alpaca": DatasetKind(
+        about="rows of instruction, input (optional) and output, put into the text of Alpaca", plain=False
     ),
-    "aligner_chat": DatasetKind(about="rows of system, conversations (from, value, label), mask and type"),
-    "text": DatasetKind(about="texts, all of them trained, or lists of prompt, output, prompt, ..."),
+    "aligner_prompt_response": DatasetKind(
+        about="rows whose keys prompt_template puts together; the last of them is the answer", plain=False
+    ),
+    "aligner_chat": DatasetKind(about="rows of system, conversations (from, value, label), mask and type", plain=False),
+    "text": DatasetKind(about="texts, all of them trained, or lists of prompt, output, prompt, ...", plain=False),
     "OpenAssistant": DatasetKind(
         about="trees of messages, one conversation for each way through a tree",
         keys={"data_path": "OpenAssistant/oasst1", "split_validation_size": 0.05},
+        plain=False,
     ),
     "squad": DatasetKind(
         about="rows of context, question and answers",
         keys={"data_path": "rajpurkar/squad"},
         validation_split="validation",
+        plain=False,
     ),
     "OpenMathInstruct-2": DatasetKind(
         about="rows of problem and expected_answer; output_key=generated_solution for solutions",
@@ -83,7 +89,12 @@ def is_class(name: str) -> bool:
 
 def kind_of(name: str) -> DatasetKind:
     """What is known of a data set by its canonical name; of a class, nothing."""
-    return DATASETS.get(name) or DatasetKind(about="")
+    return DATASETS.get(name) or DatasetKind(about="", plain=False)
+
+
+def has_plain_rows(name: str, path: str) -> bool:
+    """Whether a file of a data set is JSON text whose rows are messages, or an input and an output."""
+    return kind_of(name).plain and path.endswith((".jsonl", ".json"))
 
 
 def advice_for(name: str) -> str:
