@@ -102,7 +102,7 @@ def test_validation_sets_are_called_by_their_files_or_as_one_says(tmp_path):
 
 def test_two_validation_sets_of_one_name_are_refused(tmp_path):
     text = "data: {train_data_path: a.jsonl, validation: [{data_path: d/val.jsonl}, {data_path: e/val.jsonl}]}"
-    with pytest.raises(ConfigError, match="2 validation datasets are called 'val' .*give each a name of its own"):
+    with pytest.raises(ConfigError, match=r"2 validation datasets are called 'val' .*give each a name of its own"):
         load(text=text, folder=tmp_path)
 
 
