@@ -28,6 +28,8 @@ __all__ = [
     "cancel",
     "check",
     "convert",
+    "data_doctor",
+    "data_preview",
     "eval",
     "gc",
     "logs",
@@ -78,6 +80,8 @@ eval = PythonCommand(entry("eval"))
 run_cmd = PythonCommand(entry("run_cmd"))
 start_server = PythonCommand(entry("start_server"))
 prepare_data = PythonCommand(entry("prepare_data"))
+data_preview = PythonCommand(entry("data preview"))
+data_doctor = PythonCommand(entry("data doctor"))
 setup = PythonCommand(entry("setup"))
 check = PythonCommand(entry("check"))
 status = PythonCommand(entry("status"))

@@ -33,7 +33,7 @@ class Entry:
         return command
 
 
-GROUPS = {"nemo_rl": "Train models."}
+GROUPS = {"data": "Look at training data before training.", "nemo_rl": "Train models."}
 """Words in front of several commands, and what these have in common."""
 
 ENTRIES = (
@@ -43,6 +43,20 @@ ENTRIES = (
         function="prepare_data",
         help="Fetch the data of benchmarks (ns prepare_data gsm8k), or make training data of generations "
         "(ns prepare_data ++input_files=... ++output_path=...).",
+    ),
+    Entry(
+        name="data preview",
+        module="data_preview",
+        function="data_preview",
+        help="Show what is trained of some rows, token by token: ns data preview rows.jsonl --hf_model=... "
+        "Keys of the trainer are given as ++key=value.",
+    ),
+    Entry(
+        name="data doctor",
+        module="data_doctor",
+        function="data_doctor",
+        help="Examine training data: bad rows, lengths, duplicates, leakage, packing, steps. "
+        "It ends with 1 where a finding is an error.",
     ),
     Entry(
         name="nemo_rl sft",
