@@ -58,6 +58,11 @@ class Run:
     metrics: MetricsLogger | None = None
     resumed: ResumePoint | None = None
 
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the samples that the position in the data counts, and of their order."""
+        return self.sampler.fingerprint(self.batches.fingerprint(self.dataset))
+
 
 def train(run: Run) -> Verdict:
     """Train until the work is complete or this job has to end; called on every rank.
@@ -197,7 +202,7 @@ def _next_validation_seconds(run: Run, progress: _Progress) -> float:
     """Of the validation after the next step; before the first, that of training on as many tokens."""
     if run.validation is None or not _is_validation_step(run, progress.step + 1):
         return 0.0
-    tokens_per_step = float(run.dataset.lengths.mean()) * run.sampler.batch_size
+    tokens_per_step = int(run.dataset.lengths.sum()) / run.batches.units(run.dataset) * run.sampler.batch_size
     guess = max(progress.step_seconds) * run.validation.tokens / tokens_per_step
     return progress.validation_seconds or guess
 
@@ -222,7 +227,7 @@ def _save(run: Run, progress: _Progress, metrics: Mapping[str, float]) -> None:
         total_valid_tokens=progress.targets,
         metrics=metrics,
     )
-    position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.dataset.fingerprint)
+    position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.data_fingerprint)
     run.checkpoints.save(run.backend.trainee, info, position)
     _log(run, progress.step, {"timing/train/checkpointing": time.monotonic() - began})
     if run.metrics is not None:

@@ -70,7 +70,7 @@ def build_run(config: TrainingConfig, parts: Parts, world: World, listener: Sign
         UserError: the configuration and the checkpoint do not fit, or a class it names cannot be used.
     """
     run = assemble(config, parts, world, listener)
-    checkpoints = _checkpoint_manager(config, parts) if config.checkpointing.enabled else None
+    checkpoints = _checkpoint_manager(config, parts, run.data_fingerprint) if config.checkpointing.enabled else None
     resumed = None
     if checkpoints is not None:
         checkpoints.start()
@@ -85,7 +85,7 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
         UserError: a class that the configuration names cannot be used.
     """
     stop = StopRequest(_stop_settings(config), listener, world)
-    sampler = batch_sampler(config, len(parts.data.train))
+    batches = batch_settings(config, parts.data.train)
     # Each rank its own dropout.
     rng.reseed(config.sft.seed + (world.rank << 32))
     return Run(
@@ -93,9 +93,9 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
         world=world,
         backend=FsdpBackend(parts.model, FsdpSettings.of(config.policy), world),
         dataset=parts.data.train,
-        sampler=sampler,
-        batches=batch_settings(config),
-        total_steps=total_steps(config, len(parts.data.train)),
+        sampler=batch_sampler(config, parts.data.train, batches),
+        batches=batches,
+        total_steps=total_steps(config, batches.units(parts.data.train)),
         stop=stop,
         validation=_validation(config, parts.data),
     )
@@ -113,12 +113,12 @@ def _stop_settings(config: TrainingConfig) -> StopSettings:
     )
 
 
-def _checkpoint_manager(config: TrainingConfig, parts: Parts) -> CheckpointManager:
+def _checkpoint_manager(config: TrainingConfig, parts: Parts, data_fingerprint: str) -> CheckpointManager:
     settings = config.checkpointing
     description = RunDescription(
         config_yaml=to_yaml(config),
         model_fingerprint=model_fingerprint(parts.model.config, config.policy.model_name),
-        data_fingerprint=parts.data.train.fingerprint,
+        data_fingerprint=data_fingerprint,
         seed=config.sft.seed,
         precision=config.policy.precision,
         tokenizer=parts.tokenizer,
@@ -167,6 +167,7 @@ def _validation(config: TrainingConfig, data: TrainingData) -> Validation | None
             algorithm=batches.algorithm,
             micro_batch_size=config.sft.val_micro_batch_size,
             seed=batches.seed,
+            dynamic=batches.dynamic,
         ),
     )
 

@@ -61,7 +61,7 @@ def _steps(run: Run) -> Rows:
     start = run.resumed.info.total_steps if run.resumed is not None else 0
     epochs = run.total_steps / run.sampler.steps_per_epoch
     return [
-        ("steps", f"{run.total_steps:,} of {run.sampler.batch_size} documents, {epochs:.2f} epochs"),
+        ("steps", f"{run.total_steps:,} of {run.sampler.batch_size} {_units(run)}, {epochs:.2f} epochs"),
         ("starts from", f"step {start:,} of {saving.checkpoint_dir}" if start else "the model"),
         ("microbatches", _microbatches(run)),
         ("validation", _validation(run)),
@@ -69,10 +69,26 @@ def _steps(run: Run) -> Rows:
     ]
 
 
+def _units(run: Run) -> str:
+    """What a step takes."""
+    packs = run.batches.packs
+    if packs is None:
+        return "documents"
+    by_step = max(1, len(run.dataset) // run.sampler.batch_size)
+    return (
+        f"rows of {run.batches.capacity} tokens, packed over the whole data set: {len(packs):,} rows, "
+        f"{packs.fill:.2%} full; an epoch has {run.sampler.steps_per_epoch:,} steps, of documents it would have "
+        f"{by_step:,}"
+    )
+
+
 def _microbatches(run: Run) -> str:
     """Of the first global batch, with how full they are."""
     batch = split_batch(run.dataset, run.sampler.batch(0), run.batches, 0, 1)
     count, capacity = len(batch.microbatches), run.batches.capacity
+    if run.batches.dynamic is not None:
+        tokens = run.batches.dynamic.tokens
+        return f"{count} in the first batch, documents of similar length, {tokens} tokens at most"
     if not run.batches.packing:
         return f"{count} in the first batch, {run.batches.micro_batch_size} documents each, without padding"
     least = -(-batch.global_tokens // capacity)

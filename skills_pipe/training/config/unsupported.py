@@ -107,8 +107,13 @@ def _checkpoints(config: TrainingConfig) -> Iterator[Refusal]:
 
 
 def _batches(config: TrainingConfig) -> Iterator[Refusal]:
-    if config.policy.dynamic_batching.enabled:
-        yield "policy.dynamic_batching.enabled", "it is not there yet", "use policy.sequence_packing"
+    packing = config.policy.sequence_packing
+    if packing.enabled and packing.scope == "dataset" and config.data.length_order is not None:
+        yield (
+            "data.length_order",
+            "rows that are packed over the whole data set are all of one length",
+            "set it to null",
+        )
 
 
 def _data(config: TrainingConfig) -> Iterator[Refusal]:

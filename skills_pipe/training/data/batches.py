@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -13,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.dynamic import Budget, dynamic
 from skills_pipe.training.data.pack import Bins, pack, spread
+from skills_pipe.training.data.packs import Packs
 
 IGNORE: Final = -100
 """Label of a position that is not trained; the value that torch's cross entropy ignores."""
@@ -30,6 +34,8 @@ class BatchSettings:
         micro_batch_size: documents of one microbatch without packing.
         largest_first: run the microbatches with the most tokens first, so that a lack of memory shows at once.
         seed: seed of the packing algorithms that shuffle.
+        dynamic: group documents of similar length by this budget instead; ``packing`` is off.
+        packs: rows that were packed over the whole data set; a batch then names rows, and not documents.
     """
 
     capacity: int
@@ -38,6 +44,18 @@ class BatchSettings:
     micro_batch_size: int = 1
     largest_first: bool = False
     seed: int = 0
+    dynamic: Budget | None = None
+    packs: Packs | None = None
+
+    def units(self, dataset: SftDataset) -> int:
+        """What batches consist of: rows that are packed already, or documents."""
+        return len(self.packs) if self.packs is not None else len(dataset)
+
+    def fingerprint(self, dataset: SftDataset) -> str:
+        """Of all that the number of a unit stands for: the data set's own where units are documents."""
+        if self.packs is None:
+            return dataset.fingerprint
+        return hashlib.sha256(f"{dataset.fingerprint} {self.packs.fingerprint}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +69,7 @@ class Microbatch:
             :data:`IGNORE`. The last token of a document never has a label.
         cu_seqlens: int32 [n + 1], where each document starts, and T.
         max_seqlen: tokens of the longest document.
+        weights: float32 [1, T], factor of the loss of each label; None: all are 1.
     """
 
     input_ids: Tensor
@@ -58,6 +77,7 @@ class Microbatch:
     labels: Tensor
     cu_seqlens: Tensor
     max_seqlen: int
+    weights: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -72,6 +92,7 @@ class Microbatch:
             labels=self.labels.to(device, non_blocking=True),
             cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
             max_seqlen=self.max_seqlen,
+            weights=self.weights.to(device, non_blocking=True) if self.weights is not None else None,
         )
 
 
@@ -81,13 +102,15 @@ class RankBatch:
 
     Attributes:
         microbatches: of this rank; every rank has the same number.
-        global_targets: trained tokens over all ranks, the divisor of the loss.
+        global_targets: trained tokens over all ranks.
+        global_weight: sum of their weights, the divisor of the loss; without weights the number of trained tokens.
         global_tokens: tokens over all ranks.
         global_documents: documents over all ranks.
     """
 
     microbatches: list[Microbatch]
     global_targets: int
+    global_weight: float
     global_tokens: int
     global_documents: int
 
@@ -97,21 +120,25 @@ def split_batch(
 ) -> RankBatch:
     """The microbatches of ``rank`` out of ``world`` for the global batch ``indices``.
 
+    ``indices`` are documents, or rows where the settings have rows that are packed already.
+
     Microbatch i belongs to rank i modulo world. Where there are fewer documents than microbatches are needed for equal
     counts, a rank gets a dummy of one token and no label: it takes part in the collectives and adds nothing.
 
     Raises:
         DataError: a document is longer than the capacity.
     """
-    chosen = np.asarray(indices, dtype=np.int64)
+    rows = settings.packs.members(indices) if settings.packs is not None else None
+    chosen = np.asarray(indices if rows is None else [document for row in rows for document in row], dtype=np.int64)
     lengths = dataset.lengths[chosen]
-    bins = _bins(lengths.tolist(), settings, world)
+    bins = _bins(lengths.tolist(), settings, world) if rows is None else _levelled(_consecutive(rows), world)
     if settings.largest_first:
         bins = sorted(bins, key=lambda members: -int(lengths[members].sum()))
     mine = [chosen[members].tolist() for members in bins[rank::world]]
     return RankBatch(
         microbatches=[build_microbatch(dataset, members) for members in mine],
         global_targets=int(dataset.targets[chosen].sum()),
+        global_weight=_weight(dataset, chosen),
         global_tokens=int(lengths.sum()),
         global_documents=len(chosen),
     )
@@ -125,11 +152,15 @@ def build_microbatch(dataset: SftDataset, indices: Sequence[int]) -> Microbatch:
     lengths = np.array([len(example.input_ids) for example in examples])
     ends = np.cumsum(lengths)
     input_ids = np.concatenate([example.input_ids for example in examples]).astype(np.int64)
-    trained = np.concatenate([example.loss_mask for example in examples]) != 0
+    mask = np.concatenate([example.loss_mask for example in examples])
+    trained = mask != 0
     labels = np.full(len(input_ids), IGNORE, dtype=np.int64)
     labels[:-1] = np.where(trained[1:], input_ids[1:], IGNORE)
     # The first token of a document is not predicted from the document before it.
     labels[ends - 1] = IGNORE
+    weights = None
+    if dataset.weighted:
+        weights = np.where(labels != IGNORE, np.append(mask[1:], 0), 0).astype(np.float32)
     positions = np.arange(len(input_ids)) - np.repeat(ends - lengths, lengths)
     return Microbatch(
         input_ids=torch.from_numpy(input_ids)[None],
@@ -137,19 +168,39 @@ def build_microbatch(dataset: SftDataset, indices: Sequence[int]) -> Microbatch:
         labels=torch.from_numpy(labels)[None],
         cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
         max_seqlen=int(lengths.max()),
+        weights=torch.from_numpy(weights)[None] if weights is not None else None,
     )
 
 
 def _bins(lengths: list[int], settings: BatchSettings, world: int) -> Bins:
     """Positions of the documents of each microbatch; the number of microbatches is a multiple of ``world``."""
+    if settings.dynamic is not None:
+        return dynamic(lengths, settings.dynamic, world)
     if settings.packing:
         bins = pack(lengths, settings.capacity, settings.algorithm, rng=random.Random(settings.seed))
     else:
         size = settings.micro_batch_size
         bins = [list(range(start, min(start + size, len(lengths)))) for start in range(0, len(lengths), size)]
+    return _levelled(bins, world)
+
+
+def _levelled(bins: Bins, world: int) -> Bins:
+    """As many bins for each rank: documents move out of the fullest ones; where there are too few, bins are empty."""
     wanted = -(-len(bins) // world) * world
-    bins = spread(bins, minimum=min(wanted, len(lengths)))
+    bins = spread(bins, minimum=min(wanted, sum(map(len, bins))))
     return bins + [[] for _ in range(wanted - len(bins))]
+
+
+def _consecutive(rows: list[list[int]]) -> Bins:
+    """Positions of the documents of each row, when the rows are written one after the other."""
+    ends = list(accumulate(map(len, rows)))
+    return [list(range(end - len(row), end)) for row, end in zip(rows, ends, strict=True)]
+
+
+def _weight(dataset: SftDataset, chosen: NDArray[np.int64]) -> float:
+    if not dataset.weighted:
+        return float(dataset.targets[chosen].sum())
+    return float(sum(dataset[index].loss_mask.sum(dtype=np.float64) for index in chosen.tolist()))
 
 
 def _dummy() -> Microbatch:

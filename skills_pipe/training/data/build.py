@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -169,7 +169,7 @@ class _Tally:
             tokens=written.tokens,
             targets=written.targets,
             length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=True)),
-            **self.counts,
+            **cast(Mapping[str, Any], self.counts),
         )
 
     def _refusal(self) -> DataError:

@@ -15,10 +15,12 @@ from skills_pipe.training.config.schema.policy import TokenizerConfig
 from skills_pipe.training.data.batches import BatchSettings
 from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
 from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.dynamic import Budget
 from skills_pipe.training.data.mixture import Mixture, Share
+from skills_pipe.training.data.packs import Packs
 from skills_pipe.training.data.records.line_index import ENV_CACHE, cache_folder
 from skills_pipe.training.data.rows import Conversation, Pieces
-from skills_pipe.training.data.sampler import BatchSampler
+from skills_pipe.training.data.sampler import BatchSampler, ByLength
 from skills_pipe.training.data.sources import DataSource, first_row
 from skills_pipe.training.data.sources.configured import find_sources
 from skills_pipe.training.data.template import INFER, ChatTemplate, resolve_template
@@ -120,9 +122,11 @@ def build_options(config: TrainingConfig) -> BuildOptions:
     )
 
 
-def batch_settings(config: TrainingConfig) -> BatchSettings:
-    """How the documents of a global batch become microbatches."""
-    packing = config.policy.sequence_packing
+def batch_settings(config: TrainingConfig, dataset: SftDataset | None = None) -> BatchSettings:
+    """How the documents of a global batch become microbatches; ``dataset`` is packed as a whole where that is asked."""
+    packing, grouping = config.policy.sequence_packing, config.policy.dynamic_batching
+    whole = dataset is not None and packing.enabled and packing.scope == "dataset"
+    budget = Budget(tokens=grouping.train_mb_tokens, multiple=grouping.sequence_length_round)
     return BatchSettings(
         capacity=packing.train_mb_tokens,
         packing=packing.enabled,
@@ -130,11 +134,22 @@ def batch_settings(config: TrainingConfig) -> BatchSettings:
         micro_batch_size=config.policy.train_micro_batch_size,
         largest_first=packing.microbatch_order == "largest_first",
         seed=config.sft.seed,
+        dynamic=budget if grouping.enabled else None,
+        packs=_packs(config, dataset) if whole and dataset is not None else None,
     )
 
 
-def batch_sampler(config: TrainingConfig, num_samples: int) -> BatchSampler:
-    """The order of the training samples."""
+def batch_sampler(config: TrainingConfig, dataset: SftDataset, batches: BatchSettings) -> BatchSampler:
+    """The order of the training samples, or of the rows that they are packed into."""
     return BatchSampler(
-        num_samples, config.policy.train_global_batch_size, seed=config.sft.seed, shuffle=config.data.shuffle
+        batches.units(dataset),
+        config.policy.train_global_batch_size,
+        seed=config.sft.seed,
+        shuffle=config.data.shuffle,
+        by_length=ByLength(config.data.length_order, dataset.lengths) if config.data.length_order else None,
     )
+
+
+def _packs(config: TrainingConfig, dataset: SftDataset) -> Packs:
+    packing = config.policy.sequence_packing
+    return Packs(dataset.lengths, packing.train_mb_tokens, packing.algorithm, seed=config.sft.seed)

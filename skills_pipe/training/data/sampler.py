@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skills_pipe.errors import ConfigError, DataError
+
+_BATCHES_IN_BUCKET: Final = 64
+"""Batches whose samples are sorted together: enough for similar lengths, few enough for other batches each epoch."""
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """An order that follows the lengths of the samples.
+
+    Attributes:
+        order: sorted: shortest first, the same in each epoch; bucketed: batches of samples of similar length.
+        lengths: int64 [samples].
+    """
+
+    order: Literal["sorted", "bucketed"]
+    lengths: NDArray[np.int64]
 
 
 class BatchSampler:
@@ -22,13 +41,16 @@ class BatchSampler:
         batch_size: documents of one global batch.
         seed: seed of the order.
         shuffle: False keeps the order of the data set in every epoch.
+        by_length: order by length; ``shuffle`` then says in which order batches come that are bucketed.
 
     Raises:
         DataError: the data set is smaller than one global batch.
         ConfigError: the seed does not fit into 32 bits.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, *, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self, num_samples: int, batch_size: int, *, seed: int, shuffle: bool = True, by_length: ByLength | None = None
+    ) -> None:
         if num_samples < batch_size:
             raise DataError(
                 f"the {num_samples} training samples do not fill one global batch of {batch_size}",
@@ -43,6 +65,7 @@ class BatchSampler:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.by_length = by_length
         self._order = lru_cache(maxsize=2)(self._order_of_epoch)
 
     @property
@@ -59,8 +82,33 @@ class BatchSampler:
         epoch, position = divmod(step, self.steps_per_epoch)
         return self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
+    def fingerprint(self, samples: str) -> str:
+        """Of the order and of ``samples``, the fingerprint of what is put in order; theirs alone for the usual order.
+
+        The seed is no part of it: a checkpoint names that by itself.
+        """
+        kind = self.by_length.order if self.by_length is not None else None
+        if self.shuffle and kind is None:
+            return samples
+        return hashlib.sha256(f"{samples} {self.shuffle} {kind}".encode()).hexdigest()
+
     def _order_of_epoch(self, epoch: int) -> NDArray[np.int64]:
-        if not self.shuffle:
-            return np.arange(self.num_samples)
         # RandomState, not Generator: numpy promises its stream for ever, so a resumed run may use a newer numpy.
-        return np.random.RandomState([self.seed, epoch]).permutation(self.num_samples)
+        random = np.random.RandomState([self.seed, epoch])
+        if self.by_length is not None and self.by_length.order == "sorted":
+            return np.argsort(self.by_length.lengths, kind="stable")
+        order = random.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        return order if self.by_length is None else self._bucketed(order, self.by_length.lengths, random)
+
+    def _bucketed(
+        self, order: NDArray[np.int64], lengths: NDArray[np.int64], random: np.random.RandomState
+    ) -> NDArray[np.int64]:
+        """The same samples, sorted within stretches of many batches, and the batches in random order again."""
+        size = self.batch_size * _BATCHES_IN_BUCKET
+        stretches = [order[start : start + size] for start in range(0, len(order), size)]
+        near = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in stretches])
+        full = self.steps_per_epoch * self.batch_size
+        batches = near[:full].reshape(-1, self.batch_size)
+        if self.shuffle:
+            batches = batches[random.permutation(len(batches))]
+        return np.concatenate([batches.reshape(-1), near[full:]])

@@ -84,9 +84,7 @@ def test_what_is_not_supported_is_refused_with_a_reason(override):
     assert caught.value.fix
 
 
-def test_dynamic_batching_and_megatron_are_refused():
-    with pytest.raises(ConfigError, match=r"use policy\.sequence_packing"):
-        load_config(None, [*NEEDED, "policy.sequence_packing.enabled=false", "policy.dynamic_batching.enabled=true"])
+def test_megatron_is_refused():
     with pytest.raises(ConfigError, match="there is no megatron backend yet"):
         load_config(None, [*NEEDED, "policy.dtensor_cfg.enabled=false", "policy.megatron_cfg.enabled=true"])
 

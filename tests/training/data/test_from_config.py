@@ -77,5 +77,6 @@ def test_settings_follow_the_configuration(chats):
         "best_fit_decreasing",
         9,
     )
-    sampler = batch_sampler(config, 40)
+    data = load_data(config, tiny_tokenizer())
+    sampler = batch_sampler(config, data.train, batches)
     assert (sampler.batch_size, sampler.seed, sampler.batch(0).tolist()) == (6, 9, list(range(6)))

@@ -122,6 +122,7 @@ class DataConfig:
     on_bad_row: BadRow
     overlong: Overlong
     shuffle: bool
+    length_order: Literal["sorted", "bucketed"] | None
     num_workers: int | None
     use_tiktoken: bool
     cache_dir: str | None
@@ -181,6 +182,14 @@ class DataSection:
     on_bad_row: Annotated[BadRow, Key("A row that cannot be read: error, or skip and count it.")]
     overlong: Annotated[Overlong, Key("A sample longer than max_input_seq_length: drop, truncate or error.")]
     shuffle: Annotated[bool, Key("Shuffle the training data, anew in each epoch.")]
+    length_order: Annotated[
+        Literal["sorted", "bucketed"] | None,
+        Key(
+            "sorted: shortest samples first, in every epoch; bucketed: each step has samples of similar length, the "
+            "steps in random order; null: lengths don't matter.",
+            absent=None,
+        ),
+    ]
     num_workers: Annotated[int | None, Key("Processes that tokenize; null: one for each core.", minimum=0)]
     use_tiktoken: Annotated[
         bool, Key("Tokenize by tiktoken where it is verified to give the same tokens, which is sooner.")

@@ -82,9 +82,10 @@ def _composed(normalizer: Mapping[str, Any] | None) -> bool:
 
 
 def _pattern(splitter: Mapping[str, Any] | None) -> str:
-    parts = splitter["pretokenizers"] if splitter and splitter["type"] == "Sequence" else [splitter]
+    splitter = splitter or {"type": "none"}
+    parts = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
     last = parts[-1]
-    _demand(bool(last) and last["type"] == "ByteLevel", "its last pre-tokenizer is not ByteLevel")
+    _demand(last["type"] == "ByteLevel", "its last pre-tokenizer is not ByteLevel")
     _demand(not last["add_prefix_space"], "it puts a space in front of a text")
     if len(parts) == 1:
         return GPT2_PATTERN if last["use_regex"] else WHOLE_PATTERN
