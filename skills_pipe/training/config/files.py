@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.origins import PACKAGED
+from skills_pipe.training.config.tutorial import is_tutorial, to_canonical
 from skills_pipe.training.config.yaml_text import load_yaml
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class Layers:
     files: tuple[Path, ...]
 
 
-def load_layers(path: Path | None) -> Layers:
-    """The packaged defaults with the file ``path`` and its parents over them.
+def load_layers(source: Path | Mapping[str, Any] | None) -> Layers:
+    """The packaged defaults with a file and its parents over them, or with sections given as values.
 
     Raises:
         ConfigError: a file cannot be read, is no YAML mapping, or inherits from itself.
@@ -35,12 +36,45 @@ def load_layers(path: Path | None) -> Layers:
     from omegaconf import OmegaConf
 
     packaged = load_with_parents(PACKAGED)
-    if path is None:
+    if source is None:
         return packaged
-    own = load_with_parents(path)
+    own = load_with_parents(source) if isinstance(source, Path) else _given(source)
+    own = _canonical(own)
     _make_room(packaged.tree, own.tree)
+    _refuse_lists(packaged.tree, own)
     tree = OmegaConf.merge(packaged.tree, own.tree)
     return Layers(tree=_as_mapping(tree), files=(*own.files, *packaged.files))
+
+
+def _refuse_lists(packaged: DictConfig, own: Layers) -> None:
+    """A list where a section belongs cannot even be merged."""
+    from omegaconf import DictConfig, ListConfig
+
+    for name, section in own.tree.items_ex(resolve=False):
+        if isinstance(section, ListConfig) and isinstance(packaged._get_node(name), DictConfig):
+            where = str(own.files[0]) if own.files else "the given configuration"
+            raise ConfigError(f"{name} is a list, not a section of keys", where=where, fix="write keys and values")
+
+
+def _given(sections: Mapping[str, Any]) -> Layers:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return Layers(tree=_as_mapping(OmegaConf.create(dict(sections))), files=())
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the configuration cannot be used: {reason}", fix="give plain values") from error
+
+
+def _canonical(layers: Layers) -> Layers:
+    """The same layers with the tutorial's sections brought into the canonical layout."""
+    from omegaconf import OmegaConf
+
+    if not is_tutorial(cast("Mapping[str, Any]", layers.tree)):
+        return layers
+    plain = cast("dict[str, Any]", OmegaConf.to_container(layers.tree, resolve=False))
+    return Layers(tree=_as_mapping(OmegaConf.create(to_canonical(plain))), files=layers.files)
 
 
 def load_with_parents(path: Path, *, children: Sequence[Path] = ()) -> Layers:

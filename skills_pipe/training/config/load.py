@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.files import load_layers
@@ -37,18 +38,20 @@ class ConfigErrors(ConfigError):
         super().__init__(f"the training configuration has {len(problems)} problems:{lines}")
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = (), *, strict: bool = True) -> TrainingConfig:
+def load_config(
+    source: Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = (), *, strict: bool = True
+) -> TrainingConfig:
     """The configuration of a training run, complete, checked and in one layout.
 
     Args:
-        path: YAML file laid over the packaged defaults; None: the defaults alone.
+        source: YAML file, or the sections themselves, laid over the packaged defaults; None: the defaults alone.
         overrides: Hydra-style overrides, a later one wins.
         strict: whether unknown keys are errors; else they are ignored with a :class:`ConfigWarning` each.
 
     Raises:
         ConfigError: one problem; several are raised together as :class:`ConfigErrors`.
     """
-    config, found = _assemble(path, overrides)
+    config, found = _assemble(source, overrides)
     problems = [*(found.unknown if strict else ()), *found.wrong, *found.missing]
     if not strict:
         for problem in found.unknown:
@@ -81,11 +84,12 @@ class _Found:
     missing: list[ConfigError] = field(default_factory=list)
 
 
-def _assemble(path: Path | None, texts: Sequence[str]) -> tuple[TrainingConfig | None, _Found]:
+def _assemble(source: Path | Mapping[str, Any] | None, texts: Sequence[str]) -> tuple[TrainingConfig | None, _Found]:
     found = _Found()
-    layers = load_layers(path)
+    layers = load_layers(source)
     overrides, unreadable = parse_overrides(texts)
-    origins = Origins(files=layers.files, overrides=overrides)
+    given = source if isinstance(source, Mapping) else {}
+    origins = Origins(files=layers.files, overrides=overrides, given=given)
     found.wrong.extend(unreadable)
     applied = apply_overrides(layers.tree, overrides, known_keys())
     found.unknown.extend(applied.unknown)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,20 @@ class Origins:
     Attributes:
         files: YAML files, the one that wins first; the packaged defaults are the last.
         overrides: in the order given; a later one wins.
+        given: sections that a program gave as values instead of a file.
     """
 
     files: Sequence[Path]
     overrides: Sequence[Setting]
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def where(self, key: str) -> str:
         """The place that decided ``key``, as a person would look for it."""
         index = self._override(key)
         if index is not None:
             return f"override {self.overrides[index].text!r}"
+        if _is_given(self.given, key):
+            return f"{key} in the given configuration"
         for file in self.files:
             line = _line_of(file, key)
             if line is not None:
@@ -46,7 +50,10 @@ class Origins:
         index = self._override(key)
         if index is not None:
             return 2 + index
-        return int(any(file != PACKAGED and _line_of(file, key) is not None for file in self.files))
+        return int(
+            _is_given(self.given, key)
+            or any(file != PACKAGED and _line_of(file, key) is not None for file in self.files)
+        )
 
     def overrides_later(self, key: str, other: str) -> bool:
         """Whether an override set ``key``, and nothing set ``other`` after that."""
@@ -61,6 +68,15 @@ class Origins:
                 if inner == outer or inner.startswith(f"{outer}."):
                     return index
         return None
+
+
+def _is_given(sections: Mapping[str, Any], key: str) -> bool:
+    inside: Any = sections
+    for part in key.split("."):
+        if not isinstance(inside, Mapping) or part not in inside:
+            return False
+        inside = inside[part]
+    return True
 
 
 def _line_of(file: Path, key: str) -> int | None:
