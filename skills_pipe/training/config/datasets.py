@@ -122,9 +122,8 @@ class Datasets:
 
     def _check_names(self, train: tuple[DatasetConfig, ...], held_out: tuple[DatasetConfig, ...]) -> None:
         """Each validation set has a name of its own, those that are set aside from training data too."""
-        names = [
-            dataset.name for dataset in (*held_out, *train) if dataset in held_out or dataset.split_validation_size
-        ]
+        split = [dataset for dataset in train if dataset.split_validation_size]
+        names = [dataset.name for dataset in (*held_out, *split)]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             self.problems.append(
                 ConfigError(

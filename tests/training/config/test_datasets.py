@@ -129,3 +129,10 @@ def test_only_rows_of_messages_or_pairs_are_looked_at_before_a_run():
     assert looked_at == ["ResponseDataset", "openai_format", "OpenMathInstruct-2", "tulu3_sft_mixture"]
     assert not has_plain_rows("ResponseDataset", "rows.parquet")
     assert not has_plain_rows("my.data.Rows", "rows.jsonl")
+
+
+def test_training_data_may_be_called_as_the_validation_data_is():
+    data = load("data.train_data_path=a/rows.jsonl", "data.val_data_path=b/rows.jsonl")
+    assert [dataset.name for dataset in (*data.train, *data.validation)] == ["rows", "rows"]
+    with pytest.raises(ConfigError, match="2 validation datasets are called 'rows'"):
+        load("data.train_data_path=a/rows.jsonl", "data.val_data_path=b/rows.jsonl", "data.split_validation_size=9")
