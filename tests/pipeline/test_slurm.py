@@ -18,7 +18,7 @@ from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Launch, Plan, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
-from skills_pipe.pipeline.submit import Submission, preview, submit
+from skills_pipe.pipeline.submit import OnChange, Submission, SubmitFlags, preview, submit
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
 pytestmark = pytest.mark.slurm
@@ -68,6 +68,41 @@ def test_a_finished_output_is_skipped_the_next_time(cluster, tmp_path):
     again = submit(plan, cluster)
     assert again.actions == {"a": "skip"}
     assert again.states() == {} and again.succeeded
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_a_run_before_is_still_making_counts_as_it_will_be(cluster, tmp_path, sealed):
+    """What lies there meanwhile, an older version or half of one, is not what the jobs will read."""
+    data, copy, go = (tmp_path / name for name in ("data", "copy", "go"))
+
+    def first(text: str) -> Plan:
+        write = shlex.join(make(data, text))
+        hold = job("a", shell(f"echo half >> {data}; until [ -e {go} ]; do sleep 0.05; done; {write}"), tmp_path)
+        plan = plan_of(hold, a=data)
+        return replace(plan, expname="first", stages=(replace(plan.stages[0], options={"text": text}),))
+
+    def second() -> Plan:
+        plan = plan_of(job("b", make(copy), tmp_path), b=copy)
+        stages = (replace(plan.stages[0], inputs=(str(data),)),)
+        return replace(plan, expname="second", stages=stages, run_after=("first",))
+
+    go.touch()
+    ended(submit(first("one"), cluster))
+    ended(submit(second(), cluster))
+    assert submit(second(), cluster).actions == {"b": "skip"}
+    go.unlink()
+    if not sealed:
+        (tmp_path / "data.manifest.json").unlink()
+    running = submit(first("two"), cluster, flags=SubmitFlags(on_change=OnChange.CONTINUE))
+    until(lambda: running.states()["a"] is S.RUNNING, "it runs")
+    try:
+        with pytest.raises(PlanError, match=f"{copy} was made otherwise: inputs.{data}: \"stage:.*\" -> \"stage:"):
+            submit(second(), cluster)
+        again = submit(second(), cluster, flags=SubmitFlags(on_change=OnChange.RESTART))
+    finally:
+        go.touch()
+    assert ended(running) == {"a": S.SUCCEEDED} and ended(again) == {"b": S.SUCCEEDED}
+    assert submit(second(), cluster).actions == {"b": "skip"}
 
 
 # Chains
@@ -179,7 +214,7 @@ def test_no_segment_runs_when_the_run_before_fails(cluster, tmp_path):
 def test_a_run_after_a_failed_one_is_refused(cluster, tmp_path):
     first = submit(plan_of(job("a", shell("exit 1"), tmp_path)), cluster)
     ended(first)
-    with pytest.raises(PlanError, match="'exp' did not end well: its stage 'a' is failed"):
+    with pytest.raises(PlanError, match="'exp' did not end well: its stage 'a' failed"):
         submit(_after(plan_of(job("b", shell("true"), tmp_path)), first), cluster)
 
 
@@ -238,7 +273,7 @@ def test_a_dry_run_without_slurm_shows_the_very_bytes_that_are_submitted(cluster
     shown = capsys.readouterr().out
     for path in (*sorted((submission.run_dir / "scripts").iterdir()), submission.run_dir / "submit.sh"):
         assert f"==> {path} <==\n{path.read_text()}" in shown
-    assert 'sbatch --parsable --hold --export=NIL "--dependency=afternotok:$id_sft_0"' in shown
+    assert 'sbatch --parsable --hold --export=ALL "--dependency=afternotok:$id_sft_0"' in shown
     assert submission.wait().succeeded
 
 

@@ -144,7 +144,7 @@ def _identities(
         inputs: dict[str, str] = {}
         for path in stage.inputs:
             known = facts.get(str(locate(path)), Facts())
-            mark = known.fingerprint or _promised(path, upstream)
+            mark = _being_made(path, known, upstream) or known.fingerprint or _promised(path, upstream)
             if known.error:
                 findings.append(_unreadable(path, known.error))
             elif mark is None:
@@ -174,6 +174,16 @@ def _wanted(plan: Plan, cluster: ClusterConfig) -> dict[str, list[Want]]:
 
 def _unreadable(path: str, why: str) -> Finding:
     return Finding(severity=Severity.ERROR, what=f"{path} cannot be read ({why})", fix="see to its permissions")
+
+
+def _being_made(path: str, known: Facts, upstream: Upstream) -> str | None:
+    """Fingerprint of an input that a run before is at work on: what lies there is not what will be read.
+
+    A part of its output that is sealed, like a checkpoint, stays as it is.
+    """
+    sealed = known.fingerprint is not None and known.fingerprint.startswith("stage:")
+    identity = upstream.still_makes(path, whole=sealed)
+    return f"stage:{identity.digest}" if identity else None
 
 
 def _promised(path: str, upstream: Upstream) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.errors import PlanError, StoreError, UserError
@@ -12,6 +12,7 @@ from skills_pipe.pipeline.decisions.fingerprint import covers
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.executors.slurm.commands import Slurm
 from skills_pipe.pipeline.executors.slurm.states import state_of
+from skills_pipe.pipeline.plan import Stage
 from skills_pipe.pipeline.records.states import JobState, stage_state
 from skills_pipe.pipeline.records.store import Run, RunStore
 
@@ -26,19 +27,34 @@ class Upstream:
         runs: the runs that were named.
         job_ids: Slurm jobs that must end well first: those of runs that are not over, and ``jobid:`` references.
         findings: what is wrong with the references.
+        unfinished: run folder -> its stages that are still at work, or wait.
     """
 
     runs: tuple[Run, ...] = ()
     job_ids: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    unfinished: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def promise(self, path: str) -> Identity | None:
         """Identity of the stage of a run before that makes ``path`` (a container path), None when none does."""
+        return next((run.identity(stage.name) for run, stage in self._makers(path)), None)
+
+    def still_makes(self, path: str, *, whole: bool = False) -> Identity | None:
+        """The same of a stage that has not finished: what lies there is older, or half-done.
+
+        Args:
+            whole: the stage makes nothing but ``path``.
+        """
+        for run, stage in self._makers(path):
+            if stage.name in self.unfinished.get(run.at, ()) and (not whole or stage.output == path):
+                return run.identity(stage.name)
+        return None
+
+    def _makers(self, path: str) -> Iterator[tuple[Run, Stage]]:
         for run in self.runs:
             for stage in run.plan.stages:
                 if stage.output is not None and covers(stage.output, path):
-                    return run.identity(stage.name)
-        return None
+                    yield run, stage
 
 
 def resolve(references: Iterable[str], store: RunStore, slurm: Slurm | None) -> Upstream:
@@ -50,19 +66,21 @@ def resolve(references: Iterable[str], store: RunStore, slurm: Slurm | None) -> 
     runs: list[Run] = []
     job_ids: list[str] = []
     findings: list[Finding] = []
+    unfinished: dict[str, Collection[str]] = {}
     for reference in references:
         try:
             if reference.startswith(_JOB_ID):
                 job_ids += _waited_for_job(_job_id(reference, slurm), slurm)
                 continue
             run = store.find(reference)
-            job_ids += _waited_for(run, is_local=slurm is None)
+            ids, unfinished[run.at] = _waited_for(run, is_local=slurm is None, flag=store.flag)
+            job_ids += ids
             runs.append(run)
         except UserError as error:
             findings.append(
                 Finding(severity=Severity.ERROR, what=error.what, where=error.where or "--run_after", fix=error.fix)
             )
-    return Upstream(runs=tuple(runs), job_ids=tuple(job_ids), findings=tuple(findings))
+    return Upstream(runs=tuple(runs), job_ids=tuple(job_ids), findings=tuple(findings), unfinished=unfinished)
 
 
 def _job_id(reference: str, slurm: Slurm | None) -> str:
@@ -87,7 +105,7 @@ def _waited_for_job(job_id: str, slurm: Slurm | None) -> list[str]:
         raise PlanError(
             f"Slurm does not know job {job_id} any more, and would not wait for it",
             where="--run_after",
-            fix="leave it away if it has ended well, else correct its number",
+            fix="leave it out if it has ended well, else correct its number",
         )
     state = state_of(row)
     if state in (JobState.PENDING, JobState.RUNNING):
@@ -97,8 +115,8 @@ def _waited_for_job(job_id: str, slurm: Slurm | None) -> list[str]:
     raise PlanError(f"job {job_id} did not end well: it is {row.state}", where="--run_after", fix="run it again")
 
 
-def _waited_for(run: Run, *, is_local: bool) -> list[str]:
-    """Ids of the jobs that end a run which is not over; none when it ended well.
+def _waited_for(run: Run, *, is_local: bool, flag: str) -> tuple[list[str], list[str]]:
+    """Ids of the jobs that end a run which is not over, and its stages that have not finished; none when it ended well.
 
     Raises:
         StoreError: it failed, or it runs where its end cannot be waited for.
@@ -108,25 +126,26 @@ def _waited_for(run: Run, *, is_local: bool) -> list[str]:
         raise StoreError(
             f"run {run} is being submitted, or its submission broke off",
             where=str(run.folder),
-            fix=f"see `ns status {run.expname}`, and submit it again if need be",
+            fix=f"see `ns status {run.expname}{flag}`, and submit it again if need be",
         )
     states = {stage.name: stage_state(run.plan, stage.name, statuses) for stage in run.plan.stages}
     submitted = {stage: state for stage, state in states.items() if state is not None}
     bad = [stage for stage, state in submitted.items() if state not in _NOT_BAD]
     if bad:
         raise StoreError(
-            f"experiment {run.expname!r} did not end well: its stage {bad[0]!r} is {_word(submitted[bad[0]])}",
+            f"experiment {run.expname!r} did not end well: its stage {bad[0]!r} {_word(submitted[bad[0]])}",
             where=str(run.folder),
-            fix=f"run it again; `ns logs {run.expname} {bad[0]}` shows why",
+            fix=f"`ns logs {run.expname} {bad[0]}{flag}` shows why; `ns resume {run.expname}{flag}` goes on with it",
         )
-    if all(state is JobState.SUCCEEDED for state in submitted.values()):
-        return []
+    unfinished = [stage for stage, state in submitted.items() if state is not JobState.SUCCEEDED]
+    if not unfinished:
+        return [], []
     record = run.submission
     if is_local or record is None or record.executor != "slurm":
         raise StoreError(
             f"experiment {run.expname!r} still runs" + (f" in {record.owner}" if record else ""),
             where=str(run.folder),
-            fix="wait until it has ended (`ns status` shows how far it is)",
+            fix=f"wait until it has ended (`ns status {run.expname}{flag}` shows how far it is)",
         )
     # What only tells of the end of others ends well, however they do.
     work = [job for job in run.plan.jobs if not job.only_tells]
@@ -136,11 +155,12 @@ def _waited_for(run: Run, *, is_local: bool) -> list[str]:
     ends = [job for job in ends if job.name not in waited_for]
     if any(job.segment and not job.segment.requeue for job in ends):
         raise PlanError(f"experiment {run.expname!r} ends in a chain without a gate, which cannot be waited for")
-    return [record.job_ids[job.name] for job in ends]
+    return [record.job_ids[job.name] for job in ends], unfinished
 
 
 _NOT_BAD = (JobState.SUCCEEDED, JobState.RUNNING, JobState.PENDING)
 
 
 def _word(state: JobState) -> str:
-    return "not finished" if state is JobState.CONTINUED else state.value
+    words = {JobState.CONTINUED: "is not finished", JobState.FAILED: "failed", JobState.LOST: "is lost"}
+    return words.get(state, f"was {state.value}")
