@@ -39,12 +39,16 @@ def chain_prologue(setting: Setting) -> list[str]:
         *(_look_back(earlier) if earlier else []),
         'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
         'if [ -n "$early" ]; then touch "$run/save-now/$job"; fi',
-        # Without an answer from squeue there must be no deadline: date takes nothing for midnight, which is over.
-        'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
-        'if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then',
-        f'  export {ENV_DEADLINE}="$limit"',
-        "fi",
+        *deadline_lines(),
         "before=$(latest_step)",
+    ]
+
+
+def deadline_lines() -> list[str]:
+    """The time limit, for the program, in Unix seconds; without an answer of Slurm there is none."""
+    return [
+        'limit=$(SLURM_TIME_FORMAT=%s squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
+        f'case "$limit" in "" | *[!0-9]*) ;; *) export {ENV_DEADLINE}="$limit" ;; esac',
     ]
 
 
@@ -147,6 +151,8 @@ on_term() {
   ran_until_now
   ask_why
   if [ -z "$told" ] || is_requeued || is_preempted || is_late || [[ $told =~ " Reason=Node" ]]; then return; fi
+  # Slurm knows of no end: the signal came from elsewhere, from a node that shuts down.
+  if [[ $told == *" JobState=RUNNING "* ]]; then return; fi
   # `ns cancel` has said so itself.
   if [ ! -e "$chain.stopped" ]; then echo "$job was cancelled" > "$chain.stopped"; fi
 }

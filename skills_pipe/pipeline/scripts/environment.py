@@ -15,20 +15,44 @@ from skills_pipe.pipeline.scripts.setting import CODE_INSIDE, SECRETS, Component
 
 def prologue(setting: Setting) -> list[str]:
     """Nothing of the submitter's environment comes along, not even what every program expects."""
+    lines = _CLEAN.strip("\n").replace("KEPT", " | ".join(_KEPT)).splitlines()
     return [
         "set -uo pipefail",
-        "unset SLURM_EXPORT_ENV",
-        'export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"',
-        'export USER="${USER:-$(id -un)}"',
-        'export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"',
+        *lines,
         f"run={quote(setting.run.at)}",
         f"job={quote(setting.job.name)}",
         # Slurm forgets how a job ended; the run does not.
         'rm -f "$run/exits/$job"',
         """trap 'echo "$?" > "$run/exits/$job"' EXIT""",
+        # Without it that would be the code of the last command before the signal, often 0.
+        "trap 'exit 143' TERM",
         # Where the code is mounted: not every runtime can make a folder in a mount.
         *(['mkdir -p "$run/code"'] if setting.contained else []),
     ]
+
+
+_KEPT = (
+    *("SLURM*", "SPANK_*", "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_*"),
+    *("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+)
+"""Patterns of the variables that Slurm sets for a job, and that say who the user is."""
+
+_CLEAN = r"""
+# Where nobody has kept it from doing so, Slurm has read what the user's profile sets, tokens and all.
+if [ -n "${SLURM_GET_USER_ENV:-}" ]; then
+  unset -f $(compgen -A function)
+  for name in $(compgen -e); do
+    case "$name" in
+      KEPT) ;;
+      *) unset "$name" ;;
+    esac
+  done
+fi
+unset SLURM_EXPORT_ENV
+export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
+export USER="${USER:-$(id -un)}"
+export HOME="${HOME:-$(unset HOME; echo ~)}"
+"""
 
 
 def secret_lines(command: Command) -> list[str]:

@@ -6,10 +6,10 @@ import posixpath
 import sys
 from pathlib import Path
 
-from skills_pipe.artifacts.names import ENV_DEADLINE
 from skills_pipe.pipeline.cluster.environment import public_environment
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below
 from skills_pipe.pipeline.plan import Job, Mount
+from skills_pipe.pipeline.scripts.chain import deadline_lines
 from skills_pipe.pipeline.scripts.environment import prologue, secret_lines
 from skills_pipe.pipeline.scripts.render import Surroundings, export_lines, job_environment, join, local_argv, quote
 from skills_pipe.pipeline.scripts.setting import Setting
@@ -73,10 +73,7 @@ def batch_lines(setting: Setting) -> list[str]:
 
 _VERDICT_LINES = (
     'rm -f "$run/verdicts/$job.json" "$run/save-now/$job"',
-    'end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)',
-    'if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then',
-    f'  export {ENV_DEADLINE}="$limit"',
-    "fi",
+    *deadline_lines(),
     "finish() {",
     "  code=$?",
     """  case $(sed -n 's/^  "outcome": "\\([a-z]*\\)",*$/\\1/p' "$run/verdicts/$job.json" 2>/dev/null) in""",

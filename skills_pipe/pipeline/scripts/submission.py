@@ -18,6 +18,7 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.dependency import dependency
+from skills_pipe.pipeline.scripts.habits import WITHOUT_HABITS
 from skills_pipe.pipeline.scripts.render import join, quote
 from skills_pipe.pipeline.scripts.setting import Setting, log_paths
 
@@ -45,11 +46,23 @@ take_back() {
   exit 3
 }
 trap 'take_back interrupted' INT TERM HUP
+# What a job gets of the environment here: where programs are, Slurm's own too, and who the user is. An older Slurm
+# takes --export=NIL for the name of a variable, and adds what the profile of the user sets, tokens and all.
+sbatch=$(type -P sbatch || echo sbatch)
+srun=$(type -P srun || echo "$sbatch")
+few=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$(dirname "$srun")")
+for name in HOME USER LOGNAME SHELL LANG TZ SLURM_CONF SLURM_CLUSTERS SBATCH_ACCOUNT; do
+  if [ -n "${!name-}" ]; then few+=("$name=${!name}"); fi
+done
+# queue NAME sbatch WORDS...
 queue() {
   local name=$1 answer
-  shift
-  answer=$("$@" 2> "$run/submitting.err") || take_back "sbatch refused $name: $(< "$run/submitting.err")"
-  id=${answer%%;*}
+  shift 2
+  answer=$(env -i "${few[@]}" "$sbatch" "$@" 2> "$run/submitting.err") ||
+    take_back "sbatch refused $name: $(< "$run/submitting.err")"
+  # What a wrapper of the site has to say stands above it.
+  id=${answer##*$'\n'}
+  id=${id%%;*}
   case "$id" in "" | *[!0-9]*) take_back "sbatch gave no id for $name: $answer" ;; esac
   ids+=("$id")
   printf '%s\t%s\n' "$name" "$id" >> "$journal" || take_back "$journal cannot be written"
@@ -82,7 +95,10 @@ comes_after() {
 }
 commit() {
   trap '' INT TERM HUP
-  ln "$journal" "$run/jobs.tsv" || take_back "the submission was given up meanwhile by somebody who took it for dead"
+  ln "$journal" "$run/jobs.tsv" || {
+    [ -e "$run/jobs.tsv" ] || take_back "$run/jobs.tsv cannot be made"
+    take_back "the submission was given up meanwhile by somebody who took it for dead"
+  }
   local list try
   list=$(IFS=,; echo "${ids[*]}")
   for try in 1 2 3 4 5; do
@@ -105,7 +121,14 @@ settle() {
     echo "taken back"
     if [ -n "$left" ]; then echo "$left"; fi
   else
+    # It complains of jobs that were released before and have ended.
     scontrol release "$(cut -f 2 "$run/jobs.tsv" | paste -s -d ,)" > /dev/null 2>&1
+    local waiting
+    waiting=$(squeue -h -u "$(id -un)" -o '%r %o') || exit 1
+    if [[ $waiting == *"JobHeldUser $run/"* ]]; then
+      echo "the jobs are queued, but cannot be released" >&2
+      exit 1
+    fi
     echo submitted
     cat "$run/jobs.tsv"
   fi
@@ -148,7 +171,7 @@ def adoption_script(plan: Plan, run: Run, ids: Mapping[str, str], after: tuple[s
 
 def settle_script(run: Run) -> str:
     """A script that ends what a submission script has left: it prints ``submitted`` or ``taken back``, then jobs."""
-    return f"run={quote(run.at)}{_FIND}{_SETTLE}"
+    return f"{WITHOUT_HABITS}\nrun={quote(run.at)}{_FIND}{_SETTLE}"
 
 
 @dataclass(frozen=True)
@@ -180,8 +203,8 @@ class Variables:
 
 def sbatch_words(job: Job, names: Variables, cluster: ClusterConfig, after: tuple[str, ...]) -> str:
     """The call of sbatch for a job, as shell; ids that are known only later are variables."""
-    # SBATCH_EXPORT in the environment would win over the script, and take everything along.
-    words = ["sbatch", "--parsable", "--hold", "--export=NIL"]
+    # All of an environment in which there is next to nothing.
+    words = ["sbatch", "--parsable", "--hold", "--export=ALL"]
     waits = dependency(job, names.values(), after)
     if waits:
         words.append(f'"--dependency={waits}"')
@@ -199,6 +222,7 @@ def _transaction(run: Run, body: list[str]) -> str:
             "set -uo pipefail",
             f"run={quote(run.at)}",
             f'journal="$run/{JOURNAL}"',
+            WITHOUT_HABITS,
             _FIND.strip("\n"),
             _QUEUE.strip("\n"),
             # Read whole before it begins: a connection that breaks must not cut it short.

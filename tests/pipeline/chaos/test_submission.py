@@ -27,8 +27,8 @@ from pathlib import Path
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.programs import training_plan
-os.environ["LAUNCHER"] = str(os.getpid())
 folder = Path(sys.argv[1])
+(folder / "launcher").write_text(str(os.getpid()))
 cluster = ClusterConfig(name="test", executor=ExecutorKind.SLURM, job_dir=str(folder / "jobs"))
 submit(training_plan(folder, "step", jobs=3, total=2), cluster)
 """
@@ -40,19 +40,20 @@ _KILLER = """\
 code=$?
 [ "$1" = --version ] || echo >> {calls}
 if [ "$(wc -l < {calls})" = {call} ]; then
-  script=$(pgrep -P "$LAUNCHER")
+  launcher=$(< {launcher})
+  script=$(pgrep -P "$launcher")
   kill -9 {victims}
 fi
 exit "$code"
 """
-LAUNCHER, SCRIPT = '"$LAUNCHER"', "$script"
+LAUNCHER, SCRIPT = "$launcher", "$script"
 
 
 def killed(folder: Path, program: str, call: int, victims: str) -> Run:
     """The run of a submission that was killed right after the ``call``-th call of a program of Slurm."""
     (folder / "bin").mkdir()
     real = shutil.which(program)
-    text = _KILLER.format(real=real, calls=folder / "calls", call=call, victims=victims)
+    text = _KILLER.format(real=real, calls=folder / "calls", call=call, victims=victims, launcher=folder / "launcher")
     (folder / "bin" / program).write_text(text)
     (folder / "bin" / program).chmod(0o755)
     environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}

@@ -28,7 +28,7 @@ def sbatch_calls(script: str) -> list[str]:
 
 def test_ids_that_are_known_later_are_variables():
     plan = training_plan(Path("/out"), "finish", jobs=2)
-    hold = "sbatch --parsable --hold --export=NIL"
+    hold = "sbatch --parsable --hold --export=ALL"
     kill = "--kill-on-invalid-dep=yes"
     assert sbatch_calls(submission_script(plan, CLUSTER, RUN)) == [
         f'{hold} "$run"/scripts/sft-0.sh',
@@ -87,48 +87,97 @@ def test_each_job_has_a_variable_of_its_own(names):
     assert all(re.fullmatch(r"id_\w+", variable, flags=re.ASCII) for variable in variables)
 
 
-def test_the_script_takes_what_sbatch_says_for_the_id(tmp_path):
-    """On a federation sbatch says ``123;cluster``. All that Slurm is asked here is answered by three lines of shell."""
+def answered(tmp_path: Path, **answers: str) -> subprocess.CompletedProcess[str]:
+    """Submit ``a``, and ``b`` after it, to a Slurm whose programs are these lines of shell; ``$n`` counts sbatch."""
     folder = tmp_path / "bin"
     folder.mkdir()
     counter = tmp_path / "counter"
-    answers = {
-        "sbatch": f'echo >> {counter}; echo "$(wc -l < {counter});far"; echo "$*" >> {tmp_path}/calls',
+    usual = {
+        "sbatch": f"echo >> {counter}; n=$(wc -l < {counter}); {answers.pop('sbatch', 'echo $n')}",
         "squeue": "echo '2|afterok:1(unfulfilled)'",
         "scontrol": f'echo "$*" >> {tmp_path}/calls',
+        "scancel": f'echo "$*" >> {tmp_path}/cancelled',
+        "srun": "exit 1",
     }
-    for name, text in answers.items():
+    for name, text in (usual | answers).items():
         (folder / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / name).chmod(0o755)
     run = Run(tmp_path / "run-1")
     run.folder.mkdir()
     plan = plan_of(job("a", shell("true"), tmp_path), job("b", shell("true"), tmp_path, "a"))
     script = submission_script(plan, CLUSTER, run)
-    environment = {"PATH": f"{folder}:/usr/bin:/bin"}
-    answer = subprocess.run(["bash", "-s"], input=script, env=environment, capture_output=True, text=True, check=False)
+    environment = {"PATH": f"{folder}:/usr/bin:/bin"} | HABITS
+    return subprocess.run(["bash", "-s"], input=script, env=environment, capture_output=True, text=True, check=False)
+
+
+HABITS = {
+    "SBATCH_TIMELIMIT": "1",
+    "HF_TOKEN": "secret",
+    "SBATCH_ACCOUNT": "mine",
+    "SQUEUE_PARTITION": "other",
+    "SLURM_CONF": "/etc/slurm.conf",
+}
+
+
+@pytest.mark.parametrize(
+    "says",
+    ["echo $n", 'echo "$n;far"', 'echo "Welcome; your balance is 12 hours"; echo; echo "$n"'],
+    ids=["id", "federation", "wrapper"],
+)
+def test_the_script_takes_what_sbatch_says_for_the_id(tmp_path, says):
+    answer = answered(tmp_path, sbatch=f'echo "$*" >> {tmp_path}/calls; {says}')
     assert (answer.returncode, answer.stdout) == (0, "a\t1\nb\t2\n")
     calls = (tmp_path / "calls").read_text().splitlines()
     assert "--dependency=afterok:1" in calls[1] and calls[2] == "release 1,2"
-    assert (run.folder / "jobs.tsv").read_text() == "a\t1\nb\t2\n"
+    assert (tmp_path / "run-1" / "jobs.tsv").read_text() == "a\t1\nb\t2\n"
+
+
+def test_a_job_gets_next_to_nothing_of_the_environment_but_the_place_of_slurm(tmp_path):
+    """Neither the habits of the user, which would win over the script, nor tokens."""
+    answered(tmp_path, sbatch=f"env > {tmp_path}/seen; echo $n")
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert set(seen) <= {"PATH", "SHELL", "SBATCH_ACCOUNT", "SLURM_CONF", "PWD", "SHLVL", "_"}
+    assert seen["PATH"].startswith("/usr/local/sbin:") and seen["PATH"].endswith(f":{tmp_path}/bin")
+
+
+def test_negative_control_a_word_is_no_id(tmp_path):
+    answer = answered(tmp_path, sbatch='echo "$n"; echo "thank you"')
+    assert answer.returncode == 3 and "sbatch gave no id for a" in answer.stderr
 
 
 def test_negative_control_a_dependency_that_slurm_dropped_is_noticed(tmp_path):
     """A filter of the site may rewrite what sbatch was told."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    answers = {
-        "sbatch": f"echo >> {tmp_path}/counter; wc -l < {tmp_path}/counter",
-        "squeue": "echo '2|(null)'",
-        "scancel": f'echo "$*" >> {tmp_path}/cancelled',
-    }
-    for name, text in answers.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
+    answer = answered(tmp_path, squeue="echo '2|(null)'")
+    assert answer.returncode == 3 and "Slurm took job 2 without its dependency on job 1" in answer.stderr
+    assert (tmp_path / "cancelled").read_text() == "1 2\n" and not (tmp_path / "run-1" / "jobs.tsv").exists()
+
+
+def test_a_submission_that_was_given_up_meanwhile_is_told_from_a_disk_that_is_full(tmp_path):
+    settled = answered(tmp_path, squeue=f"[ -e {tmp_path}/run-1/jobs.tsv ] || : > {tmp_path}/run-1/jobs.tsv; "
+                       "echo '2|afterok:1'")  # fmt: skip
+    assert settled.returncode == 3 and "given up meanwhile" in settled.stderr
+
+
+def test_no_link_can_be_made(tmp_path):
+    answer = answered(tmp_path, ln="exit 1")
+    assert answer.returncode == 3 and "jobs.tsv cannot be made" in answer.stderr
+    assert (tmp_path / "cancelled").read_text() == "1 2\n"
+
+
+# Settling
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_submission_is_settled_only_when_its_jobs_are_released(tmp_path, held):
+    (tmp_path / "bin").mkdir()
     run = Run(tmp_path / "run-1")
     run.folder.mkdir()
-    plan = plan_of(job("a", shell("true"), tmp_path), job("b", shell("true"), tmp_path, "a"))
-    script = submission_script(plan, CLUSTER, run)
-    environment = {"PATH": f"{folder}:/usr/bin:/bin"}
-    answer = subprocess.run(["bash", "-s"], input=script, env=environment, capture_output=True, text=True, check=False)
-    assert answer.returncode == 3 and "Slurm took job 2 without its dependency on job 1" in answer.stderr
-    assert (tmp_path / "cancelled").read_text() == "1 2\n" and not (run.folder / "jobs.tsv").exists()
+    (run.folder / "jobs.tsv").write_text("a\t1\n")
+    reason = "JobHeldUser" if held else "Priority"
+    for name, text in {"squeue": f"echo '{reason} {run.at}/scripts/a.sh'", "scontrol": "exit 1"}.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    argv = ["bash", "-c", settle_script(run)]
+    answer = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == ((1, "") if held else (0, "submitted\na\t1\n"))

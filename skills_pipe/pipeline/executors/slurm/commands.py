@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from skills_pipe.errors import PlanError, StoreError
+from skills_pipe.pipeline.scripts.habits import WITHOUT_HABITS
 from skills_pipe.pipeline.transport import Answer, Here, Transport
 
 _AT_ONCE = 500
@@ -20,7 +21,7 @@ class Row:
 
     Attributes:
         state: ``RUNNING``, ``COMPLETED``, ``CANCELLED``, ...
-        start, end: as ``2026-05-01T10:00:00`` in the time of the cluster, or a word when there is none.
+        start, end: in Unix seconds, or a word when there is none.
         nodes: names of its nodes, empty before it has some.
         reason: why it waits or ended, empty when there is nothing to say.
         restarts: how often it was requeued.
@@ -69,7 +70,7 @@ class Slurm:
         rows: dict[str, Row] = {}
         for some in _portions(job_ids):
             # A single id that is forgotten is an error for squeue, several are not.
-            answer = self.transport.run(["squeue", "-h", "-t", "all", "-j", ",".join(some), "-o", "%i|%T|%S|%e|%N|%r"])
+            answer = self._asked(["squeue", "-h", "-t", "all", "-j", ",".join(some), "-o", "%i|%T|%S|%e|%N|%r"])
             if not answer.ok and _UNKNOWN not in answer.err:
                 words = f" ({' '.join(answer.err.split())})" if answer.err.strip() else ""
                 raise StoreError(f"squeue gives no answer{words}", fix="try again when the controller of Slurm is back")
@@ -81,12 +82,15 @@ class Slurm:
         rows: dict[str, Row] = {}
         for some in _portions(job_ids):
             columns = "JobID,State,Start,End,Restarts,ExitCode,NodeList,Reason"
-            answer = self.transport.run(["sacct", "-n", "-P", "-X", "-j", ",".join(some), "-o", columns])
+            answer = self._asked(["sacct", "-n", "-P", "-X", "-j", ",".join(some), "-o", columns])
             if not answer.ok and "Invalid field" in answer.err:  # Restarts is newer than the rest
                 columns = columns.replace("Restarts", "JobID")
-                answer = self.transport.run(["sacct", "-n", "-P", "-X", "-j", ",".join(some), "-o", columns])
+                answer = self._asked(["sacct", "-n", "-P", "-X", "-j", ",".join(some), "-o", columns])
             rows |= {row.job_id: row for row in map(_account_row, answer.out.splitlines()) if row} if answer.ok else {}
         return rows
+
+    def _asked(self, argv: Sequence[str]) -> Answer:
+        return self.transport.run(["bash", "-c", f'{WITHOUT_HABITS}; exec "$@"', argv[0], *argv])
 
     def told(self, job_ids: Sequence[str]) -> dict[str, Row]:
         """What Slurm knows of these jobs: from its controller, else from the accounting data base."""

@@ -15,14 +15,25 @@
 
 # Job my-exp-convert-final-ckpt of run my-exp/run-3.
 set -uo pipefail
+# Where nobody has kept it from doing so, Slurm has read what the user's profile sets, tokens and all.
+if [ -n "${SLURM_GET_USER_ENV:-}" ]; then
+  unset -f $(compgen -A function)
+  for name in $(compgen -e); do
+    case "$name" in
+      SLURM* | SPANK_* | PATH | HOME | USER | LOGNAME | SHELL | TMPDIR | TZ | LANG | LC_* | CUDA_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | ROCR_VISIBLE_DEVICES | ZE_AFFINITY_MASK) ;;
+      *) unset "$name" ;;
+    esac
+  done
+fi
 unset SLURM_EXPORT_ENV
 export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
 export USER="${USER:-$(id -un)}"
-export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"
+export HOME="${HOME:-$(unset HOME; echo ~)}"
 run=/lustre/jobs/experiments/my-exp/run-3
 job=my-exp-convert-final-ckpt
 rm -f "$run/exits/$job"
 trap 'echo "$?" > "$run/exits/$job"' EXIT
+trap 'exit 143' TERM
 mkdir -p "$run/code"
 
 start="${SLURM_RESTART_COUNT:-0}"

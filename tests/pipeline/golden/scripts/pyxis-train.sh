@@ -20,14 +20,25 @@
 
 # Job my-exp-sft-0 of run my-exp/run-3.
 set -uo pipefail
+# Where nobody has kept it from doing so, Slurm has read what the user's profile sets, tokens and all.
+if [ -n "${SLURM_GET_USER_ENV:-}" ]; then
+  unset -f $(compgen -A function)
+  for name in $(compgen -e); do
+    case "$name" in
+      SLURM* | SPANK_* | PATH | HOME | USER | LOGNAME | SHELL | TMPDIR | TZ | LANG | LC_* | CUDA_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | ROCR_VISIBLE_DEVICES | ZE_AFFINITY_MASK) ;;
+      *) unset "$name" ;;
+    esac
+  done
+fi
 unset SLURM_EXPORT_ENV
 export PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"
 export USER="${USER:-$(id -un)}"
-export HOME="${HOME:-$(getent passwd "$USER" | cut -d: -f6)}"
+export HOME="${HOME:-$(unset HOME; echo ~)}"
 run=/lustre/jobs/experiments/my-exp/run-3
 job=my-exp-sft-0
 rm -f "$run/exits/$job"
 trap 'echo "$?" > "$run/exits/$job"' EXIT
+trap 'exit 143' TERM
 mkdir -p "$run/code"
 
 start="${SLURM_RESTART_COUNT:-0}"
@@ -94,6 +105,8 @@ on_term() {
   ran_until_now
   ask_why
   if [ -z "$told" ] || is_requeued || is_preempted || is_late || [[ $told =~ " Reason=Node" ]]; then return; fi
+  # Slurm knows of no end: the signal came from elsewhere, from a node that shuts down.
+  if [[ $told == *" JobState=RUNNING "* ]]; then return; fi
   # `ns cancel` has said so itself.
   if [ ! -e "$chain.stopped" ]; then echo "$job was cancelled" > "$chain.stopped"; fi
 }
@@ -116,10 +129,8 @@ for note in "$run/chain/all.stopped" "$chain.stopped"; do
 done
 rm -f "$run/verdicts/$job.json" "$run/save-now/$job"
 if [ -n "$early" ]; then touch "$run/save-now/$job"; fi
-end=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)
-if [ -n "$end" ] && limit=$(date -d "$end" +%s 2>/dev/null); then
-  export SKILLS_PIPE_DEADLINE="$limit"
-fi
+limit=$(SLURM_TIME_FORMAT=%s squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)
+case "$limit" in "" | *[!0-9]*) ;; *) export SKILLS_PIPE_DEADLINE="$limit" ;; esac
 before=$(latest_step)
 
 export SUBMITIT_EXECUTOR=slurm
