@@ -44,6 +44,7 @@ def _checkpointing(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
             where=origins.where("checkpointing.metric_name"),
             fix="write val:NAME or train:NAME, such as val:val_loss",
         )
+    yield from _ranked_by(config, origins)
     if settings.checkpoint_must_save_by is not None:
         try:
             schedule.seconds(settings.checkpoint_must_save_by)
@@ -55,6 +56,20 @@ def _checkpointing(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
             "checkpointing.ft_save_period is set without checkpointing.ft_keep_latest_k",
             where=origins.where("checkpointing.ft_save_period"),
             fix="say how many of these checkpoints to keep",
+        )
+
+
+def _ranked_by(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
+    """The loss of one validation set by its name must be that of a set that there is."""
+    name = config.checkpointing.metric_name or ""
+    split = [dataset for dataset in config.data.train if dataset.split_validation_size]
+    sets = [dataset.name for dataset in (*config.data.validation, *split)]
+    losses = ["val:val_loss", *(f"val:{one}/val_loss" for one in sets if len(sets) > 1)]
+    if name.startswith("val:") and "/" in name and sets and name not in losses:
+        yield ConfigError(
+            f"checkpointing.metric_name {name!r} is the loss of no validation dataset",
+            where=origins.where("checkpointing.metric_name"),
+            fix=f"give one of {', '.join(losses)}",
         )
 
 

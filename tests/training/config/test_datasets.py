@@ -136,3 +136,11 @@ def test_training_data_may_be_called_as_the_validation_data_is():
     assert [dataset.name for dataset in (*data.train, *data.validation)] == ["rows", "rows"]
     with pytest.raises(ConfigError, match="2 validation datasets are called 'rows'"):
         load("data.train_data_path=a/rows.jsonl", "data.val_data_path=b/rows.jsonl", "data.split_validation_size=9")
+
+
+@pytest.mark.parametrize("name", ["val:math/val_loss", "val:code/val_loss", "val:val_loss"])
+def test_checkpoints_are_ranked_by_the_loss_of_a_set_that_there_is(tmp_path, name):
+    text = "data: {train_data_path: a.jsonl, validation: [{data_path: math.jsonl}, {data_path: code.jsonl}]}"
+    load(f"checkpointing.metric_name={name}", text=text, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"is the loss of no .*one of val:val_loss, val:math/val_loss, val:code/"):
+        load("checkpointing.metric_name=val:art/val_loss", text=text, folder=tmp_path)
