@@ -51,7 +51,7 @@ trap 'take_back interrupted' INT TERM HUP
 sbatch=$(type -P sbatch || echo sbatch)
 srun=$(type -P srun || echo "$sbatch")
 few=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$(dirname "$srun")")
-for name in HOME USER LOGNAME SHELL LANG TZ SLURM_CONF SLURM_CLUSTERS SBATCH_ACCOUNT; do
+for name in HOME USER LOGNAME SHELL LANG TZ SLURM_CONF SLURM_CLUSTERS; do
   if [ -n "${!name-}" ]; then few+=("$name=${!name}"); fi
 done
 # queue NAME sbatch WORDS...
@@ -151,6 +151,8 @@ def submission_script(plan: Plan, cluster: ClusterConfig, run: Run, after: tuple
         {path.rpartition("/")[0] for job in plan.jobs for path in log_paths(_setting(job, plan, cluster, run))}
     )
     body = [f"mkdir -p {join(folders)} || take_back 'the folders for logs cannot be made'", ': > "$journal"']
+    if not cluster.account and "account" not in cluster.sbatch:
+        body.append('if [ -n "${SBATCH_ACCOUNT-}" ]; then few+=("SBATCH_ACCOUNT=$SBATCH_ACCOUNT"); fi')
     body += [_queue_line(job, names, cluster, after) for job in plan.jobs]
     body += ["read_back", *_read_back_lines(plan, names, after), "commit"]
     return _transaction(run, body)

@@ -140,6 +140,14 @@ def test_a_job_gets_next_to_nothing_of_the_environment_but_the_place_of_slurm(tm
     assert seen["PATH"].startswith("/usr/local/sbin:") and seen["PATH"].endswith(f":{tmp_path}/bin")
 
 
+def test_an_account_of_the_configuration_wins_over_that_of_the_environment():
+    """sbatch would take the latter."""
+    plan = plan_of(job("a", shell("true"), Path("/out")))
+    assert "SBATCH_ACCOUNT" in submission_script(plan, CLUSTER, RUN)
+    assert "SBATCH_ACCOUNT" not in submission_script(plan, replace(CLUSTER, account="ours"), RUN)
+    assert "SBATCH_ACCOUNT" not in submission_script(plan, replace(CLUSTER, sbatch={"account": "ours"}), RUN)
+
+
 def test_negative_control_a_word_is_no_id(tmp_path):
     answer = answered(tmp_path, sbatch='echo "$n"; echo "thank you"')
     assert answer.returncode == 3 and "sbatch gave no id for a" in answer.stderr
