@@ -22,8 +22,9 @@ from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Asking, Ques
 from skills_pipe.pipeline.checks.runtimes import check_runtime
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
-from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
+from skills_pipe.pipeline.decisions.fingerprint import AN_INPUT, is_hub_id
 from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
+from skills_pipe.pipeline.options.spelling import flag_of
 from skills_pipe.pipeline.plan import Job, Launch, Plan
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def examine(
         *([_check_hub(request)] if hub else []),
         *own,
     ]
-    subjects += [_inputs(seen, subjects), *([check_programs(cluster, request.answers)] if runtime else [])]
+    subjects += [_inputs(seen, subjects, request), *([check_programs(cluster, request.answers)] if runtime else [])]
     return Examination(preview=seen, checked=(*subjects, *_on_cluster(request, seen)))
 
 
@@ -178,13 +179,21 @@ def _run_check(subject: str, check: Check[OptionsT], request: Request[OptionsT])
     return found if isinstance(found, Checked) else Checked(subject=subject, findings=tuple(found))
 
 
-def _inputs(seen: Preview | None, subjects: Sequence[Checked]) -> Checked:
+def _inputs(seen: Preview | None, subjects: Sequence[Checked], request: Request[OptionsT]) -> Checked:
     """What the preview has found; what a check of the command explains better is left out."""
     if seen is None:
         return Checked(subject="inputs and outputs", left_out="paths lead nowhere")
     explained = {finding.where for subject in subjects for finding in subject.findings if finding.where}
-    own = tuple(finding for finding in seen.findings if not any(path in finding.what for path in explained))
-    return Checked(subject="inputs and outputs", findings=own)
+    own = [finding for finding in seen.findings if not any(path in finding.what for path in explained)]
+    return Checked(subject="inputs and outputs", findings=tuple(_with_its_option(finding, request) for finding in own))
+
+
+def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
+    """An input that is missing, told with the option that names it."""
+    if finding.where != AN_INPUT:
+        return finding
+    path = next((path for path in request.missing if f" reads {path}, " in finding.what), "")
+    return replace(finding, where=flag_of(path, request.options, request.cluster.absolute_or_id) or AN_INPUT)
 
 
 def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checked]:

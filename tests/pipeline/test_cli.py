@@ -163,7 +163,11 @@ def test_findings_of_all_kinds_are_told_at_once_and_nothing_is_submitted(folder,
     assert main([*SFT[:3], *words, "--training_data=data.jsonl"]) == 2
     told = capsys.readouterr().err.splitlines()
     assert all(line.startswith("error: ") for line in told)
-    for part in ("did you mean 'sft.max_num_steps'", "this machine is one node", "nowhere, which does not exist"):
+    for part in (
+        "did you mean 'sft.max_num_steps'",
+        "this machine is one node",
+        "nowhere, which does not exist (--hf_model)",
+    ):
         assert any(part in line for line in told)
     assert not (folder / "records").exists()
 

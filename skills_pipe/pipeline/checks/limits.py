@@ -119,10 +119,10 @@ def _fits(demand: _Demand, partition: Partition, cluster: ClusterConfig) -> Iter
 
 
 def _gpus(demand: _Demand, partition: Partition) -> Iterator[Finding]:
-    name, wanted = repr(partition.name), f"{demand.num_gpus} GPU{'s' if demand.num_gpus > 1 else ''} on each of its"
+    name, wanted = repr(partition.name), f"{demand.num_gpus} GPU{'s' if demand.num_gpus > 1 else ''} on"
     most = max((group.gpus for group in partition.nodes), default=0)
     fitting, usable = (partition.nodes_with(demand.num_gpus, usable=only) for only in (False, True))
-    nodes = f"{demand.num_nodes} node{'s' if demand.num_nodes > 1 else ''}"
+    nodes = f"each of {demand.num_nodes} nodes" if demand.num_nodes > 1 else "a node"
     if not most:
         fix = "use another partition, or set disable_gpus_per_node where Slurm does not count GPUs"
         yield error(f"{demand.job} asks for GPUs, and partition {name} has none", where="--num_gpus", fix=fix)

@@ -112,7 +112,7 @@ def check(request: Request[EvalOptions]) -> list[Finding]:
     for sampling in options.benchmarks:
         path = _data_path(options, sampling.benchmark, request.cluster)
         if path in request.missing:
-            fix = f"run `ns prepare_data {sampling.benchmark}` with the same --data_dir"
+            fix = f"run `ns prepare_data {sampling.benchmark}{request.cluster.flag}` with the same --data_dir"
             findings.append(error(f"there is no data for benchmark {sampling.benchmark!r}", where=path, fix=fix))
     return findings
 

@@ -54,8 +54,8 @@ def _show(found: Garbage) -> None:
         print(f"code {item.name}  {_size([item])}  last used {time.strftime('%Y-%m-%d', time.localtime(item.used_at))}")
     for run in found.secrets:
         print(f"secrets of {run}")
-    kept = f"{len(found.kept)} of code stay, {_size(found.kept)}"
-    print(f"{len(found.code)} of code can go, {_size(found.code)}; {kept}")
+    kept = f"{len(found.kept)} stay ({_size(found.kept)})"
+    print(f"archives of code: {len(found.code)} can go ({_size(found.code)}), {kept}")
 
 
 def _size(items: list[Left] | tuple[Left, ...]) -> str:

@@ -16,6 +16,8 @@ from skills_pipe.pipeline.console.registry import ENTRIES, GROUPS, Entry
 from skills_pipe.pipeline.options.declaration import Kind, Option
 
 Row = tuple[str, Text]
+_WIDEST = 38
+"""Columns that names may take of a terminal."""
 
 
 def help_text(words: list[str]) -> str:
@@ -62,15 +64,23 @@ def _of_command(entry: Entry) -> RenderableType:
 
 def _page(usage: str, about: str, sections: Iterable[tuple[str, list[Row]]]) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble(("Usage: ", "bold"), usage), Text(""), Text(about)]
-    width = max(len(name) for _, rows in sections for name, _ in rows)
+    width = min(_WIDEST, max(len(name) for _, rows in sections for name, _ in rows))
     for title, rows in sections:
-        table = Table.grid(padding=(0, 2))
-        table.add_column(width=min(width, 38), no_wrap=True, overflow="ignore", style="cyan")
-        table.add_column()
-        for name, text in rows:
-            table.add_row(Text(name), text)
-        parts += [Text(f"\n{title}", style="bold"), Padding(table, (0, 0, 0, 2))]
+        body = [part for name, text in rows for part in _row(name, text, width)]
+        parts += [Text(f"\n{title}", style="bold"), Padding(Group(*body), (0, 0, 0, 2))]
     return Group(*parts)
+
+
+def _row(name: str, text: Text, width: int) -> list[RenderableType]:
+    """A name beside its text; one that is too long for its column stands above it, whole."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=width, no_wrap=True, style="cyan")
+    table.add_column()
+    if len(name) <= width:
+        table.add_row(Text(name), text)
+        return [table]
+    table.add_row(Text(""), text)
+    return [Text(name, style="cyan"), table]
 
 
 def _spelling(option: Option) -> str:

@@ -20,6 +20,9 @@ from pathlib import Path, PurePath
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.site.site import HERE, Want
 
+AN_INPUT = "its input"
+"""Where a missing input was named, when nobody knows better."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -37,7 +40,7 @@ def missing_input(path: str, stage: str) -> PlanError:
     """The error for an input that is neither on disk nor promised by a run before."""
     return PlanError(
         f"stage {stage!r} reads {path}, which does not exist",
-        where="its input",
+        where=AN_INPUT,
         fix="correct the path, or name the experiment that makes it with --run_after",
     )
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skills_pipe.pipeline.checks.finding import Checked, Severity
-from skills_pipe.pipeline.display.output import console_or_stdout
+from skills_pipe.pipeline.display.output import console_or_stdout, print_table
 from skills_pipe.pipeline.display.plan import show_findings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def show_examination(found: Examination, *, console: Console | None = None) -> N
     table = Table("checked", "", "", box=None, pad_edge=False)
     for subject in found.checked:
         table.add_row(subject.subject, _state(subject), Text(subject.left_out or subject.note, style="dim"))
-    out.print(table)
+    print_table(table, out)
     show_findings(found.findings, console=console)
 
 

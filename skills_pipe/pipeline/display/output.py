@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from skills_pipe.pipeline.records.states import JobState
 
@@ -28,6 +30,14 @@ def console_or_stdout(console: Console | None) -> Console:
         return console
     # A file or a pipe has no width: nothing is cut or wrapped there.
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_PIPE_WIDTH)
+
+
+def print_table(table: Table, out: Console) -> None:
+    """A table, without the blanks that fill its last column: who pipes it gets the words alone."""
+    for line in out.render_lines(table, pad=False):
+        text = Text.assemble(*((segment.text, segment.style or "") for segment in line))
+        text.rstrip()
+        out.print(text, soft_wrap=True)
 
 
 def duration(seconds: float | None) -> str:

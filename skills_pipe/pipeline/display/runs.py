@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from skills_pipe.pipeline.display.output import STATE_STYLE, console_or_stdout
+from skills_pipe.pipeline.display.output import STATE_STYLE, console_or_stdout, print_table
 from skills_pipe.pipeline.reports.report import RunReport
 
 
@@ -25,7 +25,7 @@ def show_runs(reports: Sequence[RunReport], *, hidden: int = 0, console: Console
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.submitted_at)) if report.submitted_at else ""
         hours = [f"{report.gpu_hours:.2f}"] if with_gpus else []
         table.add_row(report.name, when, report.command, *hours, _stages(report))
-    out.print(table)
+    print_table(table, out)
     if hidden > 0:
         out.print(f"and {hidden} older ones (--last=N, or --all)")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -41,6 +41,16 @@ def command_line(command: str, options: Any, extras: Iterable[str]) -> tuple[str
         else:
             flags += _valued(option, value)
     return tuple(hidden(word) for word in (*command.split(), *flags, *extras, *arguments))
+
+
+def flag_of(value: str, options: Any, read: Callable[[str], str]) -> str | None:
+    """The option that gives ``value``, once ``read`` has made a path of what was typed: ``--hf_model``."""
+    for option in options_of(type(options)):
+        given = getattr(options, option.name)
+        texts = [text for text in (given if isinstance(given, tuple) else (given,)) if isinstance(text, str)]
+        if any(value in (text, read(text)) for text in texts):
+            return option.spelling
+    return None
 
 
 def hidden(word: str) -> str:

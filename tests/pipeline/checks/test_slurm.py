@@ -108,7 +108,7 @@ def test_one_cause_is_told_once(slurm, try_out):
 
 def test_more_gpus_than_a_node_has(slurm, try_out):
     told = try_out({"num_gpus": 9})
-    assert "asks for 9 GPUs on each of its 1 node, and nodes of partition 'batch' have 8 at most" in told
+    assert "asks for 9 GPUs on a node, and nodes of partition 'batch' have 8 at most" in told
     assert "GPUs on each" not in try_out({"num_gpus": 8})
 
 

@@ -72,7 +72,7 @@ def test_code_and_secrets_of_runs_that_are_long_over_go_and_all_else_stays(clust
     told = capsys.readouterr().out
     assert f"code {gone.name}" in told
     assert "secrets of over/run-1" in told
-    assert "1 of code can go" in told
+    assert "archives of code: 1 can go (" in told
     assert gone.is_dir(), "a dry run removes nothing"
     assert collect(cluster, "--yes") == 0
     assert sorted(path.name for path in (jobs / "code").iterdir()) == sorted([stays.name, code_of(young)])
@@ -128,4 +128,4 @@ def test_nobody_is_asked_where_nobody_is(cluster, jobs, capsys, monkeypatch):
 
 def test_without_code_there_is_nothing_to_do(cluster, capsys):
     assert collect(cluster, "--yes") == 0
-    assert capsys.readouterr().out == "0 of code can go, 0.0 MB; 0 of code stay, 0.0 MB\n"
+    assert capsys.readouterr().out == "archives of code: 0 can go (0.0 MB), 0 stay (0.0 MB)\n"

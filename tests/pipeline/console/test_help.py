@@ -44,6 +44,8 @@ def test_narrow_terminals_show_every_option_whole(entry, help_of):
     text = help_of(entry.name, width=80)
     for option in entry.load().all_options:
         assert any(flag in text for flag in (option.on + option.off)) or option.metavar in text
+        if option.kind is Kind.VALUE:
+            assert f"{option.on[-1]}={option.metavar}" in text, "also what its value may be"
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
