@@ -149,3 +149,26 @@ def test_a_job_that_fails_while_it_is_submitted_takes_the_submission_back(forget
     with pytest.raises(PlanError, match=f"job {first.job_ids['a']}, which has to end well first, is FAILED"):
         submit(after(first, "exp"), forgetful)
     assert queue() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remembered", ["by the controller", "by the accounting"])
+def test_habits_of_the_user_hide_no_job_and_change_no_time(slurm_clusters, tmp_path, monkeypatch, remembered):
+    """A partition that is none of the job's, and times without a day."""
+    age = 600 if remembered == "by the controller" else 2
+    slurm = slurm_clusters.get(ClusterSpec(accounting=True, min_job_age=age, containers=age == 600))
+    slurm.reset()
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    habits = {"SQUEUE_PARTITION": "high", "SACCT_FORMAT": "JobID", "SLURM_TIME_FORMAT": "relative", "TZ": "Asia/Tokyo"}
+    for name, value in (habits | {"SBATCH_TIMELIMIT": "1", "SBATCH_PARTITION": "high"}).items():
+        monkeypatch.setenv(name, value)
+    before = time.time()
+    plan = plan_of(job("a", shell("true"), tmp_path), job("b", shell("true"), tmp_path, "a"))
+    submission = submit(plan, replace(slurm_at(tmp_path), account=ACCOUNT))
+    if age == 2:
+        until(lambda: not ask("env", "-u", "SQUEUE_PARTITION", "squeue", "-h", "-t", "all"), "all jobs are forgotten")
+    else:
+        submission.wait()
+    for status in statuses_of(submission.run).values():
+        assert status.state.value == "succeeded" and status.started_at is not None and status.ended_at is not None
+        assert before - 2 < status.started_at <= status.ended_at < time.time() + 2
