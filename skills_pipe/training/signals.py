@@ -36,7 +36,7 @@ class StopReason(IntEnum):
             StopReason.NONE: "",
             StopReason.STEPS: "this job has done its checkpointing.stop_after_steps",
             StopReason.DEADLINE: "the time of this job is nearly over",
-            StopReason.SAVE_NOW: "the save-now file has appeared",
+            StopReason.SAVE_NOW: "it was asked to save and end, as before a time limit",
             StopReason.SIGUSR1: "SIGUSR1 was received",
             StopReason.SIGTERM: "SIGTERM was received",
         }[self]

@@ -217,7 +217,7 @@ def test_a_run_after_a_failed_one_is_refused(tmp_path):
     with pytest.raises(JobFailed):
         submit(plan_of(job("a", shell("exit 1"), tmp_path)), local(tmp_path))
     plan = replace(two_stages(tmp_path, expname="two"), run_after=("exp",))
-    with pytest.raises(PlanError, match="'exp' did not end well: its stage 'a' is failed"):
+    with pytest.raises(PlanError, match="'exp' did not end well: its stage 'a' failed"):
         submit(plan, local(tmp_path))
 
 

@@ -53,6 +53,8 @@ def test_the_save_now_file_stops_when_it_appears(tmp_path):
     assert poll(settings) is StopReason.NONE
     (tmp_path / "save-now").touch()
     assert poll(settings) is StopReason.SAVE_NOW
+    # Users read it in `ns status`, and know of no such file.
+    assert StopReason.SAVE_NOW.sentence == "it was asked to save and end, as before a time limit"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ from skills_pipe.pipeline.cluster.draft import Draft
 from skills_pipe.pipeline.cluster.file import parse_mount
 from skills_pipe.pipeline.cluster.slurm_time import format_time, parse_time
 
+_IMAGES = {"nemo-rl": "training and conversion", "nemo-skills": "everything else"}
+"""What the containers that every cluster needs are for."""
+
 
 def ask_place(draft: Draft, console: Console) -> Draft:
     """Name, executor and how to reach the cluster."""
@@ -61,7 +64,7 @@ def ask_containers(draft: Draft, console: Console) -> Draft:
     if draft.container_runtime is ContainerRuntime.NONE:
         return draft
     if not draft.containers:
-        found = {name: _optional(f"Image of {name}", console) for name in ("nemo-rl", "nemo-skills")}
+        found = {name: _optional(f"Image of {name}, for {use}", console) for name, use in _IMAGES.items()}
         draft = replace(draft, containers=tuple(f"{name}={image}" for name, image in found.items() if image))
     if not draft.mounts:
         draft = replace(draft, mounts=_mounts(console))
