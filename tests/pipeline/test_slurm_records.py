@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from skills_pipe.errors import PlanError
+from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
-from skills_pipe.pipeline.executors.registry import statuses_of
+from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of
 from skills_pipe.pipeline.plan import Plan, Resources
 from skills_pipe.pipeline.submit import Submission, submit
 from tests.pipeline.chaos.scenes import ask, begun, queue, words
@@ -87,6 +87,22 @@ def test_the_time_of_all_starts_counts(forgetful, tmp_path):
     assert status.started_at is not None and status.ended_at is not None
     last = status.ended_at - status.started_at
     assert status.gpu_hours(time.time()) == pytest.approx(4 * (status.earlier_seconds + last) / 3600)
+
+
+def test_another_slurm_that_sees_the_same_folder_is_not_asked(forgetful, tmp_path):
+    """To it the ids mean nothing, or jobs of somebody else: it would be told that all were cancelled, and for good."""
+    go = tmp_path / "go"
+    submission = submit(plan_of(job("a", shell(f"until [ -e {go} ]; do sleep 0.05; done"), tmp_path)), forgetful)
+    record = submission.run.submission
+    assert record is not None and record.slurm == "test"
+    submission.run.write_submission(replace(record, slurm="elsewhere", job_ids={"a": "1"}))
+    for ask_it in (statuses_of, cancel_run):
+        with pytest.raises(StoreError, match="the jobs are those of Slurm 'elsewhere', and here is 'test'"):
+            ask_it(submission.run)
+    submission.run.write_submission(record)
+    assert words(submission.states())[0] in ("pending", "running")
+    go.touch()
+    assert submission.wait().succeeded
 
 
 # Jobs that a run comes after

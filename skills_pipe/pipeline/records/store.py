@@ -54,6 +54,7 @@ class SubmissionRecord:
         actions: stage -> ``run``, ``continue``, ``skip``, ...: see ``decide.Action``.
         job_ids: job -> id that the scheduler gave; only jobs that were handed over are here.
         logs: job -> path of its log, ``%j`` already replaced.
+        slurm: the name that the Slurm with the jobs gives itself; empty where that was not asked.
     """
 
     executor: str
@@ -63,6 +64,7 @@ class SubmissionRecord:
     actions: Mapping[str, str] = field(default_factory=dict)
     job_ids: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    slurm: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SubmissionRecord:

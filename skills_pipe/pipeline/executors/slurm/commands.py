@@ -57,6 +57,24 @@ class Slurm:
         """Whether there is a Slurm to ask."""
         return self.transport.run(["squeue", "--version"]).ok
 
+    def name(self) -> str:
+        """What it calls itself (``ClusterName``), empty when it does not say."""
+        answer = self.transport.run(["scontrol", "show", "config"])
+        found = re.search(r"^ClusterName\s*=\s*(\S+)", answer.out, flags=re.MULTILINE)
+        return found[1] if found else ""
+
+    def require_name(self, name: str) -> None:
+        """Fail where another Slurm answers, to which the ids of jobs mean nothing, or the jobs of somebody else.
+
+        Raises:
+            StoreError: it is another one.
+        """
+        here = self.name() if name and isinstance(self.transport, Here) else ""
+        if here and here != name:
+            raise StoreError(
+                f"the jobs are those of Slurm {name!r}, and here is {here!r}", fix=f"ask on a login node of {name!r}"
+            )
+
     def script(self, text: str) -> Answer:
         """Run a bash script on the login node: one round trip however much it does."""
         return self.transport.run(["bash", "-s"], stdin=text)

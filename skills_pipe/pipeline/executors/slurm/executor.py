@@ -57,6 +57,8 @@ class SlurmExecutor:
             submitted_at=time.time(),
             actions=dict(actions),
             logs={job.name: log_paths(Setting(job=job, plan=plan, cluster=cluster, run=run))[1] for job in plan.jobs},
+            # Through ssh it is always that of the tunnel.
+            slurm=self.slurm.name() if isinstance(self.transport, Here) else "",
         )
         if not plan.jobs:
             run.write_submission(draft)

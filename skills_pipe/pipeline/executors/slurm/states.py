@@ -48,6 +48,8 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
     open_jobs = {status.job_id: status for status in known.values() if not status.state.ended and status.job_id}
     if not open_jobs:
         return known
+    record = run.submission
+    slurm.require_name(record.slurm if record else "")
     told = slurm.told(list(open_jobs))
     _cancel_what_never_starts(told, slurm)
     events = run.events()

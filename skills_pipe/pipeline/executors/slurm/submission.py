@@ -67,11 +67,12 @@ def settle(run: Run, slurm: Slurm) -> None:
     """End a submission that broke off: it is completed if all its jobs were accepted, else they are cancelled.
 
     Raises:
-        StoreError: Slurm gives no answer; what is left of the submission stays on record.
+        StoreError: Slurm gives no answer, or is another one; what is left of the submission stays on record.
     """
     draft = run.draft
     if draft is None or run.submission is not None:
         return
+    slurm.require_name(draft.slurm)
     answer = slurm.script(settle_script(run))
     word, _, rest = answer.out.partition("\n")
     if not answer.ok or word not in ("submitted", "taken back"):
