@@ -60,7 +60,7 @@ def draw_text(bins: Sequence[Bin], *, limit: int | None = None, width: int = 80)
     room = max(10, width - wide - max(map(len, counts), default=0) - 4 - len("  < limit 00,000"))
     lines = []
     for part, name, count in zip(bins, names, counts, strict=True):
-        here = limit is not None and part.low <= limit < part.high
+        here = limit is not None and part.low <= limit <= part.high
         mark = f"  < limit {limit:,}" if here else ""
         lines.append(f"{name:>{wide}} │{_bar(part.count / most * room if most else 0.0)} {count}{mark}")
     return "\n".join(lines)

@@ -161,7 +161,7 @@ class _Counter:
         percentiles = np.percentile(kept, _PERCENTILES, method="inverted_cdf") if len(kept) else []
         return DataReport(
             documents=len(kept),
-            dropped={**so_far.dropped, **faults},
+            dropped={**faults, **so_far.dropped},
             tokens=int(kept.sum()),
             targets=int(targets.sum()),
             length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=False)),

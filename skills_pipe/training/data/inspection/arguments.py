@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,17 +18,20 @@ _KEYS: Final = {
 }
 """Argument -> the key that it sets."""
 
+_OVERRIDE: Final = re.compile(r"\+|~|[\w.]+=")
+"""How a word of Hydra's grammar begins; a path with folders never does."""
+
 
 def data_parser(program: str, description: str) -> argparse.ArgumentParser:
     """A parser that knows what both programs know; ``program`` is the name of the module."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
+        usage="%(prog)s [FILE] [options] [++key=value ...]",
         description=description,
-        epilog="Everything else is an override of the training configuration, as in docs/configuration.md: "
-        "++key=value.",
+        epilog="FILE has the rows to train on: data.train_data_path. Words with = are overrides of the training "
+        "configuration, as in docs/configuration.md.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", nargs="?", help="rows to train on: data.train_data_path")
     parser.add_argument("--hf_model", metavar="PATH|ID", help="model whose tokenizer is used: policy.model_name")
     parser.add_argument("--validation_data", metavar="PATH", help="rows to validate on: data.val_data_path")
     parser.add_argument("--config", type=Path, help="YAML file of a training run, laid over the packaged defaults")
@@ -40,13 +44,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argpars
     Raises:
         OptionError: a word is neither.
     """
-    arguments, words = parser.parse_known_intermixed_args(argv)
-    strange = [word for word in words if word.startswith("-") or ("=" not in word and not word.startswith("~"))]
+    # FILE is no argument of the parser, which would take the first override for it.
+    arguments, words = parser.parse_known_args(argv)
+    overrides = [word for word in words if _OVERRIDE.match(word)]
+    files = [word for word in words if not _OVERRIDE.match(word)]
+    strange = [word for word in files if word.startswith("-")] or files[1:]
     if strange:
         raise OptionError(
             f"{strange[0]!r} is neither an option nor ++key=value", fix=f"see {parser.prog} --help for the options"
         )
-    return arguments, words
+    arguments.file = files[0] if files else None
+    return arguments, overrides
 
 
 def training_config(arguments: argparse.Namespace, overrides: Sequence[str]) -> TrainingConfig:

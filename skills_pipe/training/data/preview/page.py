@@ -7,7 +7,7 @@ from html import escape
 from typing import Final
 
 from skills_pipe.training.data.preview.document import Document, Token
-from skills_pipe.training.data.preview.text import heading
+from skills_pipe.training.data.preview.text import count_tokens, heading
 from skills_pipe.training.data.preview.visible import visible
 
 _STYLE: Final = """
@@ -65,7 +65,7 @@ def _article(document: Document) -> str:
 
 def _turn(role: str | None, tokens: Sequence[Token]) -> str:
     trained = sum(token.weight != 0 for token in tokens)
-    counts = f"{len(tokens):,} tokens" + (f"<br>{trained:,} trained" if trained else "")
+    counts = count_tokens(len(tokens)) + (f"<br>{trained:,} trained" if trained else "")
     # The line break is no part of the text: HTML drops the first one inside <pre>.
     text = "".join(map(_token, tokens))
     return (

@@ -46,7 +46,7 @@ def render(document: Document, *, ids: bool = False) -> Text:
         shown.append(f"\n  note: {visible(note)}", "yellow")
     for role, tokens in document.turns():
         trained = sum(token.weight != 0 for token in tokens)
-        counts = f"{len(tokens):,} tokens" + (f", {trained:,} trained" if trained else "")
+        counts = count_tokens(len(tokens)) + (f", {trained:,} trained" if trained else "")
         shown.append(f"\n{visible(role) if role else 'text'} ({counts})\n", "cyan")
         for weight, part in runs(tokens):
             name = "" if weight == 1 else f"{weight:g}×"
@@ -63,7 +63,12 @@ def heading(document: Document) -> str:
     """Where a document comes from, and how much of it is trained."""
     count = len(document.tokens)
     share = f" ({document.trained / count:.1%})" if count else ""
-    return f"{document.where}: {count:,} tokens, {document.trained:,} trained{share}"
+    return f"{document.where}: {count_tokens(count)}, {document.trained:,} trained{share}"
+
+
+def count_tokens(count: int) -> str:
+    """``1 token``, ``2 tokens``."""
+    return f"{count:,} token{'' if count == 1 else 's'}"
 
 
 def _text(tokens: Sequence[Token]) -> str:

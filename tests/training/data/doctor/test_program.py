@@ -1,0 +1,104 @@
+"""The programs, with files as they are: what they print, write and end with."""
+
+import json
+
+import pytest
+
+from skills_pipe.training.data.doctor.__main__ import main as doctor
+from skills_pipe.training.data.preview.__main__ import main as preview
+from tests.training.data.looking import chat
+from tests.training.tiny import chat_rows, write_jsonl
+
+SMALL = "++policy.train_global_batch_size=8"
+
+
+@pytest.fixture
+def files(tmp_path, tiny_model_folder):
+    write_jsonl(tmp_path / "rows.jsonl", [chat(f"q{n}", f"a{n}") for n in range(30)])
+    write_jsonl(tmp_path / "val.jsonl", [chat(f"r{n}", f"b{n}") for n in range(9)])
+    return [str(tmp_path / "rows.jsonl"), f"--hf_model={tiny_model_folder}", f"--validation_data={tmp_path}/val.jsonl"]
+
+
+def test_a_doctor_without_findings_ends_with_0(files, capsys):
+    assert doctor([*files, SMALL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "training data: looked at: all 30 rows" in lines
+    assert "validation data: documents: 9" in lines
+    assert "an epoch: steps: 3 of 8 documents, 219 tokens on average" in lines
+    assert lines[-1] == "nothing to complain about"
+
+
+def test_a_doctor_with_an_error_ends_with_1(files, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").open("a").write("{\n")
+    assert doctor([*files, SMALL]) == 1
+    assert f"({tmp_path}/rows.jsonl:31)" in capsys.readouterr().out
+    assert doctor([*files, SMALL, "++data.on_bad_row=skip"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["++data.ad_bos=true"], "unknown key data.ad_bos"),
+        (["--lenghts=3"], "'--lenghts=3' is neither an option nor ++key=value"),
+        (["++policy.model_name=nowhere/nothing", "++policy.tokenizer.name=/nowhere"], "no tokenizer in '/nowhere'"),
+        (["++data.train_data_path=/nowhere.jsonl"], "/nowhere.jsonl"),
+    ],
+)
+def test_a_mistake_ends_with_2_and_one_line(files, words, message, capsys):
+    for program in (doctor, preview):
+        assert program([*files, *words]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert message in told
+        assert "Traceback" not in told
+
+
+def test_json_is_all_that_is_printed(files, tmp_path, capsys):
+    assert doctor([*files, SMALL, "--json", f"--png={tmp_path}/a.png", "--lengths=64,32"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["train"]["report"]["documents"] == told["train"]["documents_in_all"] == 30
+    assert told["validation"]["rows"] == 9
+    assert [plan["limit"] for plan in told["lengths"]] == [32, 64]
+    assert told["findings"] == []
+    assert told["leakage"]["rows"] == 0
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_sample_says_that_it_is_one(files, capsys):
+    assert doctor([*files, SMALL, "--max_rows=10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "training data: looked at: 10 of 30 rows, from 10 places spread over the data" in lines
+    assert "an epoch: documents: about 30" in lines
+
+
+def test_a_preview_shows_rows_and_writes_a_page(files, tmp_path, capsys):
+    assert preview([*files, "--num_samples=2", "--first=3", f"--html={tmp_path}/a.html", "--ids"]) == 0
+    told = capsys.readouterr().out
+    assert f"{tmp_path}/rows.jsonl:4: 26 tokens, 3 trained (11.5%)" in told
+    assert "⟦a3<|im_end|>⟧" in told
+    assert "⟦a4<|im_end|>⟧" in told
+    assert "⟦a5<|im_end|>⟧" not in told
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<article>") == 2
+    assert [path.name for path in tmp_path.iterdir() if "tmp" in path.name] == []
+
+
+def test_a_preview_of_the_validation_data(files, capsys):
+    assert preview([*files, "--num_samples=1", "--validation"]) == 0
+    assert "⟦b0<|im_end|>⟧" in capsys.readouterr().out
+    assert preview([*files[:2], "--validation"]) == 2
+    assert "there is no validation data" in capsys.readouterr().err
+
+
+def test_a_preview_by_a_seed_is_the_same_each_time(files, capsys):
+    shown = []
+    for seed in (1, 1, 2):
+        assert preview([*files, f"--seed={seed}"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != shown[2]
+
+
+def test_a_preview_shows_what_training_refuses(files, tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", [*chat_rows(1), {"messages": []}])
+    assert preview(files) == 0
+    assert "note: training refuses it: " in capsys.readouterr().out
