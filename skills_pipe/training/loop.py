@@ -21,6 +21,7 @@ from skills_pipe.training.signals import StopReason, StopRequest
 from skills_pipe.training.validation import Validation
 
 _VALIDATION = "validation/"
+_VALIDATION_LOSS = "validation/val_loss"
 _VALIDATION_TIME = "timing/validation/total_validation_time"
 _SAVE_BYTES_PER_SECOND = 0.2e9
 """Pessimistic guess of how fast a rank saves, until it has saved once."""
@@ -174,8 +175,8 @@ def _validate(run: Run) -> dict[str, float]:
         return {}
     began = time.monotonic()
     losses = run.validation.losses(run.backend, run.world)
-    logged = {f"{_VALIDATION}{name}": loss for name, loss in losses.items()}
-    return {**logged, _VALIDATION_TIME: time.monotonic() - began}
+    named = {f"{_VALIDATION}{name}/val_loss": loss for name, loss in losses.by_name.items()}
+    return {_VALIDATION_LOSS: losses.overall, **named, _VALIDATION_TIME: time.monotonic() - began}
 
 
 def _is_validation_step(run: Run, step: int) -> bool:

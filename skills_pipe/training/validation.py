@@ -14,6 +14,19 @@ from skills_pipe.training.distributed import World
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationLosses:
+    """Mean cross entropy over supervised tokens, in nats.
+
+    Attributes:
+        overall: over those of all datasets.
+        by_name: of each dataset, where there are several.
+    """
+
+    overall: float
+    by_name: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """What to validate on.
 
@@ -36,18 +49,12 @@ class Validation:
             int(dataset.lengths[batch].sum()) for dataset in self.datasets.values() for batch in self._chosen(dataset)
         )
 
-    def losses(self, backend: Backend, world: World) -> dict[str, float]:
-        """Mean cross entropy over the supervised tokens, the same on every rank.
-
-        Returns:
-            ``val_loss`` over all datasets, and, where there are several, ``NAME/val_loss`` of each.
-        """
+    def losses(self, backend: Backend, world: World) -> ValidationLosses:
+        """Losses of the model as it is, the same on every rank."""
         sums = {name: self._sum(dataset, backend, world) for name, dataset in self.datasets.items()}
         total, targets = (sum(column) for column in zip(*sums.values(), strict=True))
-        overall = {"val_loss": total / max(1, targets)}
-        if len(sums) == 1:
-            return overall
-        return overall | {f"{name}/val_loss": loss / max(1, tokens) for name, (loss, tokens) in sums.items()}
+        each = {name: loss / max(1, tokens) for name, (loss, tokens) in sums.items()}
+        return ValidationLosses(overall=total / max(1, targets), by_name=each if len(each) > 1 else {})
 
     def _sum(self, dataset: SftDataset, backend: Backend, world: World) -> tuple[float, float]:
         """Summed loss of a dataset, and what it is to be divided by."""
