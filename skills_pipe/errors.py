@@ -81,7 +81,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
 
     Dotted keys are compared by their last part too, so that a right key under a wrong section is found.
     """
-    known = list(choices)
+    # The section of a wrong key is no key: "policy" is no advice for "policy.foo".
+    known = [choice for choice in choices if not word.startswith(f"{choice}.")]
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:
         leaf = word.rsplit(".", 1)[-1]

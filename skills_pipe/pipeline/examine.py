@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -213,7 +214,8 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checke
     accounting = check_accounting(to_run, cluster, facts)
     refused = check_trials(to_run, facts, [*partitions, *accounting])
     skipped = os.environ.get(ENV_NO_MOUNT_CHECK) == "1"
-    starts = {trial.words for trial in facts.trials.values() if trial.accepted}
+    # Without the number that sbatch gives to a job which is never submitted.
+    starts = {re.sub(r"^Job \d+ ", "", trial.words) for trial in facts.trials.values() if trial.accepted}
     return [
         Checked(subject="files on the cluster", left_out=f"{ENV_NO_MOUNT_CHECK} is set")
         if skipped

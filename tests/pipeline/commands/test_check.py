@@ -127,6 +127,7 @@ def test_a_configuration_is_tried_on_its_cluster(slurm_accounting, tmp_path, mon
     assert {"partitions", "accounts and limits", "sbatch --test-only", "files on the cluster"} <= found.keys()
     assert found["sbatch --test-only"].startswith("ok")
     assert "to start at" in found["sbatch --test-only"]
+    assert "Job " not in found["sbatch --test-only"], "nobody can use the number of a job that is never submitted"
     (tmp_path / "bad.yaml").write_text(json.dumps(good | {"cpu_partition": "cpus", "timeouts": {"tiny": 6}}))
     assert main(["check", "--cluster=bad.yaml"]) == 2
     told = capsys.readouterr().out
