@@ -10,13 +10,13 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.training.config.schema import TrainingConfig
-from skills_pipe.training.config.schema.data import DataConfig
 from skills_pipe.training.config.schema.policy import TokenizerConfig
 from skills_pipe.training.data.batches import BatchSettings
 from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.dynamic import Budget
 from skills_pipe.training.data.mixture import Mixture, Share
+from skills_pipe.training.data.notes import reading_notes
 from skills_pipe.training.data.packs import Packs
 from skills_pipe.training.data.records.line_index import ENV_CACHE, cache_folder
 from skills_pipe.training.data.rows import Conversation, Pieces
@@ -60,6 +60,7 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
     validation = {
         name: build_dataset(rows, tokenizer, template, settings, options) for name, rows in sources.validation.items()
     }
+    notes = reading_notes(config.data, sources)
     weights = [dataset.weight for dataset in config.data.train]
     if all(weight == 1 for weight in weights):
         train = build_dataset(sources.all_train, tokenizer, template, settings, options)
@@ -67,7 +68,7 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
         parts = [build_dataset(rows, tokenizer, template, settings, options) for rows in sources.train]
         seeds = [dataset.seed for dataset in config.data.train]
         train = Mixture([Share(*share) for share in zip(parts, weights, seeds, strict=True)])
-    return TrainingData(train=train, validation=validation, template=template, notes=_notes(config.data))
+    return TrainingData(train=train, validation=validation, template=template, notes=notes)
 
 
 def template_of(
@@ -79,17 +80,6 @@ def template_of(
     chat_template = None if inferred and isinstance(row, Pieces) else setting.chat_template
     form = row.form if isinstance(row, Conversation) else None
     return resolve_template(chat_template, tokenizer, setting.chat_template_kwargs, form)
-
-
-def _notes(data: DataConfig) -> tuple[str, ...]:
-    unified = [dataset.name for dataset in data.train if not dataset.use_preserving_dataset]
-    if not unified:
-        return ()
-    names = ", ".join(unified)
-    return (
-        f"data.use_preserving_dataset is false: in messages and tools of {names}, keys that only other rows have are "
-        "None, as Arrow makes them; set it to true to train on the rows as they are",
-    )
 
 
 def data_settings(config: TrainingConfig) -> DataSettings:

@@ -79,6 +79,15 @@ def test_keys_that_only_other_rows_have_appear_on_request_only(tmp_path):
     assert "set it to true to train on the rows as they are" in unified.notes[0]
 
 
+def test_an_instruction_that_is_not_trained_on_is_told(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Add.", "input": "1 2", "output": "3"}])
+    plain = load(f"data.train_data_path={path}")
+    assert shown(plain.train) == ["1 2⟦3⟧"]
+    assert "data.dataset_name=alpaca" in plain.notes[0]
+    assert load(f"data.train_data_path={path}", "data.dataset_name=alpaca").notes == ()
+    assert load(f"data.train_data_path={path}", "data.input_key=instruction").notes == ()
+
+
 def test_rows_set_aside_become_validation_data(tmp_path):
     path = write_jsonl(tmp_path / "chats.jsonl", chat_rows(40))
     data = load(f"data.train_data_path={path}", "data.split_validation_size=0.25")

@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.records.base import row_place
@@ -104,8 +104,9 @@ class DelimitedText:
             raise DataError(f"the file cannot be read as a table: {error}", where=where) from error
 
     def _open(self) -> TextIO:
-        opened: TextIO = gzip.open if self._path.suffix == ".gz" else open  # type: ignore[assignment]
-        return opened(self._path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[operator,no-any-return]
+        if self._path.suffix == ".gz":
+            return cast(TextIO, gzip.open(self._path, "rt", encoding="utf-8-sig", newline=""))
+        return open(self._path, encoding="utf-8-sig", newline="")
 
 
 class PlainText:

@@ -38,20 +38,17 @@ class Alpaca:
         if not isinstance(value, Mapping):
             yield BadRow(where=where, what="not a JSON object")
             return
-        instruction, context, output = (
-            value.get(key) for key in (self.instruction_key, self.input_key, self.output_key)
-        )
-        context = "" if context is None else context
-        for key, text in ((self.instruction_key, instruction), (self.input_key, context), (self.output_key, output)):
+        texts: dict[str, Any] = {key: value.get(key) for key in (self.instruction_key, self.input_key, self.output_key)}
+        if texts[self.input_key] is None:
+            texts[self.input_key] = ""
+        for key, text in texts.items():
             if not isinstance(text, str):
                 kind = "missing" if text is None else f"{type(text).__name__}, not text"
                 yield BadRow(where=where, what=f"{key!r} is {kind}")
                 return
+        prompt = alpaca_prompt(texts[self.instruction_key], texts[self.input_key])
         yield Conversation(
-            messages=[
-                {"role": "user", "content": alpaca_prompt(instruction, context)},
-                {"role": "assistant", "content": output},
-            ],
+            messages=[{"role": "user", "content": prompt}, {"role": "assistant", "content": texts[self.output_key]}],
             tools=None,
             form="pair",
             where=where,

@@ -16,6 +16,13 @@ RECORDED = [
 ]
 
 
+UNIFIED = [
+    case
+    for case in json.loads((FOLDER / "datasets.json").read_text())["loading"]
+    if not case["use_preserving_dataset"] and "rows" in case
+]
+
+
 def write(folder, *lines, name="rows.jsonl"):
     path = folder / name
     path.write_bytes(
@@ -38,6 +45,15 @@ def test_messages_and_tools_come_through_as_nemo_rl_preserves_them(case):
     rows = read(FOLDER / case["path"], **case["options"])
     assert [row.messages for row in rows] == [without_second_system(row["messages"]) for row in case["rows"]]
     assert [row.tools for row in rows] == [row.get("tools") for row in case["rows"]]
+
+
+@pytest.mark.parametrize("case", UNIFIED, ids=lambda case: f"{case['path']} {case['options']}")
+def test_on_request_messages_and_tools_gain_keys_as_nemo_rl_lets_them(case):
+    source = DataSource(path=FOLDER / case["path"], format=Conversations(**case["options"]), preserving=False)
+    rows = list(read_rows(source))
+    assert [row.messages for row in rows] == [without_second_system(row["messages"]) for row in case["rows"]]
+    if case["options"].get("tool_key", "tools"):
+        assert [row.tools for row in rows] == [row.get("tools") for row in case["rows"]]
 
 
 def test_rows_of_different_keys_are_not_made_equal(tmp_path):
