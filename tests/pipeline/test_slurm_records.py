@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +106,59 @@ def test_another_slurm_that_sees_the_same_folder_is_not_asked(forgetful, tmp_pat
     assert words(submission.states())[0] in ("pending", "running")
     go.touch()
     assert submission.wait().succeeded
+
+
+def as_somebody_else(look: Callable[[], str]) -> str:
+    """What ``look`` gives to a process of another user."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        try:
+            text = look()
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as answer:
+        return answer.read()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user may look into."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_run_of_somebody_else_can_be_looked_at_and_nothing_more(forgetful, open_folder):
+    """Nothing is recorded or cancelled by the way, as one's own looks do."""
+    go = open_folder / "go"
+    plan = plan_of(
+        job("a", shell(f"until [ -e {go} ]; do sleep 0.05; done; exit 1"), open_folder),
+        job("b", shell("true"), open_folder, "a"),
+    )
+    cluster = replace(forgetful, job_dir=str(open_folder / "jobs"), kill_on_invalid_dep=False)
+    submission = submit(plan, cluster)
+    until(lambda: words(submission.states())[0] == "running", "the first one runs")
+    look = lambda: " ".join(words({n: s.state for n, s in statuses_of(submission.run).items()}))  # noqa: E731
+    assert as_somebody_else(look) == "running pending"
+    stop = lambda: " ".join(cancel_run(submission.run))  # noqa: E731
+    assert as_somebody_else(stop).startswith("StoreError: run exp/run-1 is not yours to cancel")
+    go.touch()
+    never = "DependencyNeverSatisfied"
+    until(lambda: ask("squeue", "-h", "-n", "b", "-o", "%r") == never, "Slurm leaves the second in the queue")
+    assert as_somebody_else(look) == "failed cancelled"
+    assert queue() == ["b"]
+    assert words(submission.states()) == ["failed", "cancelled"]
+    until(lambda: not queue(), "the owner's look has cancelled it")
 
 
 # Jobs that a run comes after

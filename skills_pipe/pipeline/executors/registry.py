@@ -43,8 +43,14 @@ def statuses_of(run: Run) -> dict[str, JobStatus]:
 
 
 def cancel_run(run: Run, stages: Sequence[str] = ()) -> list[str]:
-    """Stop what still runs or waits of a run, or of some of its stages; the names of those jobs."""
+    """Stop what still runs or waits of a run, or of some of its stages; the names of those jobs.
+
+    Raises:
+        StoreError: somebody else has submitted it, or it cannot be stopped from here.
+    """
     run.refresh()
+    if not run.is_ours:
+        raise StoreError(f"run {run} is not yours to cancel", where=str(run.folder), fix=f"ask {run.folder.owner()}")
     stopped = executor_of(run).cancel(run, stages)
     run.flush()
     return stopped

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -114,6 +115,11 @@ class Run:
         """See to it that the cluster has what was written to the folder."""
         if self._mirrored:
             self._mirrored.flush()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this user may write there; what somebody else has submitted can only be looked at."""
+        return os.access(self.folder / "events", os.W_OK)
 
     @property
     def expname(self) -> str:

@@ -43,7 +43,7 @@ def state_of(row: Row) -> JobState:
 
 
 def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
-    """States as Slurm tells them now; ends are recorded, for Slurm forgets."""
+    """States as Slurm tells them now; ends are recorded, for Slurm forgets, unless the run is somebody else's."""
     known = recorded_statuses(run)
     open_jobs = {status.job_id: status for status in known.values() if not status.state.ended and status.job_id}
     if not open_jobs:
@@ -51,9 +51,9 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
     record = run.submission
     slurm.require_name(record.slurm if record else "")
     told = slurm.told(list(open_jobs))
-    _cancel_what_never_starts(told, slurm)
+    if run.is_ours:
+        _cancel_what_never_starts(told, slurm)
     events = run.events()
-    log = run.event_log()
     for job_id, status in open_jobs.items():
         resources = run.plan.job(status.job).resources
         starts = starts_of(status.job, events)
@@ -64,11 +64,16 @@ def statuses(run: Run, slurm: Slurm) -> dict[str, JobStatus]:
         if new.state.ended and new.exit_code is None:
             new = replace(new, exit_code=run.exit_code(status.job))  # squeue does not tell it
         known[status.job] = new = new.told_apart()
-        if new.started_at is not None and new.started_at != status.started_at:
-            record_start(log, new)
-        if new.state.ended and new.state is not JobState.LOST:
-            record_end(log, new)
+        if run.is_ours:
+            _record(run, status, new)
     return known
+
+
+def _record(run: Run, before: JobStatus, now: JobStatus) -> None:
+    if now.started_at is not None and now.started_at != before.started_at:
+        record_start(run.event_log(), now)
+    if now.state.ended and now.state is not JobState.LOST:
+        record_end(run.event_log(), now)
 
 
 def _cancel_what_never_starts(told: Mapping[str, Row], slurm: Slurm) -> None:

@@ -70,7 +70,7 @@ def settle(run: Run, slurm: Slurm) -> None:
         StoreError: Slurm gives no answer, or is another one; what is left of the submission stays on record.
     """
     draft = run.draft
-    if draft is None or run.submission is not None:
+    if draft is None or run.submission is not None or not run.is_ours:
         return
     slurm.require_name(draft.slurm)
     answer = slurm.script(settle_script(run))
