@@ -29,7 +29,8 @@ def show_making(making: RunMaking, *, only: str | None = None, console: Console 
     for stage in making.stages:
         if only in (None, stage.report.name):
             _add_stage(tree, stage, report.now)
-    console_or_stdout(console).print(tree, soft_wrap=True)
+    # As in plans: the tree breaks its lines itself, and nothing is cut off.
+    console_or_stdout(console).print(tree)
 
 
 def show_differences(found: Mapping[str, Iterable[str]], *, console: Console | None = None) -> None:
