@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -289,7 +289,7 @@ def chain(template: Job, *, count: int, requeue: bool = False) -> tuple[Job, ...
     """
     names = [f"{template.name}-{index}" for index in range(1 if requeue else count)]
     return tuple(
-        _replace(
+        replace(
             template,
             name=names[index],
             edges=template.edges + tuple(Edge(upstream=name, kind=EdgeKind.UNFINISHED) for name in names[:index]),
@@ -302,11 +302,6 @@ def chain(template: Job, *, count: int, requeue: bool = False) -> tuple[Job, ...
 def gate(segments: Iterable[Job]) -> tuple[Edge, ...]:
     """Edges of the one job that starts when any segment of a chain has finished the work."""
     return tuple(Edge(upstream=job.name, kind=EdgeKind.ANY_SUCCEEDED) for job in segments)
-
-
-def _replace(job: Job, **changes: Any) -> Job:
-    fields = {name: getattr(job, name) for name in job.__dataclass_fields__}
-    return Job(**(fields | changes))
 
 
 def _check_names(plan: Plan) -> None:

@@ -33,7 +33,8 @@ from skills_pipe.pipeline.records.failures import failure_report
 from skills_pipe.pipeline.records.members import failed_member
 from skills_pipe.pipeline.records.process import ProcessId, job_mark, kill, marked
 from skills_pipe.pipeline.records.states import JobState, JobStatus, local_statuses, record_end, record_start
-from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.scripts.local import member_log
 
 # A job waits for the word that its process is on record: a job that nobody knows of could not be stopped.

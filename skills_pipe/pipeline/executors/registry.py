@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.executors.base import Executor
 from skills_pipe.pipeline.records.states import JobStatus
-from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 
 
 def executor_of(run: Run) -> Executor:

@@ -19,10 +19,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skills_pipe.artifacts.atomic import write_json, write_text
 from skills_pipe.artifacts.events import Event, EventLog, read_events
@@ -32,7 +31,7 @@ from skills_pipe.artifacts.verdict import Verdict
 from skills_pipe.errors import PlanError, StoreError, did_you_mean
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.site.site import HERE, Facts, Site, Want, look, parse_facts
 from skills_pipe.pipeline.transport import Here, Transport, is_behind_ssh
 
@@ -41,40 +40,6 @@ if TYPE_CHECKING:
 
 _RUN = re.compile(r"run-(\d+)")
 _EXPNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@-]*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubmissionRecord:
-    """What is known once a plan has been handed to an executor.
-
-    Attributes:
-        executor: ``local`` or ``slurm``.
-        cluster: name of the cluster configuration.
-        owner: the process that submitted it; it also runs a local one.
-        submitted_at: Unix time in seconds.
-        actions: stage -> ``run``, ``continue``, ``skip``, ...: see ``decide.Action``.
-        job_ids: job -> id that the scheduler gave; only jobs that were handed over are here.
-        logs: job -> path of its log, ``%j`` already replaced.
-        slurm: the name that the Slurm with the jobs gives itself; empty where that was not asked.
-    """
-
-    executor: str
-    cluster: str
-    owner: ProcessId
-    submitted_at: float
-    actions: Mapping[str, str] = field(default_factory=dict)
-    job_ids: Mapping[str, str] = field(default_factory=dict)
-    logs: Mapping[str, str] = field(default_factory=dict)
-    slurm: str = ""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SubmissionRecord:
-        """Read back what :meth:`to_json` gave."""
-        return cls(**{**value, "owner": ProcessId.from_json(value["owner"])})
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain value for ``submission.json``."""
-        return asdict(self)
 
 
 class Run:

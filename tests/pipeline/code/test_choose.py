@@ -14,7 +14,8 @@ from skills_pipe.pipeline.code.record import write_record
 from skills_pipe.pipeline.decisions.preview import SubmitFlags, preview
 from skills_pipe.pipeline.plan import Command, Job, Plan, Resources, Stage
 from skills_pipe.pipeline.records.process import ProcessId
-from skills_pipe.pipeline.records.store import RunStore, SubmissionRecord
+from skills_pipe.pipeline.records.store import RunStore
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 
 
 @pytest.fixture(autouse=True)

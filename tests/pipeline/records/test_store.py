@@ -9,7 +9,8 @@ import pytest
 
 from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.records.process import ProcessId
-from skills_pipe.pipeline.records.store import Run, RunStore, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from tests.pipeline.programs import job, plan_of, shell
 
 

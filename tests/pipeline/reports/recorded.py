@@ -10,7 +10,8 @@ from skills_pipe.artifacts.progress import Progress
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobState, JobStatus
-from skills_pipe.pipeline.records.store import Run, RunStore, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 
 
 def recorded(folder: Path, plan: Plan, *, skipped: tuple[str, ...] = (), at: float = 1000.0) -> Run:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId
-from skills_pipe.pipeline.records.store import Run, RunStore, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.site.agent import records
 from skills_pipe.pipeline.site.mirror import Mirror
 from skills_pipe.pipeline.site.site import AgentHere, Site, Want

@@ -31,7 +31,8 @@ from skills_pipe.pipeline.executors.slurm.submission import hand_over, settle
 from skills_pipe.pipeline.plan import Job, Plan, Stage
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobStatus
-from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.scripts.place import locator
 from skills_pipe.pipeline.scripts.render import export_lines, join, quote
 from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, code_dir, log_paths

@@ -16,7 +16,8 @@ from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.cancelling import CANCELLED, jobs_with, record_cancel, stopped_note
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobStatus
-from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.scripts.render import export_lines
 from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, SECRETS, Setting, log_paths
 from skills_pipe.pipeline.scripts.submission import submission_script

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.executors.slurm.commands import Slurm, words_of
-from skills_pipe.pipeline.records.store import Run, SubmissionRecord
+from skills_pipe.pipeline.records.store import Run
+from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.scripts.submission import NOT_RELEASED, settle_script
 
 _ELSEWHERE_SECONDS = 900
