@@ -16,7 +16,7 @@ from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.dataset import Example
 from skills_pipe.training.data.encode import SampleEncoder
 from skills_pipe.training.data.limit import Overlong, truncate
-from skills_pipe.training.data.mask import MaskRules, Sample, make_samples
+from skills_pipe.training.data.mask import MaskRules, Sample, make_samples, sample_of_pieces
 from skills_pipe.training.data.rows import BadRow, Conversation, Pieces, Row
 from skills_pipe.training.data.template import ChatTemplate
 
@@ -145,8 +145,7 @@ class ChunkEncoder:
 
     def _samples(self, row: Conversation | Pieces, chunk: EncodedChunk) -> list[Sample] | BadRow:
         if isinstance(row, Pieces):
-            trained = sum(segment.trained for segment in row.segments)
-            return [Sample(segments=row.segments, turns=trained, stopped=trained)]
+            return [sample_of_pieces(row, self._rules)]
         form = self._recipe.template.form
         if form not in (None, row.form):
             what = f"a row of {_KINDS[row.form]} among rows of {_KINDS[form]}"

@@ -9,11 +9,11 @@ out) makes one document per such turn, and no text is ever trained twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.rows import Conversation, Segment
+from skills_pipe.training.data.rows import Conversation, Pieces, Segment
 from skills_pipe.training.data.template import ChatTemplate, Span
 
 _MARK: Final = "\ue000\ue001\ue000"
@@ -91,6 +91,26 @@ def make_samples(conversation: Conversation, template: ChatTemplate, rules: Mask
         )
         turns = [] if rules.only_final else [turn for turn in turns if turn not in together]
     return samples[::-1]
+
+
+def sample_of_pieces(pieces: Pieces, rules: MaskRules) -> Sample:
+    """The document of a format that says itself what is trained; only its beginning and end may be added to."""
+    segments = [segment for segment in pieces.segments if segment.text]
+    text = "".join(segment.text for segment in segments)
+    ends = tuple(end for end in (rules.eos, pieces.stop) if end)
+    if rules.bos and not text.startswith(rules.bos):
+        segments.insert(0, Segment(text=rules.bos, trained=False))
+    stops = (*rules.stops, pieces.stop) if pieces.stop else rules.stops
+    turns = [segment for segment in segments if segment.trained]
+    stopped = sum(bool(stops) and segment.text.endswith(stops) for segment in turns)
+    if rules.eos and not text.rstrip("\n").endswith(ends):
+        if segments and segments[-1].trained:
+            stopped += not segments[-1].text.endswith(stops)
+            segments[-1] = replace(segments[-1], text=segments[-1].text + rules.eos)
+        else:
+            # After a turn that is not trained there is nothing that the model should have ended.
+            segments.append(Segment(text=rules.eos, trained=False))
+    return Sample(segments=tuple(segments), turns=len(turns), stopped=stopped)
 
 
 def _marked(conversation: Conversation, template: ChatTemplate, rules: MaskRules) -> Sample:

@@ -52,10 +52,12 @@ class Pieces:
     Attributes:
         segments: in order; at least one.
         where: file and line, for messages to the user.
+        stop: text by which the format ends what is trained; None: only the tokenizer's end-of-text token can end it.
     """
 
     segments: tuple[Segment, ...]
     where: str
+    stop: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,46 @@ def test_what_is_trained_of_each_kind(tmp_path, name, row, document):
     assert shown(load(f"data.dataset_name={name}", f"data.train_data_path={path}").train) == [document]
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "document", "stopped"),
+    [
+        ("text", "words", "<bos>⟦words<|im_end|>⟧", 1),
+        ("text", ["q", "a", "r", "b<|im_end|>"], "<bos>q⟦a⟧r⟦b<|im_end|>⟧", 1),
+        ("aligner_prompt_response", {"input": "q", "output": "a"}, "<bos>q⟦ a<|im_end|>⟧", 1),
+        (
+            "aligner_chat",
+            {"system": "S", "conversations": [{"from": "User", "value": "q"}, {"from": "Assistant", "value": "a"}]},
+            "<bos>␀System\nS\n␑User\nq\n␑Assistant\n⟦a\n␑⟧",
+            1,
+        ),
+        (
+            "aligner_chat",
+            {
+                "conversations": [
+                    {"from": "A", "value": "p"},
+                    {"from": "A", "value": "a"},
+                    {"from": "User", "value": "q"},
+                ]
+            },
+            "<bos>␀System\n\n␑A\np\n␑A\n⟦a\n␑⟧User\nq\n⟦<|im_end|>⟧",
+            1,
+        ),
+    ],
+)
+def test_texts_begin_and_end_once(tmp_path, name, row, document, stopped):
+    """A chat of NeMo-Aligner ends by its own token; what a format does not end, the end-of-text token does."""
+    path = write_jsonl(tmp_path / "rows.jsonl", [row])
+    data = load(f"data.dataset_name={name}", f"data.train_data_path={path}", "data.add_bos=true", "data.add_eos=true")
+    assert shown(data.train) == [document]
+    assert data.train.report.turns - data.train.report.turns_without_stop == stopped
+
+
+def test_answers_without_an_end_are_told(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "q", "output": "a"}])
+    data = load("data.dataset_name=aligner_prompt_response", f"data.train_data_path={path}")
+    assert "no answer ends with a stop token" in data.train.report.warnings()[0]
+
+
 def test_alpaca_is_trained_after_its_own_text_with_the_end_token_on_request(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Add.", "input": "1 2", "output": "3"}])
     data = load("data.dataset_name=alpaca", f"data.train_data_path={path}", "data.add_eos=true")

@@ -48,10 +48,14 @@ def test_documents_lengths_and_targets_agree():
 
 def test_the_report_counts_rows_of_all_and_documents_of_the_epoch():
     mixed = Mixture(
-        [Share(dataset(0, 4, dropped={"bad row": 1}), 2, 0), Share(dataset(9, 3, dropped={"bad row": 2}), 1, 0)]
+        [
+            Share(dataset(0, 4, dropped={"bad row": 1}, tokenized_by="x"), 2, 0),
+            Share(dataset(9, 3, dropped={"bad row": 2}, tokenized_by="x"), 1, 0),
+        ]
     )
     report = mixed.report
     assert (report.rows_read, report.documents, report.dropped) == (7, 11, {"bad row": 3})
+    assert report.tokenized_by == "x"
     assert report.tokens == mixed.lengths.sum()
     assert report.targets == mixed.targets.sum()
     assert report.length_percentiles[100] == mixed.lengths.max()

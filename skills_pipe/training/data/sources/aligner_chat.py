@@ -51,7 +51,7 @@ class AlignerChat:
             segments += self._turn(value, index)
         if turns[-1]["from"] != _masked(value):
             segments.append(Segment(text=self.tokens.turn_start, trained=True))
-        yield Pieces(segments=tuple(_joined(segments)), where=where)
+        yield Pieces(segments=tuple(_joined(segments)), where=where, stop=self.tokens.turn_start)
 
     def _header(self, system: str) -> str:
         return f"{self.tokens.system_turn_start}System{self.tokens.end_of_name}{system}{self.tokens.end_of_turn}"
