@@ -76,7 +76,7 @@ def test_what_is_trained_of_each_kind(tmp_path, name, row, document):
                     {"from": "User", "value": "q"},
                 ]
             },
-            "<bos>␀System\n\n␑A\np\n␑A\n⟦a\n␑⟧User\nq\n⟦<|im_end|>⟧",
+            "<bos>␀System\n\n␑A\np\n␑A\n⟦a\n␑⟧User\nq\n<|im_end|>",
             1,
         ),
     ],
