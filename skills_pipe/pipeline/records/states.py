@@ -171,17 +171,7 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
     if event.kind == CANCEL_EVENT:
         return replace(status, cancelling=True)
     if event.kind == "started":
-        process = ProcessId.from_json(details["process"]) if details.get("process") else None
-        return replace(
-            status,
-            state=JobState.RUNNING,
-            process=process,
-            gpus=details.get("gpus", 0),
-            nodes=details.get("nodes") or "",
-            started_at=details.get("at") or event.time,
-            ended_at=None,
-            exit_code=None,
-        )
+        return _started(status, details, details.get("at") or event.time)
     if event.kind == "ended":
         return replace(
             status,
@@ -191,6 +181,17 @@ def _apply(status: JobStatus, event: Event) -> JobStatus:
             reason=details.get("reason") or "",
         ).told_apart()
     return status
+
+
+def _started(status: JobStatus, details: Mapping[str, Any], at: float) -> JobStatus:
+    process = ProcessId.from_json(details["process"]) if details.get("process") else None
+    status = replace(
+        status, process=process, gpus=details.get("gpus", 0), nodes=details.get("nodes") or "", started_at=at
+    )
+    if status.state.ended and status.ended_at is not None and at <= status.ended_at:
+        # Events are in the order of the clocks of their writers, which differ: it had started before it ended.
+        return status
+    return replace(status, state=JobState.RUNNING, ended_at=None, exit_code=None)
 
 
 def _orphaned(status: JobStatus, run: Run) -> JobStatus:
