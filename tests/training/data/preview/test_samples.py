@@ -100,7 +100,7 @@ def test_turns_that_the_template_changes_later_are_documents_of_their_own(tmp_pa
 def test_rows_with_a_text_of_their_own_have_no_roles():
     row = Pieces(segments=(Segment(text="give", trained=False), Segment(text="take", trained=True)), where="a:1")
     (document,) = shown_documents([row], recipe(), 1)
-    assert told(document) == [(None, "givetake", "take")]
+    assert told(document) == [(None, "<bos>givetake<|im_end|>", "take<|im_end|>")]
 
 
 def test_a_template_that_cannot_stop_after_a_message_joins_it_with_the_next(tmp_path):
