@@ -34,6 +34,8 @@ def prologue(setting: Setting) -> list[str]:
 _KEPT = (
     *("SLURM*", "SPANK_*", "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_*"),
     *("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+    # Scripts of nemo-run read it at their end.
+    "TORCHX_MAX_RETRIES",
 )
 """Patterns of the variables that Slurm sets for a job, and that say who the user is."""
 

@@ -22,7 +22,7 @@ if [ -n "${SLURM_GET_USER_ENV:-}" ]; then
   unset -f $(compgen -A function)
   for name in $(compgen -e); do
     case "$name" in
-      SLURM* | SPANK_* | PATH | HOME | USER | LOGNAME | SHELL | TMPDIR | TZ | LANG | LC_* | CUDA_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | ROCR_VISIBLE_DEVICES | ZE_AFFINITY_MASK) ;;
+      SLURM* | SPANK_* | PATH | HOME | USER | LOGNAME | SHELL | TMPDIR | TZ | LANG | LC_* | CUDA_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | ROCR_VISIBLE_DEVICES | ZE_AFFINITY_MASK | TORCHX_MAX_RETRIES) ;;
       *) unset "$name" ;;
     esac
   done
