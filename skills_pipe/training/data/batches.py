@@ -132,9 +132,10 @@ def split_batch(
     chosen = np.asarray(indices if rows is None else [document for row in rows for document in row], dtype=np.int64)
     lengths = dataset.lengths[chosen]
     bins = _bins(lengths.tolist(), settings, world) if rows is None else _levelled(_consecutive(rows), world)
+    share = bins[rank::world]
     if settings.largest_first:
-        bins = sorted(bins, key=lambda members: -int(lengths[members].sum()))
-    mine = [chosen[members].tolist() for members in bins[rank::world]]
+        share = sorted(share, key=lambda members: -int(lengths[members].sum()))
+    mine = [chosen[members].tolist() for members in share]
     return RankBatch(
         microbatches=[build_microbatch(dataset, members) for members in mine],
         global_targets=int(dataset.targets[chosen].sum()),
@@ -176,12 +177,17 @@ def _bins(lengths: list[int], settings: BatchSettings, world: int) -> Bins:
     """Positions of the documents of each microbatch; the number of microbatches is a multiple of ``world``."""
     if settings.dynamic is not None:
         return dynamic(lengths, settings.dynamic, world)
-    if settings.packing:
-        bins = pack(lengths, settings.capacity, settings.algorithm, rng=random.Random(settings.seed))
-    else:
-        size = settings.micro_batch_size
-        bins = [list(range(start, min(start + size, len(lengths)))) for start in range(0, len(lengths), size)]
+    if not settings.packing:
+        return _in_order(len(lengths), settings.micro_batch_size, world)
+    bins = pack(lengths, settings.capacity, settings.algorithm, rng=random.Random(settings.seed))
     return _levelled(bins, world)
+
+
+def _in_order(count: int, size: int, world: int) -> Bins:
+    """Each rank a stretch of the documents, cut into microbatches of ``size``."""
+    shares = [share.tolist() for share in np.array_split(np.arange(count), world)]
+    starts = range(0, max(map(len, shares)), size)
+    return [share[start : start + size] for start in starts for share in shares]
 
 
 def _levelled(bins: Bins, world: int) -> Bins:

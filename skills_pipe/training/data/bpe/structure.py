@@ -49,12 +49,13 @@ def read_structure(tokenizer: Tokenizer) -> ByteBpe:
     _demand(model["type"] == "BPE", f"its model is {model['type']}")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         _demand(not model.get(key), f"its model has {key}")
+    pattern = _pattern(tree["pre_tokenizer"])
     first, then = _added(tree["added_tokens"])
     ranks = _ranks(model, set(first) | set(then))
     if not model.get("ignore_merges"):
         _demand_reachable(tokenizer, ranks)
     return ByteBpe(
-        pattern=_pattern(tree["pre_tokenizer"]),
+        pattern=pattern,
         ranks=ranks,
         first_added=first,
         then_added=then,
@@ -108,7 +109,7 @@ def _ranks(model: Mapping[str, Any], added: set[str]) -> dict[bytes, int]:
     for merge in model["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         token = left + right
-        _demand(token in vocabulary, "a merge makes no token")
+        _demand(token in vocabulary and byte_of.keys() >= set(token), "a merge makes no token of bytes")
         number = vocabulary[token]
         # Merges of one token follow each other where a token can be made in more than one way.
         _demand(number >= last, "its ids are not in the order of its merges")

@@ -44,8 +44,12 @@ class Lock:
         finally:
             done.set()
             beating.join()
-            if self.owner() == self._owner:
+            if self.is_held():
                 self._path.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Whether this process still holds it."""
+        return self.owner() == self._owner
 
     def owner(self) -> Owner | None:
         """Who holds the lock; None when nobody does, or its file is being written."""

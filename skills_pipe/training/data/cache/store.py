@@ -59,37 +59,43 @@ class Store:
         if (found := _open(path, again=again)) is not None:
             return found
         lock = Lock(path.with_name(f"{path.name}.lock"))
-        refused = path.with_name(f"{path.name}.refused.json")
         waited_for: Owner | None = None
         while True:
             with lock.try_hold() as mine:
                 if mine:
                     # Whoever held it before may have finished since the last look.
-                    return _open(path, again=again) or _make(path, make, refused)
+                    if (found := _open(path, again=again) or self._make(path, make, lock)) is not None:
+                        return found
+                    continue
             waited_for = lock.owner() or waited_for
             time.sleep(_POLL_SECONDS)
             if (found := _open(path, again=again)) is not None:
                 return found
-            _raise_refusal(refused, waited_for)
+            _raise_refusal(_refusal(path), waited_for)
+
+    def _make(self, path: Path, make: Make, lock: Lock) -> SftDataset | None:
+        """Make an entry; None where the lock was taken from us meanwhile, by somebody who held us for dead."""
+        _refusal(path).unlink(missing_ok=True)
+        for left_over in path.parent.glob(f".tmp-{path.name}.*"):
+            # Of a process that was killed: nobody else writes while we hold the lock.
+            shutil.rmtree(left_over, ignore_errors=True)
+        try:
+            with publish_directory(path) as folder:
+                make(folder)
+        except DataError as error:
+            # Those who wait for us would read all rows only to find the same.
+            told = {"what": error.what, "where": error.where, "fix": error.fix}
+            write_json(_refusal(path), {"by": vars(Owner.current()), **told})
+            raise
+        except OSError:
+            if lock.is_held():
+                raise
+            return None
+        return open_documents(path)
 
 
-def _make(path: Path, make: Make, refused: Path) -> SftDataset:
-    """Make an entry; the lock is held."""
-    refused.unlink(missing_ok=True)
-    for left_over in path.parent.glob(f".tmp-{path.name}.*"):
-        # Of a process that was killed: nobody else writes while we hold the lock.
-        shutil.rmtree(left_over, ignore_errors=True)
-    try:
-        with publish_directory(path) as folder:
-            make(folder)
-    except DataError as error:
-        # Those who wait for us would read all rows only to find the same.
-        write_json(refused, {"by": vars(Owner.current()), "what": error.what, "where": error.where, "fix": error.fix})
-        raise
-    made = open_documents(path)
-    if made is None:
-        raise OSError(f"{path} was changed while it was made")
-    return made
+def _refusal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.refused.json")
 
 
 def _open(path: Path, *, again: bool) -> SftDataset | None:

@@ -1,0 +1,202 @@
+"""tiktoken is used where it gives the ids of the tokenizer, and nowhere else."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from skills_pipe.errors import DataError
+from skills_pipe.training.data.bpe.encoder import FastEncoder
+from skills_pipe.training.data.bpe.structure import GPT2_PATTERN, NotByteBpe, read_structure
+from skills_pipe.training.data.bpe.verify import _first_difference, judge, probe_texts
+from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
+from skills_pipe.training.data.chunk import ChunkEncoder, Recipe
+from skills_pipe.training.data.rows import Pieces, Segment
+from skills_pipe.training.data.sources import DataSource
+from skills_pipe.training.data.template import resolve_template
+from tests.training.data import golden
+from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
+
+GPT4_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEXT = ["The theory of the thing: it's 12345 things, they're théories.\n\n  Then 99 more,\tthe end.\n"] * 30
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|im_end|>>"]
+
+
+def splitting(pattern=GPT4_PATTERN, behavior="isolated"):
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior),
+            pre_tokenizers.ByteLevel(use_regex=False, add_prefix_space=False),
+        ]
+    )
+
+
+def trained(pre_tokenizer=None, normalizer=None, vocab_size=420):
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizer or splitting()
+    backend.decoder = decoders.ByteLevel()
+    if normalizer:
+        backend.normalizer = normalizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXT, trainer)
+    return backend
+
+
+def changed(backend, change):
+    tree = json.loads(backend.to_str())
+    change(tree)
+    return Tokenizer.from_str(json.dumps(tree))
+
+
+def wrapped(backend):
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+
+
+KINDS = {
+    "gpt2": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    "gpt4": trained,
+    "composed": lambda: trained(normalizer=normalizers.NFC()),
+    "unsplit": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
+    "goldens": lambda: golden.tokenizer("chatml").backend_tokenizer,
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def backend(request):
+    return KINDS[request.param]()
+
+
+def test_byte_level_bpe_is_found_equal(backend):
+    verdict = judge(wrapped(backend), TEXT)
+    assert verdict.structure is not None
+    assert verdict.reason.startswith("tiktoken: equal to tokenizers on ")
+
+
+pieces = st.sampled_from(
+    [*SPECIAL, "<|im_", "the", " theory", "'s", "'S", "é", "e\u0301", "\n", "\r\n", "  ", "123", "\u00a0"]
+)
+
+
+@given(text=st.one_of(st.text(), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join)))
+def test_any_text_gets_the_ids_of_the_tokenizer(backend, text):
+    fast = FastEncoder(backend, read_structure(backend))
+    assert fast.ids([text]) == [backend.encode(text, add_special_tokens=False).ids]
+
+
+def test_the_probes_find_another_splitting():
+    backend = trained()
+    structure = read_structure(backend)
+    other = replace(structure, pattern=GPT2_PATTERN)
+    assert _first_difference(backend, structure, list(probe_texts(structure))) is None
+    assert _first_difference(backend, other, list(probe_texts(other))) is not None
+
+
+def test_the_probes_find_one_merge_that_is_missing():
+    backend = trained()
+    structure = read_structure(backend)
+    last = max(structure.ranks, key=structure.ranks.get)
+    other = replace(structure, ranks={token: n for token, n in structure.ranks.items() if token != last})
+    assert _first_difference(backend, other, list(probe_texts(structure))) is not None
+
+
+def test_the_probes_find_added_tokens_that_are_read_as_text():
+    backend = trained()
+    structure = read_structure(backend)
+    other = replace(structure, first_added={})
+    assert _first_difference(backend, other, list(probe_texts(structure))) is not None
+
+
+def _reversed_ids(tree):
+    """The merges in another order than their ids."""
+    tree["model"]["merges"].reverse()
+
+
+REFUSED = {
+    "WordPiece": lambda: Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]")),
+    "last pre-tokenizer": lambda: trained(pre_tokenizers.Metaspace()),
+    "a space in front": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+    "more than one rule": lambda: trained(
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    ),
+    "all matches": lambda: trained(splitting(behavior="merged_with_next")),
+    "normalises by Lowercase": lambda: trained(normalizer=normalizers.Lowercase()),
+    "order of its merges": lambda: changed(trained(), _reversed_ids),
+    "has dropout": lambda: changed(trained(), lambda tree: tree["model"].update(dropout=0.1)),
+    "no token for the byte": lambda: changed(trained(), lambda tree: tree["model"]["vocab"].pop("Ā")),
+    "has lstrip": lambda: _with_added(AddedToken("<x>", lstrip=True)),
+}
+
+
+def _with_added(token):
+    backend = trained()
+    backend.add_tokens([token])
+    return backend
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_other_tokenizers_do_their_work_themselves_and_the_reason_is_told(reason):
+    backend = REFUSED[reason]()
+    with pytest.raises(NotByteBpe, match=reason):
+        read_structure(backend)
+    verdict = judge(
+        wrapped(backend) if reason != "WordPiece" else PreTrainedTokenizerFast(tokenizer_object=backend), []
+    )
+    assert verdict.structure is None
+    assert verdict.reason.startswith("tokenizers: ")
+    assert reason in verdict.reason
+
+
+def test_a_token_that_no_merge_leads_to_is_noticed():
+    # tiktoken would give the piece "abc" this token; the tokenizer merges b and c first, and is stuck.
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*alphabet, "bc", "ab", "abc"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("b", "c"), ("a", "b"), ("ab", "c")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert backend.encode("abc").tokens == ["a", "bc"]
+    with pytest.raises(NotByteBpe, match="its merges do not lead to its token b'abc'"):
+        read_structure(backend)
+
+
+def build(path, tokenizer, **options):
+    template = resolve_template("default", tokenizer, None, "chat")
+    settings = DataSettings(max_length=300)
+    return build_dataset([DataSource(path=path)], tokenizer, template, settings, BuildOptions(**options))
+
+
+def test_a_data_set_is_the_same_either_way_and_says_which_it_was(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", chat_rows(300))
+    for tokenizer in (tiny_tokenizer(), golden.tokenizer("chatml")):
+        fast, slow = build(path, tokenizer), build(path, tokenizer, tiktoken=False)
+        assert fast.fingerprint == slow.fingerprint
+        assert fast.report.tokenized_by.startswith("tiktoken: equal to")
+        assert slow.report.tokenized_by == "tokenizers: data.use_tiktoken is false"
+        assert dict(fast.report.describe())["tokenized by"] == fast.report.tokenized_by
+
+
+def test_a_difference_that_no_probe_showed_is_refused_when_it_is_met():
+    tokenizer = wrapped(trained())
+    structure = read_structure(tokenizer.backend_tokenizer)
+    wrong = replace(structure, pattern=GPT2_PATTERN)
+    template = resolve_template(None, tokenizer, None, None)
+    backend = tokenizer.backend_tokenizer
+    text = next(t for t in probe_texts(structure) if _first_difference(backend, wrong, [t]) is not None)
+    row = Pieces(segments=(Segment(text=text, trained=True),), where="rows.jsonl:7")
+    for fast, fits in ((structure, True), (wrong, False)):
+        recipe = Recipe(tokenizer=tokenizer, template=template, settings=DataSettings(max_length=9999), fast=fast)
+        if fits:
+            assert ChunkEncoder(recipe).encode([row]).lengths.sum() > 1
+        else:
+            with pytest.raises(DataError, match=r"different tokens \(rows\.jsonl:7\): set data\.use_tiktoken=false"):
+                ChunkEncoder(recipe).encode([row])
