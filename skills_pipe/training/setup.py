@@ -49,11 +49,16 @@ class Parts:
         policy = config.policy
         tokenizer = load_tokenizer(policy.tokenizer.name or policy.model_name)
         data = load_data(config, tokenizer)
+        model = load_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
+        return cls.of(tokenizer, data, model)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, data: TrainingData, model: PreTrainedModel) -> Parts:
+        """The parts of a run, once they are known to fit."""
         if data.template.text != PASSTHROUGH:
             # What is exported speaks as it was trained. Rows that hold their template already were made with the
             # tokenizer's own, which then stays.
             tokenizer.chat_template = data.template.text
-        model = load_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
         check_positions(model.config, longest=int(data.train.lengths.max()))
         return cls(tokenizer=tokenizer, data=data, model=model)
 
@@ -69,13 +74,7 @@ def build_run(config: TrainingConfig, parts: Parts, world: World, listener: Sign
     Raises:
         UserError: the configuration and the checkpoint do not fit, or a class it names cannot be used.
     """
-    run = assemble(config, parts, world, listener)
-    checkpoints = _checkpoint_manager(config, parts, run.data_fingerprint) if config.checkpointing.enabled else None
-    resumed = None
-    if checkpoints is not None:
-        checkpoints.start()
-        resumed = checkpoints.resume(run.backend.trainee)
-    return with_metrics(replace(run, checkpoints=checkpoints, resumed=resumed))
+    return with_metrics(with_checkpoints(assemble(config, parts, world, listener), parts))
 
 
 def assemble(config: TrainingConfig, parts: Parts, world: World, listener: SignalListener) -> Run:
@@ -84,7 +83,6 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
     Raises:
         UserError: a class that the configuration names cannot be used.
     """
-    stop = StopRequest(_stop_settings(config), listener, world)
     batches = batch_settings(config, parts.data.train)
     # Each rank its own dropout.
     rng.reseed(config.sft.seed + (world.rank << 32))
@@ -96,9 +94,23 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
         sampler=batch_sampler(config, parts.data.train, batches),
         batches=batches,
         total_steps=total_steps(config, batches.units(parts.data.train)),
-        stop=stop,
+        stop=stop_request(config, listener, world),
         validation=_validation(config, parts.data),
     )
+
+
+def with_checkpoints(run: Run, parts: Parts) -> Run:
+    """The same run with its folder of checkpoints, in the state of the latest one there; unchanged where it has none.
+
+    Raises:
+        CheckpointError: the latest one is damaged or of another run, or another process uses the folder.
+    """
+    if not run.config.checkpointing.enabled:
+        return run
+    checkpoints = _checkpoint_manager(run.config, parts, run.data_fingerprint)
+    checkpoints.start()
+    resumed = checkpoints.resume(run.backend.trainee)
+    return replace(run, checkpoints=checkpoints, resumed=resumed)
 
 
 def with_metrics(run: Run) -> Run:
@@ -106,11 +118,13 @@ def with_metrics(run: Run) -> Run:
     return replace(run, metrics=_together(lambda: _metrics(run) if run.world.first else None))
 
 
-def _stop_settings(config: TrainingConfig) -> StopSettings:
+def stop_request(config: TrainingConfig, listener: SignalListener, world: World) -> StopRequest:
+    """What ends this job early."""
     limit = config.checkpointing.checkpoint_must_save_by
-    return StopSettings.from_environment(
+    settings = StopSettings.from_environment(
         must_save_by=seconds(limit) if limit is not None else None, steps=config.checkpointing.stop_after_steps
     )
+    return StopRequest(settings, listener, world)
 
 
 def _checkpoint_manager(config: TrainingConfig, parts: Parts, data_fingerprint: str) -> CheckpointManager:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,33 @@ import numpy as np
 import torch
 
 
-def save(path: Path) -> None:
-    """Write the state of every generator of this process."""
+def state() -> dict[str, Any]:
+    """The state of every generator of this process."""
     name, keys, *rest = np.random.get_state()
-    state: dict[str, Any] = {
+    found: dict[str, Any] = {
         "python": random.getstate(),
         # As plain values: the file is read back with weights_only=True, which runs no code.
         "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), *(float(value) for value in rest)),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def save(path: Path) -> None:
+    """Write the state of every generator of this process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
+    torch.save(state(), path)
 
 
 def load(path: Path) -> None:
     """Put every generator into the state that :func:`save` wrote; a GPU's only where there is one."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    restore(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def restore(state: Mapping[str, Any]) -> None:
+    """Put every generator into a state that :func:`state` gave."""
     random.setstate(state["python"])
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), int(position), int(has_gauss), cached))

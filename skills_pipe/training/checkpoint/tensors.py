@@ -72,7 +72,12 @@ def load_model_state(model: torch.nn.Module, folder: Path) -> None:
     """Restore the model from ``folder``."""
     state = model_state(model)
     read(state, folder)
-    complete = state | {alias: state[name] for alias, name in tied_names(model).items()}
+    set_model_state(model, state)
+
+
+def set_model_state(model: torch.nn.Module, state: Mapping[str, Any]) -> None:
+    """Restore the model from what :func:`model_state` gave."""
+    complete = dict(state) | {alias: state[name] for alias, name in tied_names(model).items()}
     set_model_state_dict(model, complete, options=_OPTIONS)
 
 
@@ -85,6 +90,11 @@ def load_optimizer_state(trainee: Trainee, folder: Path) -> None:
     """Restore the optimizer from ``folder``."""
     state = optimizer_state(trainee)
     read(state, folder)
+    set_optimizer_state(trainee, state)
+
+
+def set_optimizer_state(trainee: Trainee, state: dict[str, Any]) -> None:
+    """Restore the optimizer from what :func:`optimizer_state` gave."""
     set_optimizer_state_dict(trainee.model, trainee.optimizer, state, options=_OPTIONS)
 
 

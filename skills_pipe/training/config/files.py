@@ -53,7 +53,7 @@ def _refuse_lists(packaged: DictConfig, own: Layers) -> None:
     for name, section in own.tree.items_ex(resolve=False):
         if isinstance(section, ListConfig) and isinstance(packaged._get_node(name), DictConfig):
             where = str(own.files[0]) if own.files else "the given configuration"
-            raise ConfigError(f"{name} is a list, not a section of keys", where=where, fix="write keys and values")
+            raise ConfigError(f"{name!s} is a list, not a section of keys", where=where, fix="write keys and values")
 
 
 def _given(sections: Mapping[str, Any]) -> Layers:

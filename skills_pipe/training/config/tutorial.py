@@ -49,7 +49,8 @@ def to_canonical(tree: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None:
             _set(made, canonical, value)
     if "train_data_path" in made.get("data", {}):
-        _set(made, "data.dataset_name", "alpaca")
+        # The rows are no prepared text: the model has to learn where an answer ends.
+        made["data"] |= {"dataset_name": "alpaca", "add_bos": True, "add_eos": True}
     length = _length(rest)
     if length is not None:
         _set(made, "policy.max_total_sequence_length", length)

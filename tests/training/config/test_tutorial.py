@@ -39,6 +39,7 @@ def test_the_tutorials_file_is_read_as_it_stands(tmp_path):
     assert config.policy.train_global_batch_size == 4
     assert config.policy.optimizer.kwargs["lr"] == 2e-5
     assert config.sft.max_num_epochs == 3
+    assert (config.data.add_bos, config.data.add_eos) == (True, True)
     (train,), (validation,) = config.data.train, config.data.validation
     assert (train.dataset_name, train.data_path) == ("alpaca", "path/to/train.json")
     assert (validation.dataset_name, validation.data_path) == ("alpaca", "path/to/val.json")

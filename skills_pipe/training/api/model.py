@@ -1,0 +1,189 @@
+"""A Hugging Face model with its tokenizer: load, loss of rows, text for a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from skills_pipe.errors import DataError, OptionError
+from skills_pipe.training.api.dataset import row_format
+from skills_pipe.training.data.batches import build_microbatch
+from skills_pipe.training.data.chunk import ChunkEncoder, DataSettings, Recipe
+from skills_pipe.training.data.dataset import SftDataset, narrow, offsets_of
+from skills_pipe.training.data.report import DataReport
+from skills_pipe.training.data.rows import BadRow, Conversation
+from skills_pipe.training.data.sources.alpaca import alpaca_prompt
+from skills_pipe.training.data.template import INFER, resolve_template
+from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
+from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
+from skills_pipe.training.models.loss import SupervisedLoss
+
+_LONGEST = 1 << 20
+"""Tokens of a row whose loss is asked for: as many as memory holds."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelOutput:
+    """What a model says of rows.
+
+    Attributes:
+        loss: mean cross entropy over the trained tokens of all rows, in nats; gradients flow through it.
+        tokens: how many those are.
+    """
+
+    loss: Tensor
+    tokens: int
+
+
+class HuggingFaceModel:
+    """A causal language model that is trained in place.
+
+    Args:
+        module: the model.
+        tokenizer: its tokenizer.
+        name: where both came from.
+    """
+
+    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.name = name
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> HuggingFaceModel:
+        """The model of a folder, or of an id on the hub, in float32.
+
+        Raises:
+            ConfigError: there is no such model, or it is of a family that cannot be trained.
+        """
+        module = load_model(ModelSpec(name=str(name), revision=revision))
+        return cls(module.eval(), load_tokenizer(str(name)), str(name))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model and tokenizer as a folder that :meth:`from_pretrained` reads."""
+        self.module.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def eval(self) -> HuggingFaceModel:
+        """Turn dropout off."""
+        self.module.eval()
+        return self
+
+    def train(self, mode: bool = True) -> HuggingFaceModel:
+        """Turn dropout on, where the model has any."""
+        self.module.train(mode)
+        return self
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """The weights."""
+        return self.module.parameters()
+
+    def __call__(self, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> ModelOutput:
+        """The loss of one row, or of several, as training would compute it.
+
+        Raises:
+            DataError: a row cannot be read, or has nothing to train.
+        """
+        documents = self._encode([rows] if isinstance(rows, Mapping) else rows)
+        batch = build_microbatch(documents, range(len(documents))).to(self.module.device)
+        tokens = int(documents.targets.sum())
+        loss = SupervisedLoss(self.module)(
+            batch.input_ids,
+            batch.position_ids,
+            batch.labels,
+            Documents.of(batch.cu_seqlens),
+            scale=1.0 / tokens,
+        )
+        return ModelOutput(loss=loss, tokens=tokens)
+
+    def generate(self, prompt: str | Mapping[str, Any], max_length: int = 256, *, temperature: float = 0.0) -> str:
+        """What the model writes after a prompt, without the prompt.
+
+        Args:
+            prompt: text, taken as it is; or a row without its answer, which is asked as training would.
+            max_length: tokens of prompt and answer together.
+            temperature: 0 takes the most likely token each time.
+
+        Raises:
+            OptionError: the prompt alone has that many tokens.
+        """
+        ids = self._ids(self._prompt_text(prompt))
+        if ids.shape[1] >= max_length:
+            raise OptionError(
+                f"the prompt has {ids.shape[1]} tokens, nothing is left to write", where=f"max_length={max_length}"
+            )
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        with self._generating():
+            written = self.module.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=max_length - ids.shape[1],
+                eos_token_id=self._stop_ids(),
+                pad_token_id=self.tokenizer.pad_token_id,
+                use_cache=True,
+                **sampling,
+            )
+        return self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+    def _encode(self, rows: Sequence[Mapping[str, Any]]) -> SftDataset:
+        read = [found for index, row in enumerate(rows, start=1) for found in row_format(row).rows(row, f"row {index}")]
+        form = next((row.form for row in read if isinstance(row, Conversation)), None)
+        recipe = Recipe(
+            tokenizer=self.tokenizer,
+            template=resolve_template(INFER, self.tokenizer, None, form),
+            settings=DataSettings(max_length=_LONGEST),
+        )
+        chunk = ChunkEncoder(recipe).encode(read)
+        faults = [*(row for row in read if isinstance(row, BadRow)), *chunk.faults]
+        if faults:
+            raise DataError(faults[0].what, where=faults[0].where)
+        if not np.any(chunk.loss_mask):
+            raise DataError("nothing in the rows is trained, so they have no loss")
+        return SftDataset(
+            narrow(chunk.token_ids), chunk.loss_mask, offsets_of(chunk.lengths), DataReport(documents=len(read))
+        )
+
+    def _prompt_text(self, prompt: str | Mapping[str, Any]) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        if "messages" in prompt:
+            messages = list(prompt["messages"])
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        if "instruction" in prompt:
+            return alpaca_prompt(prompt["instruction"], prompt.get("input") or "")
+        if "input" in prompt:
+            return str(prompt["input"])
+        raise OptionError(f"no prompt among the keys {', '.join(map(repr, prompt))}", where="prompt")
+
+    def _ids(self, text: str) -> Tensor:
+        """Tokens of a prompt; as in training, the first one begins the text, where the tokenizer has such a token."""
+        bos = self.tokenizer.bos_token
+        whole = text if not bos or text.startswith(bos) else bos + text
+        ids = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
+        return torch.tensor([ids], device=self.module.device)
+
+    def _stop_ids(self) -> list[int]:
+        known = self.module.generation_config.eos_token_id
+        own = [known] if isinstance(known, int) else list(known or [])
+        return sorted({*own, *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id])})
+
+    @contextmanager
+    def _generating(self) -> Iterator[None]:
+        """Dropout off, and the attention that has a cache."""
+        training = self.module.training
+        self.module.eval()
+        self.module.set_attn_implementation("sdpa")
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.set_attn_implementation(IMPLEMENTATION)
+            self.module.train(training)
