@@ -19,7 +19,7 @@ from skills_pipe.pipeline.cli import main
 HISTORY = "NS_HISTORY"
 """Variable with the path of a file: the dry runs so far, one JSON list of words per line."""
 
-GROUPS = ("nemo_rl",)
+GROUPS = ("data", "nemo_rl")
 """First words of the names of commands that have two."""
 
 AS_THEY_ARE = ("check", "setup")

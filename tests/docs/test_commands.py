@@ -31,6 +31,7 @@ WORLDS = {
     "docs/architecture.md": (launcher, cluster),
     "docs/containers.md": (launcher, cluster),
     "docs/clusters.md": (launcher, cluster),
+    "docs/data.md": (launcher, models, rows, cluster),
     "docs/data_preparation.md": (launcher, generations, models),
     "docs/evaluation.md": (launcher, models, cluster),
     "docs/nemo_run.md": (launcher,),
@@ -41,7 +42,7 @@ WORLDS = {
 }
 """What the commands of each document find."""
 
-SLOW = {"docs/data_preparation.md", "docs/evaluation.md", "docs/training.md"}
+SLOW = {"docs/data.md", "docs/data_preparation.md", "docs/evaluation.md", "docs/training.md"}
 
 
 def read(document):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log10
+from math import ceil, floor, log10
 from pathlib import Path
 from typing import Final
 
@@ -101,5 +101,5 @@ def _bar(length: float) -> str:
 
 def _round_width(width: float) -> int:
     """The next larger of 1, 2, 5 times a power of ten."""
-    power = 10 ** int(log10(max(width, 1)))
+    power = int(10.0 ** floor(log10(max(width, 1))))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width)

@@ -68,9 +68,9 @@ def as_json(diagnosis: Diagnosis, found: Sequence[Finding]) -> dict[str, Any]:
 def _survey(part: Survey) -> Iterator[tuple[str, str]]:
     yield "looked at", part.selection.describe()
     yield from part.report.describe()
-    if part.answers:
-        several = sum(count for answers, count in part.answers.items() if answers > 1)
-        yield "documents with several answers", f"{several:,}" + (f", {max(part.answers)} at most" if several else "")
+    several = sum(count for answers, count in part.answers.items() if answers > 1)
+    if several:
+        yield "documents with several answers", f"{several:,}, {max(part.answers)} at most"
     if part.endings.last:
         total = sum(part.endings.last.values())
         ends = part.endings.last.most_common(4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,12 +158,13 @@ class _Counter:
     def _report(self, kept: NDArray[np.int64], targets: NDArray[np.int64]) -> DataReport:
         so_far = self._so_far
         faults = {BAD_ROW: so_far.fault_count} if so_far.fault_count else {}
-        percentiles = np.percentile(kept, _PERCENTILES, method="inverted_cdf") if len(kept) else []
+        found = np.percentile(kept, _PERCENTILES, method="inverted_cdf").tolist() if len(kept) else ()
+        counts: dict[str, Any] = dict(so_far.counts)
         return DataReport(
             documents=len(kept),
             dropped={**faults, **so_far.dropped},
             tokens=int(kept.sum()),
             targets=int(targets.sum()),
-            length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=False)),
-            **so_far.counts,
+            length_percentiles=dict(zip(_PERCENTILES, map(int, found), strict=False)),
+            **counts,
         )

@@ -55,7 +55,7 @@ def _show(arguments: argparse.Namespace, data: OpenedData) -> None:
     documents = shown_documents(_rows(arguments, data), data.recipe, arguments.num_samples)
     console = rich.get_console()
     facts = _facts(data)
-    for label, value in facts:
+    for label, value in [*facts, ("trained", "what stands between ⟦ and ⟧")]:
         console.print(f"{label}: {value}", highlight=False, markup=False, soft_wrap=True)
     for document in documents:
         console.print()
@@ -87,7 +87,6 @@ def _facts(data: OpenedData) -> list[tuple[str, str]]:
         ("rows", rows),
         ("tokenizer", str(recipe.tokenizer.name_or_path)),
         ("limit", f"{settings.max_length:,} tokens, longer ones: {settings.overlong}"),
-        ("trained", "what stands between ⟦ and ⟧" + (", of each last turn only" if settings.only_final else "")),
     ]
 
 

@@ -56,6 +56,8 @@ def render(document: Document, *, ids: bool = False) -> Text:
             for weight, part in runs(tokens):
                 numbers = " ".join(str(token.id) for token in part)
                 shown.append(f"⟦{numbers}⟧ " if weight else f"{numbers} ", _style(weight))
+    if shown.plain.endswith("\n"):
+        shown.right_crop(1)
     return shown
 
 

@@ -25,10 +25,8 @@ def test_longer_documents_are_lost_whole_where_they_are_dropped():
 
 
 def test_only_their_ends_are_lost_where_they_are_shortened():
-    assert (plan(100, "++data.overlong=truncate").longer, plan(100, "++data.overlong=truncate").lost) == (
-        2 / 8,
-        200 / 800,
-    )
+    shortened = plan(100, "++data.overlong=truncate")
+    assert (shortened.longer, shortened.lost) == (2 / 8, 200 / 800)
 
 
 def test_fullness_is_that_of_packing_each_batch():
