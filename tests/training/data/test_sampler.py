@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.sampler import BatchSampler
+from skills_pipe.training.data.sampler import BatchSampler, ByLength
 
 RECORDED_ORDER = [7, 1, 2, 8, 6, 0, 5, 3, 4]
 
@@ -63,3 +63,50 @@ def test_steps_are_counted_over_epochs():
 def test_fewer_samples_than_one_batch_are_refused(count):
     with pytest.raises(DataError, match=f"the {count} training samples do not fill one global batch of 8"):
         BatchSampler(count, 8, seed=0)
+
+
+def lengths_of(count):
+    return np.random.RandomState(1).randint(1, 100, count)
+
+
+@pytest.mark.parametrize("order", [None, "sorted", "bucketed"])
+@given(count=st.integers(4, 40), size=st.integers(1, 4), shuffle=st.booleans())
+def test_a_run_that_stops_after_any_step_goes_on_with_the_very_sequence(order, count, size, shuffle):
+    def fresh():
+        by_length = ByLength(order, lengths_of(count)) if order else None
+        return BatchSampler(count, size, seed=5, shuffle=shuffle, by_length=by_length)
+
+    straight = fresh()
+    steps = 2 * straight.steps_per_epoch + 1
+    whole = [straight.batch(step).tolist() for step in range(steps)]
+    # After every step, the first and last of an epoch among them.
+    for stopped in range(steps):
+        assert [fresh().batch(step).tolist() for step in range(stopped, steps)] == whole[stopped:]
+    for epoch in range(2):
+        seen = epoch_of(straight, epoch).tolist()
+        assert len(set(seen)) == len(seen) == straight.steps_per_epoch * size
+
+
+def test_sorted_begins_with_the_shortest_in_every_epoch():
+    lengths = lengths_of(50)
+    sampler = BatchSampler(50, 5, seed=0, by_length=ByLength("sorted", lengths))
+    assert lengths[epoch_of(sampler, 0)].tolist() == lengths[epoch_of(sampler, 1)].tolist() == sorted(lengths)
+
+
+def test_bucketed_batches_are_of_similar_length_and_come_in_another_order_each_epoch():
+    lengths = lengths_of(400)
+    plain, near = (BatchSampler(400, 8, seed=0, by_length=b) for b in (None, ByLength("bucketed", lengths)))
+
+    def spread(sampler):
+        return np.mean([np.ptp(lengths[sampler.batch(step)]) for step in range(sampler.steps_per_epoch)])
+
+    assert spread(near) < spread(plain) / 5
+    assert lengths[near.batch(0)].mean() != lengths[near.batch(near.steps_per_epoch)].mean()
+
+
+def test_the_fingerprint_of_an_order_tells_another_order_apart():
+    by_length = [ByLength("sorted", lengths_of(9)), ByLength("bucketed", lengths_of(9))]
+    usual = BatchSampler(9, 3, seed=0)
+    others = [BatchSampler(9, 3, seed=0, shuffle=False), *(BatchSampler(9, 3, seed=0, by_length=b) for b in by_length)]
+    assert usual.fingerprint("samples") == "samples"
+    assert len({sampler.fingerprint("samples") for sampler in (usual, *others)}) == 4

@@ -1,0 +1,116 @@
+"""A cached data set is found again by what it was made from, and by nothing else."""
+
+import os
+from dataclasses import dataclass, replace
+
+import pytest
+
+from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
+from skills_pipe.training.data.cache import content, key
+from skills_pipe.training.data.cache.content import Contents
+from skills_pipe.training.data.cache.key import cache_key
+from skills_pipe.training.data.chunk import Recipe
+from skills_pipe.training.data.sources import DataSource
+from skills_pipe.training.data.sources.conversations import Conversations
+from skills_pipe.training.data.sources.holdout import hold_out
+from skills_pipe.training.data.template import resolve_template
+from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_jsonl(tmp_path / "rows.jsonl", chat_rows(20))
+
+
+def recipe(*, chat_template="default", tokenizer=None, kwargs=None, **settings):
+    tokenizer = tokenizer or tiny_tokenizer()
+    template = resolve_template(chat_template, tokenizer, kwargs, "chat")
+    return Recipe(tokenizer=tokenizer, template=template, settings=DataSettings(**{"max_length": 200} | settings))
+
+
+def key_of(tmp_path, *sources, made=None):
+    return cache_key(sources, made or recipe(), Contents(tmp_path / "contents"))
+
+
+def test_equal_data_have_one_key_wherever_they_lie(tmp_path, rows):
+    copy = tmp_path / "elsewhere.jsonl"
+    copy.write_bytes(rows.read_bytes())
+    assert key_of(tmp_path, DataSource(path=rows)) == key_of(tmp_path, DataSource(path=copy))
+
+
+def test_everything_that_shapes_a_token_or_a_mask_changes_the_key(tmp_path, rows, monkeypatch):
+    source = DataSource(path=rows)
+    # The same size, so that nothing but the content tells.
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(rows.read_bytes().replace(b"What", b"Whaz", 1))
+    (train, _), *_ = hold_out([20], 5, 0)
+    larger = tiny_tokenizer()
+    larger.add_tokens(["new"])
+    keys = [
+        key_of(tmp_path, source),
+        key_of(tmp_path, DataSource(path=other)),
+        key_of(tmp_path, source, source),
+        key_of(tmp_path, replace(source, format=Conversations(system_prompt="s"))),
+        key_of(tmp_path, replace(source, part=train)),
+        key_of(tmp_path, replace(source, preserving=False)),
+        key_of(tmp_path, source, made=recipe(chat_template=None)),
+        key_of(tmp_path, source, made=recipe(kwargs={"thinking": True})),
+        key_of(tmp_path, source, made=recipe(tokenizer=larger)),
+        key_of(tmp_path, source, made=recipe(max_length=100)),
+        key_of(tmp_path, source, made=recipe(overlong="truncate")),
+        key_of(tmp_path, source, made=recipe(only_final=True)),
+    ]
+    monkeypatch.setattr(key, "_program", lambda: {"code": "another version"})
+    keys.append(key_of(tmp_path, source))
+    assert None not in keys
+    assert len(set(keys)) == len(keys)
+
+
+@dataclass(frozen=True)
+class OfTheUser:
+    def rows(self, value, where):
+        yield from Conversations().rows(value, where)
+
+
+def test_rows_read_by_code_of_the_user_have_no_key_and_are_read_again(tmp_path, rows):
+    source = DataSource(path=rows, format=OfTheUser())
+    assert key_of(tmp_path, source) is None
+    made, cache = recipe(), tmp_path / "cache"
+    parts = (made.tokenizer, made.template, made.settings, BuildOptions(cache=cache))
+    assert len(build_dataset([source], *parts)) == 20
+    assert not (cache / "tokenised").exists()
+
+
+def test_a_data_set_is_made_once_and_again_when_a_row_changes(tmp_path, rows, monkeypatch):
+    made, cache = recipe(), tmp_path / "cache"
+    parts = (made.tokenizer, made.template, made.settings, BuildOptions(cache=cache))
+    first = build_dataset([DataSource(path=rows)], *parts)
+    with monkeypatch.context() as patch:
+        patch.setattr("skills_pipe.training.data.build.encode_in_order", None)
+        assert build_dataset([DataSource(path=rows)], *parts).fingerprint == first.fingerprint
+        with open(rows, "a") as file:
+            file.write(rows.read_text().splitlines()[0] + "\n")
+        with pytest.raises(TypeError):
+            build_dataset([DataSource(path=rows)], *parts)
+    assert len(build_dataset([DataSource(path=rows)], *parts)) == 21
+
+
+def test_a_hash_is_remembered_until_the_file_is_touched(tmp_path, rows, monkeypatch):
+    taken = []
+    monkeypatch.setattr(content, "sha256", lambda path: taken.append(path) or path.read_text())
+    monkeypatch.setattr(content, "_SETTLED_SECONDS", -1e9)
+    contents = Contents(tmp_path / "contents")
+    assert contents.digest(rows) == contents.digest(rows) == rows.read_text()
+    assert len(taken) == 1
+    state = rows.stat()
+    rows.write_text(rows.read_text().replace("What", "Whaz"))
+    os.utime(rows, ns=(state.st_atime_ns, state.st_mtime_ns))
+    # Size and time of change are as before; the inode's own time is not.
+    assert contents.digest(rows) == rows.read_text()
+    assert len(taken) == 2
+
+
+def test_the_hash_of_a_file_that_was_just_written_is_not_remembered(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(content, "_SETTLED_SECONDS", 1e9)
+    Contents(tmp_path / "contents").digest(rows)
+    assert not (tmp_path / "contents").exists()
