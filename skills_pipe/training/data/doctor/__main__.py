@@ -35,7 +35,7 @@ MAX_ROWS: Final = 10_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Examine data as the arguments say; returns the exit status."""
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         arguments, overrides = parse(_parser(), sys.argv[1:] if argv is None else argv)
         config = training_config(arguments, overrides)

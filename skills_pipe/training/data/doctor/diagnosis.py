@@ -34,6 +34,8 @@ class Diagnosis:
         epoch: how long an epoch is.
         eos: the end-of-text token of the tokenizer, None without.
         bos: its beginning-of-text token, None without.
+        weight: times that an epoch has a training row, on average.
+        notes: what is unusual about how the rows are read.
     """
 
     config: TrainingConfig
@@ -46,6 +48,13 @@ class Diagnosis:
     epoch: EpochPlan
     eos: str | None
     bos: str | None
+    weight: float
+    notes: tuple[str, ...]
+
+    @property
+    def epoch_is_estimated(self) -> bool:
+        """Whether the length of an epoch is not exact: some rows were not read, or datasets have weights."""
+        return not self.train.selection.whole or self.weight != 1
 
 
 def diagnose(data: OpenedData, config: TrainingConfig, limits: Sequence[int] = ()) -> Diagnosis:
@@ -62,7 +71,9 @@ def diagnose(data: OpenedData, config: TrainingConfig, limits: Sequence[int] = (
         leaked=leaked,
         lengths=tuple(length_plans(lengths, limits or usual_limits(lengths, recipe.settings.max_length), config)),
         suggested=suggested_limit(lengths) if len(lengths) else None,
-        epoch=epoch_plan(train.documents_in_all, train.tokens_in_all, config),
+        epoch=epoch_plan(round(train.documents_in_all * data.weight), round(train.tokens_in_all * data.weight), config),
         eos=recipe.tokenizer.eos_token,
         bos=recipe.tokenizer.bos_token,
+        weight=data.weight,
+        notes=data.notes,
     )

@@ -61,6 +61,7 @@ def findings(diagnosis: Diagnosis) -> list[Finding]:
         *_supervision(diagnosis),
         *_repeats(diagnosis),
         *_validation(diagnosis),
+        *_reading(diagnosis),
     ]
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
@@ -252,6 +253,12 @@ def _validation(diagnosis: Diagnosis) -> Iterator[Finding]:
             "split by prompt, so that the validation loss is that of new questions",
             _pairs(leaked.prompt_examples),
         )
+
+
+def _reading(diagnosis: Diagnosis) -> Iterator[Finding]:
+    """What the trainer notes before its first step."""
+    for note in diagnosis.notes:
+        yield _finding(Severity.NOTE, note, "see docs/datasets.md")
 
 
 def _surveys(diagnosis: Diagnosis) -> list[Survey]:

@@ -31,7 +31,8 @@ class LengthPlan:
         longer: share of documents that are longer.
         lost: share of tokens that would not be seen: all of a longer document where these are dropped, what is beyond
             the limit where they are shortened.
-        packed: tokens per slot when the documents of each global batch are packed into microbatches of that size;
+        packed: tokens per slot when the documents are packed into microbatches of that size, those of each global batch
+            by themselves unless ``policy.sequence_packing.scope`` is ``dataset``;
             None where no document is left.
     """
 
@@ -111,7 +112,8 @@ def _length_plan(lengths: NDArray[np.int64], limit: int, config: TrainingConfig)
 
 def _packed(lengths: NDArray[np.int64], limit: int, config: TrainingConfig) -> float | None:
     tokens = slots = 0
-    for batch in _batches(lengths, config):
+    whole = config.policy.sequence_packing.scope == "dataset"
+    for batch in [lengths] if whole and len(lengths) else _batches(lengths, config):
         bins = pack(batch.tolist(), limit, config.policy.sequence_packing.algorithm)
         tokens += int(batch.sum())
         slots += len(bins) * limit

@@ -81,7 +81,7 @@ def _survey(part: Survey) -> Iterator[tuple[str, str]]:
 
 def _epoch(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     epoch = diagnosis.epoch
-    about = "" if diagnosis.train.selection.whole else "about "
+    about = "about " if diagnosis.epoch_is_estimated else ""
     yield "documents", f"{about}{epoch.documents:,}"
     yield "tokens", f"{about}{epoch.tokens:,}"
     each = f"{epoch.batch_size:,} documents, {epoch.tokens_per_step:,} tokens on average"

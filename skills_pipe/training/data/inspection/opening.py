@@ -8,7 +8,8 @@ from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.chunk import Recipe
 from skills_pipe.training.data.from_config import data_settings, template_of
 from skills_pipe.training.data.inspection.selection import Selection, select
-from skills_pipe.training.data.sources.configured import find_sources
+from skills_pipe.training.data.notes import reading_notes
+from skills_pipe.training.data.sources.configured import RunSources, find_sources
 from skills_pipe.training.models.load import load_tokenizer
 
 
@@ -20,11 +21,15 @@ class OpenedData:
         recipe: tokenizer, template and settings.
         train: rows of all training datasets.
         validation: rows of all validation datasets, None without.
+        weight: times that an epoch has a training row, on average over the datasets.
+        notes: what is unusual about how the rows are read, as sentences.
     """
 
     recipe: Recipe
     train: Selection
     validation: Selection | None
+    weight: float = 1.0
+    notes: tuple[str, ...] = ()
 
 
 def open_data(config: TrainingConfig, max_rows: int) -> OpenedData:
@@ -47,4 +52,14 @@ def open_data(config: TrainingConfig, max_rows: int) -> OpenedData:
         recipe=Recipe(tokenizer=tokenizer, template=template, settings=data_settings(config)),
         train=select(sources.all_train, max_rows),
         validation=select(held_out, max_rows) if held_out else None,
+        weight=_average_weight(config, sources),
+        notes=reading_notes(config.data, sources),
     )
+
+
+def _average_weight(config: TrainingConfig, sources: RunSources) -> float:
+    weights = [dataset.weight for dataset in config.data.train]
+    if all(weight == weights[0] for weight in weights):
+        return weights[0]
+    rows = [sum(len(source.open()) for source in files) for files in sources.train]
+    return sum(weight * count for weight, count in zip(weights, rows, strict=True)) / max(sum(rows), 1)

@@ -38,7 +38,7 @@ _POOL: Final = 2000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Show rows as the arguments say; returns the exit status."""
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         arguments, overrides = parse(_parser(), sys.argv[1:] if argv is None else argv)
         config = training_config(arguments, overrides)
@@ -57,6 +57,8 @@ def _show(arguments: argparse.Namespace, data: OpenedData) -> None:
     facts = _facts(data)
     for label, value in [*facts, ("trained", "what stands between ⟦ and ⟧")]:
         console.print(f"{label}: {value}", highlight=False, markup=False, soft_wrap=True)
+    for note in data.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     for document in documents:
         console.print()
         console.print(render(document, ids=arguments.ids), soft_wrap=True, highlight=False)

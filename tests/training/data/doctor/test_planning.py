@@ -42,6 +42,12 @@ def test_batches_are_packed_by_themselves():
     assert small.packed == 0.5
 
 
+def test_the_whole_data_is_packed_where_that_is_asked():
+    whole = "++policy.sequence_packing.scope=dataset"
+    small = length_plans(np.full(8, 50), [200], config("++policy.train_global_batch_size=2", whole))[0]
+    assert small.packed == 1
+
+
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=300))
 def test_the_suggested_limit_holds_nearly_all(lengths):
     limit = suggested_limit(np.array(lengths))

@@ -102,3 +102,24 @@ def test_a_preview_shows_what_training_refuses(files, tmp_path, capsys):
     write_jsonl(tmp_path / "rows.jsonl", [*chat_rows(1), {"messages": []}])
     assert preview(files) == 0
     assert "note: training refuses it: " in capsys.readouterr().out
+
+
+def test_weights_of_datasets_count_in_an_epoch(tmp_path, tiny_model_folder, capsys):
+    first, second = (
+        write_jsonl(tmp_path / f"{name}.jsonl", [chat(f"{name}{n}", "a") for n in range(count)])
+        for name, count in (("x", 10), ("y", 30))
+    )
+    sets = f"[{{data_path: '{first}', weight: 3}}, {{data_path: '{second}'}}]"
+    (tmp_path / "sft.yaml").write_text(f"policy: {{model_name: '{tiny_model_folder}'}}\ndata: {{train: {sets}}}\n")
+    doctor([f"--config={tmp_path}/sft.yaml", SMALL])
+    lines = capsys.readouterr().out.splitlines()
+    assert "training data: documents: 40" in lines
+    assert "an epoch: documents: about 60" in lines
+
+
+def test_what_the_trainer_notes_of_reading_is_told(files, tmp_path, capsys):
+    row = {"instruction": "Add.", "input": "1 1", "output": "2"}
+    write_jsonl(tmp_path / "rows.jsonl", [{**row, "input": f"{n} 1"} for n in range(20)])
+    assert preview(files[:2]) == 0
+    assert doctor([*files[:2], SMALL, "++data.add_eos=true"]) == 0
+    assert capsys.readouterr().out.count("rows of rows have an 'instruction', which is not trained on") == 2
