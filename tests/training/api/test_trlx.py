@@ -9,6 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from skills_pipe.errors import ConfigError, DataError
+from skills_pipe.training.api import trlx
 from skills_pipe.training.api.trlx import (
     NeMoSFTTrainer,
     TRLConfig,
@@ -18,6 +19,7 @@ from skills_pipe.training.api.trlx import (
 )
 from skills_pipe.training.api.trlx.megatron_cfg import engine_sections
 from skills_pipe.training.api.trlx.samples import Collation, ShuffledCyclicSequence, tokenise
+from tests.training.api.seed import tiny_folder
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "trlx" / "trlx.json").read_text())
 TOKENIZER = Path(__file__).parents[1] / "golden" / "nemo_rl" / "tokenizer.json"
@@ -144,3 +146,25 @@ def test_a_cosine_falls_after_its_rise_and_half_a_plateau_is_refused():
 def test_megatron_cfg_is_needed():
     with pytest.raises(ConfigError, match="megatron_cfg is missing"):
         NeMoSFTTrainer(TRLConfig.load_yaml(CONFIG))
+
+
+def test_metrics_are_means_over_the_texts_that_are_generated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_folder(tmp_path / "base")
+    path = tmp_path / "c.yml"
+    path.write_text(
+        CONFIG.read_text().replace("meta-llama/Llama-3.1-8B", "base").replace("max_steps: 10", "max_steps: 1")
+    )
+    seen = {}
+
+    def judge(texts, prompts, outputs):
+        seen.update(texts=texts, prompts=prompts, outputs=outputs)
+        return {"length": [1.0, 3.0]}
+
+    trainer = trlx.train(
+        samples=["a text"], config=TRLConfig.load_yaml(path), eval_prompts=["one", "two"], metric_fn=judge
+    )
+    assert trainer.metrics == {"length": 2.0}
+    assert seen["prompts"] == ["one", "two"]
+    assert seen["texts"] == [prompt + output for prompt, output in zip(seen["prompts"], seen["outputs"], strict=True)]
+    assert all(0 < len(output.encode()) <= 120 for output in seen["outputs"])
