@@ -17,12 +17,6 @@ ROWS = {
     "SK": range(1, 19),
     "TU": range(1, 12),
 }
-    "RL": (*range(1, 52), *range(60, 98)),
-    "AL": range(1, 29),
-    "TX": range(1, 18),
-    "SK": range(1, 19),
-    "TU": range(1, 12),
-}
 ROW = re.compile(r"^\| ([A-Z]{2}-\d\d) \| (.+?) \| (.+) \|$", re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)` `(test_\w+)`")
 
