@@ -7,9 +7,9 @@ import pickle
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -42,9 +42,13 @@ def encode_in_order(recipe: Recipe, tasks: Iterable[Task], *, workers: int) -> I
         yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(tasks))
         return
     first = list(islice(tasks, _HERE))
-    yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(first))
-    if (more := next(tasks, None)) is not None:
-        yield from _shared_out(recipe, chain((more,), tasks), workers)
+    if (more := next(tasks, None)) is None:
+        yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(first))
+        return
+    with closing(_shared_out(recipe, chain((more,), tasks), workers)) as others:
+        next(others)
+        yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(first))
+        yield from others
 
 
 def available_cores() -> int:
@@ -52,7 +56,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _shared_out(recipe: Recipe, tasks: Iterable[Task], workers: int) -> Iterator[EncodedChunk]:
+def _shared_out(recipe: Recipe, tasks: Iterable[Task], workers: int) -> Generator[EncodedChunk, None, None]:
+    """Chunks by other processes. First an empty one: while the processes start there is time for other work."""
     free: SimpleQueue[_Worker] = SimpleQueue()
     started = [_Worker() for _ in range(workers)]
     # A thread per process waits for its answer; the work is done in the processes.
@@ -66,10 +71,17 @@ def _shared_out(recipe: Recipe, tasks: Iterable[Task], workers: int) -> Iterator
         finally:
             free.put(worker)
 
+    def start(worker: _Worker) -> None:
+        try:
+            worker.send(recipe)
+        finally:
+            # One that has ended says so when it is asked.
+            free.put(worker)
+
     try:
         for worker in started:
-            worker.send(recipe)
-            free.put(worker)
+            threads.submit(start, worker)
+        yield EncodedChunk.empty()
         for task in tasks:
             waiting.append(threads.submit(ask, task))
             if len(waiting) > 2 * workers:
