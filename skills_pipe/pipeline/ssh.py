@@ -27,6 +27,10 @@ CONNECT_SECONDS = 20
 PERSIST_SECONDS = 60
 """How long the shared connection stays open after the last command."""
 
+_LONGEST_FOLDER = 103 - 58
+"""Characters of the folder of sockets: some systems allow 103 in a path, and behind the folder come a slash, the 40
+of a socket's name, and 17 that ssh adds for a moment."""
+
 _BEGIN = "<<ns>>"
 """Printed before a command's own output: profiles of login shells print banners."""
 _NO_PREPARATION = 97
@@ -95,7 +99,8 @@ class Ssh:
                     command, input=data, stdout=subprocess.PIPE, stderr=errors, check=False, timeout=TIMEOUT_SECONDS
                 )
             except subprocess.TimeoutExpired:
-                raise self._error("it does not answer", "try again later") from None
+                what = f"what was started there has not ended within {TIMEOUT_SECONDS} seconds"
+                raise self._error(what, "try again later") from None
             errors.seek(0)
             err = errors.read().decode(errors="replace")
         before, begun, out = ended.stdout.decode(errors="replace").partition(f"{_BEGIN}\n")
@@ -166,6 +171,8 @@ def _last_line(text: str) -> str:
 def _socket_folder() -> str:
     """A folder of this user alone for the sockets of shared connections; its path is short, as those must be."""
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"skills_pipe-{os.getuid()}")
+    if len(str(folder)) > _LONGEST_FOLDER:
+        folder = Path("/tmp", folder.name)
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 600
+"""How long a program may take. A busy controller needs seconds for each job of a submission, and a large folder is gone
+through file by file; that nobody is there is told earlier, by ssh and by Slurm's programs themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +61,18 @@ class Here:
     """This machine."""
 
     def run(self, argv: Sequence[str], *, stdin: str | bytes = "") -> Answer:
-        """Run a program as a process of this machine."""
+        """Run a program as a process of this machine.
+
+        Raises:
+            StoreError: it does not end.
+        """
         if shutil.which(argv[0]) is None:
             return NOT_FOUND
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        ended = subprocess.run(argv, input=data, capture_output=True, check=False, timeout=TIMEOUT_SECONDS)
+        try:
+            ended = subprocess.run(argv, input=data, capture_output=True, check=False, timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            what = f"{argv[0]} has not ended within {TIMEOUT_SECONDS} seconds"
+            raise StoreError(what, fix="try again when the controller of Slurm and the file system are back") from None
         out, err = (text.decode(errors="replace") for text in (ended.stdout, ended.stderr))
         return Answer(code=ended.returncode, out=out, err=err)

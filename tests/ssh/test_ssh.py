@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skills_pipe.errors import ClusterConfigError
+from skills_pipe.errors import ClusterConfigError, UserError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind, SshTunnel
 from skills_pipe.pipeline.site.site import Want, site_of
 from skills_pipe.pipeline.ssh import Ssh
@@ -77,6 +77,22 @@ def test_sockets_lie_in_a_folder_of_this_user_alone(node):
     folder.chmod(0o755)
     assert "open to others" in trouble(ssh())
     folder.chmod(0o700)
+
+
+def test_a_folder_whose_name_is_too_long_for_sockets_is_passed_over(node, tmp_path, monkeypatch):
+    folder = tmp_path / ("long-" * 12)
+    folder.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    assert ssh().run(["echo", "there"]).out == "there\n"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("reach", [Here, ssh])
+def test_a_program_that_does_not_end_is_told(node, monkeypatch, reach):
+    for module in ("transport", "ssh"):
+        monkeypatch.setattr(f"skills_pipe.pipeline.{module}.TIMEOUT_SECONDS", 1)
+    with pytest.raises(UserError, match=r"not ended within 1 seconds.*: try again"):
+        reach().run(["sleep", "30"])
 
 
 def test_the_preparation_sets_variables_and_stays_out_of_the_output(node):
