@@ -39,8 +39,8 @@ __all__ = [
     "run_cmd",
     "setup",
     "sft_nemo_rl",
-    "start_server",
     "show",
+    "start_server",
     "status",
     "wrap_arguments",
 ]
