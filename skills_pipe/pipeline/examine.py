@@ -288,7 +288,7 @@ def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Callable[[], 
     if not (slurm or questions.paths or questions.heads):
         return lambda: Answers(unreachable=unreachable)
     # Imported here: the dry run of a command without such questions needs no processes.
-    from skills_pipe.pipeline.transport import transport_of
+    from skills_pipe.pipeline.transport.reach import transport_of
 
     asking = Asking(questions, transport_of(cluster))
     return asking.answers if unreachable is None else lambda: replace(asking.answers(), unreachable=unreachable)

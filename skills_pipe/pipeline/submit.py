@@ -36,7 +36,7 @@ from skills_pipe.pipeline.records.store import Run, RunStore, store_of
 from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.place import locator
 from skills_pipe.pipeline.scripts.setting import JOBS
-from skills_pipe.pipeline.transport import transport_of
+from skills_pipe.pipeline.transport.reach import transport_of
 
 __all__ = ["OnChange", "Preview", "Submission", "SubmitFlags", "preview", "submit"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from skills_pipe.pipeline.cluster.file import TUNNEL_KEYS, read_mapping
-from skills_pipe.pipeline.ssh import _TROUBLES
+from skills_pipe.pipeline.transport.ssh import _TROUBLES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ssh.md").read_text()
 

@@ -12,8 +12,9 @@ import pytest
 from skills_pipe.errors import ClusterConfigError, UserError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind, SshTunnel
 from skills_pipe.pipeline.site.site import Want, site_of
-from skills_pipe.pipeline.ssh import Ssh
-from skills_pipe.pipeline.transport import Here, transport_of
+from skills_pipe.pipeline.transport.here import Here
+from skills_pipe.pipeline.transport.reach import transport_of
+from skills_pipe.pipeline.transport.ssh import Ssh
 from tests.ssh.login_node import LoginNode
 
 
@@ -89,8 +90,8 @@ def test_a_folder_whose_name_is_too_long_for_sockets_is_passed_over(node, tmp_pa
 
 @pytest.mark.parametrize("reach", [Here, ssh])
 def test_a_program_that_does_not_end_is_told(node, monkeypatch, reach):
-    for module in ("transport", "ssh"):
-        monkeypatch.setattr(f"skills_pipe.pipeline.{module}.TIMEOUT_SECONDS", 1)
+    for module in ("here", "ssh"):
+        monkeypatch.setattr(f"skills_pipe.pipeline.transport.{module}.TIMEOUT_SECONDS", 1)
     with pytest.raises(UserError, match=r"not ended within 1 seconds.*: try again"):
         reach().run(["sleep", "30"])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from shlex import quote
 
 from skills_pipe.pipeline.checks.slurm_facts import SlurmFacts, read_facts
-from skills_pipe.pipeline.transport import Transport
+from skills_pipe.pipeline.transport.base import Transport
 
 HEAD_BYTES = 1 << 16
 """How much of a file is looked at."""

@@ -14,7 +14,7 @@ from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.setting import SECRETS
-from skills_pipe.pipeline.transport import Transport
+from skills_pipe.pipeline.transport.base import Transport
 
 _ASIDE = ".removed-"
 _SECRET = (SECRETS, WEBHOOK)

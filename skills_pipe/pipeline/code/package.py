@@ -14,7 +14,7 @@ from skills_pipe.artifacts.atomic import publish_file
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.code.digest import Digests, cache_folder, digests
 from skills_pipe.pipeline.code.tree import Entry, Tree, working_tree
-from skills_pipe.pipeline.transport import Transport
+from skills_pipe.pipeline.transport.base import Transport
 
 FOLDER = "code"
 """Folder of the job folder that holds all code, by its names."""

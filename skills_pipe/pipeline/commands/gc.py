@@ -11,7 +11,7 @@ from skills_pipe.pipeline.code.collect import Garbage, Left, find_garbage, remov
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.records import RecordOptions
-from skills_pipe.pipeline.transport import transport_of
+from skills_pipe.pipeline.transport.reach import transport_of
 
 _DAY_SECONDS = 86400
 _YOUNG_SECONDS = 3600

@@ -24,7 +24,7 @@ from skills_pipe.pipeline.cluster.file import parse_mount, read_mapping
 from skills_pipe.pipeline.commands.check import check_configuration
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.options.declaration import option, switch
-from skills_pipe.pipeline.transport import transport_of
+from skills_pipe.pipeline.transport.reach import transport_of
 
 if TYPE_CHECKING:
     from rich.console import Console

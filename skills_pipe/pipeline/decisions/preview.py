@@ -20,7 +20,7 @@ from skills_pipe.pipeline.records.store import Run, store_of
 from skills_pipe.pipeline.scripts.place import locator, render
 from skills_pipe.pipeline.scripts.submission import submission_script
 from skills_pipe.pipeline.site.site import Facts, Want
-from skills_pipe.pipeline.transport import transport_of
+from skills_pipe.pipeline.transport.reach import transport_of
 
 
 @dataclass(frozen=True, kw_only=True)

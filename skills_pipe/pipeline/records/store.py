@@ -33,7 +33,9 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.site.site import HERE, Facts, Site, Want, look, parse_facts
-from skills_pipe.pipeline.transport import Here, Transport, is_behind_ssh
+from skills_pipe.pipeline.transport.base import Transport
+from skills_pipe.pipeline.transport.here import Here
+from skills_pipe.pipeline.transport.reach import is_behind_ssh
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.site.mirror import Mirror, MirroredRun

@@ -15,7 +15,7 @@ from skills_pipe.pipeline.scripts.environment import prologue
 from skills_pipe.pipeline.scripts.members import run_lines
 from skills_pipe.pipeline.scripts.render import quote
 from skills_pipe.pipeline.scripts.sealed import last_lines
-from skills_pipe.pipeline.scripts.setting import Setting, log_paths
+from skills_pipe.pipeline.scripts.setting import Setting, log_patterns
 from skills_pipe.pipeline.scripts.times import time_lines
 from skills_pipe.pipeline.scripts.torchrun import with_launcher
 
@@ -42,7 +42,7 @@ def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: 
 def _header(setting: Setting) -> list[str]:
     job, cluster = setting.job, setting.cluster
     resources = job.resources
-    batch_log, _ = log_paths(setting)
+    batch_log, _ = log_patterns(setting)
     gpus = resources.num_gpus if resources.num_gpus and not cluster.disable_gpus_per_node else None
     mail = cluster.mail_type if cluster.mail_user else None
     keys: dict[str, object] = {

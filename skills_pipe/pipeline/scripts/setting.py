@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import skills_pipe
+from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below, to_cluster
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan
@@ -22,6 +24,7 @@ NOT_BEGUN = 76
 """Exit code of a segment whose chain was stopped before its program began."""
 CODE_INSIDE = f"{RUN_DIR}/code"
 """Folder of the code inside containers."""
+_SYMBOL = re.compile("%([%j])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +88,28 @@ def tasks_per_node(command: Command, num_gpus: int) -> int:
     return counts[command.launch]
 
 
-def log_paths(setting: Setting, component: str = "main") -> tuple[str, str]:
-    """Paths of the logs of the batch script and of the step of a component; ``%j`` stands for the job id."""
-    folder, name = setting.on_cluster(setting.job.log_dir), setting.job.name
+def log_folder(setting: Setting) -> str:
+    """Folder of the logs of a job."""
+    return setting.on_cluster(setting.job.log_dir)
+
+
+def log_patterns(setting: Setting, component: str = "main") -> tuple[str, str]:
+    """What Slurm is told of the logs of the batch script and of the step of a component.
+
+    ``%j`` stands for the job id, ``%%`` for one ``%`` in the name of the folder.
+
+    Raises:
+        PlanError: the folder has a backslash, with which Slurm puts no id into the names of files.
+    """
+    folder, name = log_folder(setting).replace("%", "%%"), setting.job.name
+    if "\\" in folder:
+        raise PlanError(f"{folder} has a backslash, and Slurm puts no logs there", where="--log_dir", fix="rename it")
     return f"{folder}/{name}_%j_sbatch.log", f"{folder}/{component}_{name}_%j_srun.log"
+
+
+def log_path(pattern: str, job_id: str) -> str:
+    """The log that Slurm makes of a pattern."""
+    return _SYMBOL.sub(lambda symbol: {"%": "%", "j": job_id}[symbol.group(1)], pattern)
 
 
 def batch_log(step_log: Path) -> Path:

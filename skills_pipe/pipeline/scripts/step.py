@@ -9,7 +9,7 @@ from skills_pipe.pipeline.scripts.containers import Contained, ContainerSpec, co
 from skills_pipe.pipeline.scripts.environment import secret_lines, variable_lines, variables
 from skills_pipe.pipeline.scripts.notify import WEBHOOK
 from skills_pipe.pipeline.scripts.render import join, quote
-from skills_pipe.pipeline.scripts.setting import CODE_INSIDE, SECRETS, Component, Setting, log_paths
+from skills_pipe.pipeline.scripts.setting import CODE_INSIDE, SECRETS, Component, Setting, log_patterns
 
 
 def main_component(setting: Setting) -> Component:
@@ -49,7 +49,7 @@ def srun_argv(setting: Setting, component: Component) -> tuple[str, ...]:
         # writer among them. After a crash the rest is given a minute.
         f"--kill-on-bad-exit={0 if job.segment and component.main else 1}",
         "--wait=60",
-        f"--output={log_paths(setting, component.name)[1]}",
+        f"--output={log_patterns(setting, component.name)[1]}",
         "--open-mode=append",
         *contained.srun_flags,
         *contained.prefix,

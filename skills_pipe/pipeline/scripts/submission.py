@@ -20,10 +20,13 @@ from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.dependency import dependency
 from skills_pipe.pipeline.scripts.habits import WITHOUT_HABITS
 from skills_pipe.pipeline.scripts.render import join, quote
-from skills_pipe.pipeline.scripts.setting import Setting, log_paths
+from skills_pipe.pipeline.scripts.setting import Setting, log_folder
 
 JOURNAL = "submitting.tsv"
 """File in the run folder: name and id of each job as soon as Slurm has taken it."""
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FEW = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "SLURM_CONF", "SLURM_CLUSTERS")
+"""Variables of the user that sbatch, and so a job, gets besides PATH."""
 
 _FIND = r"""
 found() {
@@ -50,8 +53,8 @@ trap 'take_back interrupted' INT TERM HUP
 # takes --export=NIL for the name of a variable, and adds what the profile of the user sets, tokens and all.
 sbatch=$(type -P sbatch || echo sbatch)
 srun=$(type -P srun || echo "$sbatch")
-few=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$(dirname "$srun")")
-for name in HOME USER LOGNAME SHELL LANG TZ SLURM_CONF SLURM_CLUSTERS; do
+few=("PATH=SYSTEM_PATH:$(dirname "$srun")")
+for name in FEW; do
   if [ -n "${!name-}" ]; then few+=("$name=${!name}"); fi
 done
 # queue NAME sbatch WORDS...
@@ -147,9 +150,7 @@ def submission_script(plan: Plan, cluster: ClusterConfig, run: Run, after: tuple
         after: ids of jobs of earlier runs that must end well first.
     """
     names = Variables.of(plan)
-    folders = sorted(
-        {path.rpartition("/")[0] for job in plan.jobs for path in log_paths(_setting(job, plan, cluster, run))}
-    )
+    folders = sorted({log_folder(_setting(job, plan, cluster, run)) for job in plan.jobs})
     body = [f"mkdir -p {join(folders)} || take_back 'the folders for logs cannot be made'", ': > "$journal"']
     if not cluster.account and "account" not in cluster.sbatch:
         body.append('if [ -n "${SBATCH_ACCOUNT-}" ]; then few+=("SBATCH_ACCOUNT=$SBATCH_ACCOUNT"); fi')
@@ -226,7 +227,7 @@ def _transaction(run: Run, body: list[str]) -> str:
             f'journal="$run/{JOURNAL}"',
             WITHOUT_HABITS,
             _FIND.strip("\n"),
-            _QUEUE.strip("\n"),
+            _QUEUE.strip("\n").replace("SYSTEM_PATH", SYSTEM_PATH).replace("FEW", " ".join(FEW)),
             # Read whole before it begins: a connection that breaks must not cut it short.
             "main() {",
             *(f"  {line}" for line in body),

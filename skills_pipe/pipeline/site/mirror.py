@@ -19,7 +19,7 @@ from typing import Any
 from skills_pipe.pipeline.cluster.config import ClusterConfig, default_job_dir
 from skills_pipe.pipeline.site.agent.records import PRIVATE, RUN_FOLDERS
 from skills_pipe.pipeline.site.site import Site, site_of
-from skills_pipe.pipeline.transport import Answer
+from skills_pipe.pipeline.transport.base import Answer
 
 _WRITTEN_BY_JOBS = ("chain", "exits", "progress", "save-now", "verdicts")
 """Folders in which jobs remove files too."""

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ClusterConfigError, StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.transport import Transport, is_behind_ssh, transport_of
+from skills_pipe.pipeline.transport.base import Transport
+from skills_pipe.pipeline.transport.reach import is_behind_ssh, transport_of
 
 _AGENT = ("files", "looking", "outputs", "records", "answer")
 """Files of the folder ``agent``, each before those that import it."""

@@ -10,7 +10,8 @@ import pytest
 
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.checks.questions import Asking, Questions
-from skills_pipe.pipeline.transport import Answer, Here
+from skills_pipe.pipeline.transport.base import Answer
+from skills_pipe.pipeline.transport.here import Here
 
 
 @dataclass

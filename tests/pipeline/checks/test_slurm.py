@@ -11,7 +11,7 @@ import pytest
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.checks.questions import Questions, ask
 from skills_pipe.pipeline.cli import main, prepare_data, run_cmd
-from skills_pipe.pipeline.transport import Here
+from skills_pipe.pipeline.transport.here import Here
 
 pytestmark = pytest.mark.slurm
 

@@ -12,7 +12,7 @@ import pytest
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.code import package
 from skills_pipe.pipeline.code.package import Code, install, pack, unpack_script
-from skills_pipe.pipeline.transport import Here
+from skills_pipe.pipeline.transport.here import Here
 from tests.pipeline.code.test_tree import ODD_NAMES
 
 

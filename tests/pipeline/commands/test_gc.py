@@ -10,7 +10,7 @@ import pytest
 from skills_pipe.pipeline.cli import main, run_cmd
 from skills_pipe.pipeline.code.collect import find_garbage, remove
 from skills_pipe.pipeline.records.store import RunStore
-from skills_pipe.pipeline.transport import Here
+from skills_pipe.pipeline.transport.here import Here
 
 pytestmark = pytest.mark.slurm
 

@@ -16,7 +16,8 @@ from skills_pipe.artifacts.names import manifest_path, owner_path
 from skills_pipe.errors import ClusterConfigError, StoreError
 from skills_pipe.pipeline.site.agent import files
 from skills_pipe.pipeline.site.site import HERE, AgentThere, Facts, Site, Want, _program
-from skills_pipe.pipeline.transport import Answer, Here
+from skills_pipe.pipeline.transport.base import Answer
+from skills_pipe.pipeline.transport.here import Here
 
 OLD = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.6.*/bin/python3"))
 

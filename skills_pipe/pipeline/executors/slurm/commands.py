@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.scripts.habits import WITHOUT_HABITS
-from skills_pipe.pipeline.transport import Answer, Here, Transport
+from skills_pipe.pipeline.transport.base import Answer, Transport
+from skills_pipe.pipeline.transport.here import Here
 
 _AT_ONCE = 500
 """Ids in one call: a line of arguments has an end."""

@@ -19,9 +19,10 @@ from skills_pipe.pipeline.records.states import JobStatus
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.scripts.render import export_lines
-from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, SECRETS, Setting, log_paths
+from skills_pipe.pipeline.scripts.setting import ALL_STOPPED, SECRETS, Setting, log_patterns
 from skills_pipe.pipeline.scripts.submission import submission_script
-from skills_pipe.pipeline.transport import Here, Transport
+from skills_pipe.pipeline.transport.base import Transport
+from skills_pipe.pipeline.transport.here import Here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,9 @@ class SlurmExecutor:
             owner=ProcessId.current(),
             submitted_at=time.time(),
             actions=dict(actions),
-            logs={job.name: log_paths(Setting(job=job, plan=plan, cluster=cluster, run=run))[1] for job in plan.jobs},
+            logs={
+                job.name: log_patterns(Setting(job=job, plan=plan, cluster=cluster, run=run))[1] for job in plan.jobs
+            },
             # Through ssh it is always that of the tunnel.
             slurm=self.slurm.name() if isinstance(self.transport, Here) else "",
         )

@@ -16,6 +16,7 @@ from skills_pipe.errors import PlanError, StoreError
 from skills_pipe.pipeline.executors.slurm.commands import Slurm, words_of
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.records.submission import SubmissionRecord
+from skills_pipe.pipeline.scripts.setting import log_path
 from skills_pipe.pipeline.scripts.submission import NOT_RELEASED, settle_script
 
 _ELSEWHERE_SECONDS = 900
@@ -26,7 +27,7 @@ def hand_over(run: Run, draft: SubmissionRecord, script: str, slurm: Slurm) -> S
     """Queue the jobs of a run, or none, and record it.
 
     Args:
-        draft: the record without ids, with logs in which ``%j`` stands for them.
+        draft: the record without ids, with patterns in place of logs.
         script: what queues the jobs.
 
     Raises:
@@ -92,7 +93,7 @@ def settle(run: Run, slurm: Slurm) -> None:
 
 
 def _recorded(run: Run, draft: SubmissionRecord, ids: Mapping[str, str]) -> SubmissionRecord:
-    logs = {job: draft.logs[job].replace("%j", job_id) for job, job_id in ids.items()}
+    logs = {job: log_path(draft.logs[job], job_id) for job, job_id in ids.items()}
     record = replace(draft, job_ids=dict(ids), logs=logs)
     run.write_submission(record)
     run.drop_draft()

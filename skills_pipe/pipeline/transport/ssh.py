@@ -20,7 +20,7 @@ from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.cluster.config import SshTunnel
-from skills_pipe.pipeline.transport import TIMEOUT_SECONDS, Answer
+from skills_pipe.pipeline.transport.base import TIMEOUT_SECONDS, Answer
 
 CONNECT_SECONDS = 20
 """How long a login node may take to answer."""
