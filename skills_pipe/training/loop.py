@@ -147,7 +147,7 @@ def _batch(run: Run, data_step: int) -> RankBatch:
 
 def _step(run: Run, batch: RankBatch, done: int) -> StepResult:
     try:
-        return run.backend.train_step(batch.microbatches, targets=batch.global_targets)
+        return run.backend.train_step(batch.microbatches, targets=batch.global_weight)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"step {done + 1}: {error}", step=done) from error
 

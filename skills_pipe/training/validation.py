@@ -53,8 +53,8 @@ class Validation:
         """Losses of the model as it is, the same on every rank."""
         sums = {name: self._sum(dataset, backend, world) for name, dataset in self.datasets.items()}
         total, targets = (sum(column) for column in zip(*sums.values(), strict=True))
-        each = {name: loss / max(1, tokens) for name, (loss, tokens) in sums.items()}
-        return ValidationLosses(overall=total / max(1, targets), by_name=each if len(each) > 1 else {})
+        each = {name: loss / (tokens or 1) for name, (loss, tokens) in sums.items()}
+        return ValidationLosses(overall=total / (targets or 1), by_name=each if len(each) > 1 else {})
 
     def _sum(self, dataset: SftDataset, backend: Backend, world: World) -> tuple[float, float]:
         """Summed loss of a dataset, and what it is to be divided by."""
@@ -62,7 +62,7 @@ class Validation:
         for batch in self._chosen(dataset):
             mine = split_batch(dataset, batch, self.batches, world.rank, world.size)
             total += backend.evaluate(mine.microbatches)
-            targets += mine.global_targets
+            targets += mine.global_weight
         return total, targets
 
     def _chosen(self, dataset: SftDataset) -> list[np.ndarray]:

@@ -47,12 +47,12 @@ class Backend(Protocol):
         """The live objects that a checkpoint saves and restores; weights are fp32 outside of a step."""
         ...
 
-    def train_step(self, microbatches: Sequence[Microbatch], *, targets: int) -> StepResult:
+    def train_step(self, microbatches: Sequence[Microbatch], *, targets: float) -> StepResult:
         """One optimizer step on a global batch.
 
         Args:
             microbatches: of this rank; every rank has the same number.
-            targets: supervised tokens of the global batch, over all ranks.
+            targets: weight of the supervised tokens of the global batch, over all ranks; without weights their number.
 
         Raises:
             TrainingDiverged: loss or gradients are not finite; the weights are untouched.

@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.dataset import Example
-from skills_pipe.training.data.encode import SampleEncoder
-from skills_pipe.training.data.limit import Overlong, truncate
+from skills_pipe.training.data.document import Tokenize
+from skills_pipe.training.data.encode import Encoded, SampleEncoder
+from skills_pipe.training.data.limit import Overlong, shorten_fields, truncate
 from skills_pipe.training.data.mask import MaskRules, Sample, make_samples, sample_of_pieces
 from skills_pipe.training.data.rows import BadRow, Conversation, Pieces, Row
 from skills_pipe.training.data.template import ChatTemplate
@@ -37,6 +38,9 @@ class DataSettings:
         on_bad_row: refuse the data, or leave the row out and count it.
         overlong: what to do with a document longer than ``max_length``.
         only_final: train the last turn of a conversation only.
+        answers_only: train what the assistant writes; False: all of the text.
+        tokenize: see :class:`document.MaskRules`.
+        on_untrained: leave out and count a document without a trained token, or refuse the data.
         train_on_header: see :class:`mask.MaskRules`.
         generation_prompt: see :class:`mask.MaskRules`.
     """
@@ -47,6 +51,9 @@ class DataSettings:
     on_bad_row: Literal["error", "skip"] = "error"
     overlong: Overlong = "drop"
     only_final: bool = False
+    answers_only: bool = True
+    tokenize: Tokenize | None = None
+    on_untrained: Literal["error", "skip"] = "skip"
     train_on_header: bool = False
     generation_prompt: bool = False
 
@@ -171,8 +178,9 @@ class ChunkEncoder:
             if example is None:
                 chunk.dropped[TOO_LONG] += 1
             elif not example.loss_mask.any():
-                chunk.dropped[NOTHING_TRAINED] += 1
+                self._untrained(where, chunk)
             else:
+                chunk.counts["straddling"] += encoded.straddling
                 chunk.counts["turns"] += sample.turns
                 chunk.counts["turns_without_stop"] += sample.turns - sample.stopped
                 kept.append(example)
@@ -181,13 +189,28 @@ class ChunkEncoder:
             chunk.loss_mask = np.concatenate([example.loss_mask for example in kept])
             chunk.lengths = np.array([len(example.input_ids) for example in kept], dtype=np.int64)
 
-    def _shortened(self, example: Example, where: str, chunk: EncodedChunk) -> Example | None:
+    def _untrained(self, where: str, chunk: EncodedChunk) -> None:
+        if self._recipe.settings.on_untrained == "error":
+            raise DataError(
+                "none of the tokens of a document is trained",
+                where=where,
+                fix="mend the row, or set data.on_untrained=skip to leave such rows out",
+            )
+        chunk.dropped[NOTHING_TRAINED] += 1
+
+    def _shortened(self, example: Encoded, where: str, chunk: EncodedChunk) -> Example | None:
         """The document within the limit, None when it is to be dropped."""
         settings = self._recipe.settings
         limit = settings.max_length
         if len(example.input_ids) <= limit:
             return example
         chunk.counts["overlong"] += 1
+        if example.cuttable:
+            # Which fields may be cut is part of the format; the policy is for what they are not enough for.
+            example = shorten_fields(example, limit)
+            if len(example.input_ids) <= limit:
+                chunk.counts["truncated"] += 1
+                return example
         if settings.overlong == "error":
             raise DataError(
                 f"a document has {len(example.input_ids)} tokens, {limit} are allowed",
@@ -199,7 +222,7 @@ class ChunkEncoder:
         chunk.counts["truncated"] += 1
         return truncate(example, limit, bos_id=self._recipe.tokenizer.bos_token_id)
 
-    def _with_one_bos(self, example: Example, chunk: EncodedChunk) -> Example:
+    def _with_one_bos(self, example: Encoded, chunk: EncodedChunk) -> Encoded:
         """Take out further beginning-of-text tokens at the start: text that was templated twice has them."""
         bos = self._recipe.tokenizer.bos_token_id
         ids = example.input_ids
@@ -208,7 +231,7 @@ class ChunkEncoder:
         chunk.counts["doubled_bos"] += 1
         others = np.flatnonzero(ids != bos)
         first = int(others[0]) - 1 if len(others) else len(ids) - 1
-        return Example(input_ids=ids[first:], loss_mask=example.loss_mask[first:])
+        return example.without_first(first)
 
 
 def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> MaskRules:
@@ -219,6 +242,8 @@ def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> Ma
         eos=tokenizer.eos_token if settings.add_eos else None,
         stops=tuple(sorted(special | set(tokenizer.all_special_tokens))),
         only_final=settings.only_final,
+        answers_only=settings.answers_only,
+        tokenize=settings.tokenize,
         train_on_header=settings.train_on_header,
         generation_prompt=settings.generation_prompt,
     )

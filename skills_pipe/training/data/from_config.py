@@ -92,6 +92,9 @@ def data_settings(config: TrainingConfig) -> DataSettings:
         on_bad_row=data.on_bad_row,
         overlong=data.overlong,
         only_final=config.sft.only_unmask_final,
+        answers_only=data.answer_only_loss,
+        tokenize=data.tokenize,
+        on_untrained=data.on_untrained,
         train_on_header=data.train_on_header,
         generation_prompt=data.add_generation_prompt,
     )

@@ -9,66 +9,17 @@ out) makes one document per such turn, and no text is ever trained twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.document import MaskRules, Sample, WeightedSpan, cut_into_sample
+from skills_pipe.training.data.per_message import per_message
 from skills_pipe.training.data.rows import Conversation, Pieces, Segment
-from skills_pipe.training.data.template import ChatTemplate, Span
+from skills_pipe.training.data.template import ChatTemplate
+from skills_pipe.training.data.train_flags import split_flags
+from skills_pipe.training.data.turns import Turn, find_turns
 
-_MARK: Final = "\ue000\ue001\ue000"
-"""Stands for a content; of private characters, which no template changes and no data has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskRules:
-    """What is trained and how a document begins and ends.
-
-    Attributes:
-        bos: beginning-of-text token that each document gets where the template gives none; None: add none.
-        eos: end-of-text token that each document gets where the template gives none; None: add none.
-        stops: special tokens; one of them ends a turn.
-        only_final: train the last turn of a conversation only.
-        train_on_header: NeMo-RL's algorithm: each message is tokenised by itself, and all of an assistant message is
-            trained, its header too unless ``generation_prompt`` puts that into the message before.
-        generation_prompt: only with ``train_on_header``: render the generation prompt after user and tool messages.
-    """
-
-    bos: str | None = None
-    eos: str | None = None
-    stops: tuple[str, ...] = ()
-    only_final: bool = False
-    train_on_header: bool = False
-    generation_prompt: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One document to be: its segments in order, its trained turns, and how many of those end in a stop token."""
-
-    segments: tuple[Segment, ...]
-    turns: int
-    stopped: int
-
-    @property
-    def text(self) -> str:
-        """The whole document."""
-        return "".join(segment.text for segment in self.segments)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Turn:
-    """An assistant turn in the text that ends with it: where its trained part starts and ends."""
-
-    told: str
-    start: int
-    end: int
-    stopped: bool
-
-    @property
-    def seen(self) -> str:
-        """The text up to and with the trained part."""
-        return self.told[: self.end]
+__all__ = ["MaskRules", "Sample", "make_samples", "sample_of_pieces"]
 
 
 def make_samples(conversation: Conversation, template: ChatTemplate, rules: MaskRules) -> list[Sample]:
@@ -77,20 +28,57 @@ def make_samples(conversation: Conversation, template: ChatTemplate, rules: Mask
     Raises:
         DataError: the template refuses the conversation, or what the assistant wrote cannot be told from the rest.
     """
+    conversation, weights = split_flags(conversation)
     if rules.train_on_header:
-        return [_per_message(conversation, template, rules)]
+        sample = per_message(conversation, weights, template, rules)
+        return [sample if rules.answers_only else _all_trained(sample)]
+    if not rules.answers_only:
+        text = template.render(conversation.messages, conversation.tools)
+        return [cut_into_sample(text, [((0, len(text)), 1.0)], rules, rules.tokenize or "segments")]
     if template.marks_answers:
-        return [_marked(conversation, template, rules)]
-    turns = _turns(conversation, template, rules)
-    samples = []
-    while turns:
-        last = turns[-1]
-        together = [last] if rules.only_final else [turn for turn in turns if last.told.startswith(turn.seen)]
-        samples.append(
-            _sample(last.told, [(t.start, t.end) for t in together], sum(t.stopped for t in together), rules)
-        )
-        turns = [] if rules.only_final else [turn for turn in turns if turn not in together]
-    return samples[::-1]
+        return [_marked(conversation, weights, template, rules)]
+    return _by_structure(find_turns(conversation, weights, template, rules), rules)
+
+
+def _all_trained(sample: Sample) -> Sample:
+    return replace(sample, segments=tuple(replace(segment, trained=True, weight=1.0) for segment in sample.segments))
+
+
+def _marked(conversation: Conversation, weights: Sequence[float], template: ChatTemplate, rules: MaskRules) -> Sample:
+    text, spans = template.render_marked(conversation.messages, conversation.tools)
+    if not spans:
+        raise DataError("the chat template marks nothing of the row by {% generation %}")
+    answers = [(span, 1.0) for span in spans]
+    roles = [message["role"] for message in conversation.messages]
+    of_turns = [weight for role, weight in zip(roles, weights, strict=True) if role == "assistant"]
+    if any(weight != 1 for weight in of_turns):
+        if len(of_turns) != len(spans):
+            raise DataError(
+                f"messages have weights, and the chat template marks {len(spans)} stretches of text for the "
+                f"{len(of_turns)} messages of the assistant",
+                fix="mark each message by one {% generation %}, or use a template without such marks",
+            )
+        answers = list(zip(spans, of_turns, strict=True))
+    if rules.only_final:
+        answers = answers[-1:]
+    return cut_into_sample(text, answers, rules, rules.tokenize or "whole")
+
+
+def _by_structure(turns: Sequence[Turn], rules: MaskRules) -> list[Sample]:
+    """The last turn with all turns that its text still shows as they were; then the same for the turns that are left.
+
+    Documents without a trained turn are left out, unless there is no other.
+    """
+    documents: list[tuple[str, list[WeightedSpan]]] = []
+    left = list(turns)
+    while left:
+        last = left[-1]
+        together = [last] if rules.only_final else [turn for turn in left if last.told.startswith(turn.seen)]
+        documents.insert(0, (last.told, [((turn.start, turn.end), turn.weight) for turn in together]))
+        left = [] if rules.only_final else [turn for turn in left if turn not in together]
+    trained = [document for document in documents if any(weight > 0 for _, weight in document[1])]
+    tokenize = rules.tokenize or "segments"
+    return [cut_into_sample(text, answers, rules, tokenize) for text, answers in trained or documents[-1:]]
 
 
 def sample_of_pieces(pieces: Pieces, rules: MaskRules) -> Sample:
@@ -110,128 +98,5 @@ def sample_of_pieces(pieces: Pieces, rules: MaskRules) -> Sample:
         else:
             # After a turn that is not trained there is nothing that the model should have ended.
             segments.append(Segment(text=rules.eos, trained=False))
-    return Sample(segments=tuple(segments), turns=len(turns), stopped=stopped)
-
-
-def _marked(conversation: Conversation, template: ChatTemplate, rules: MaskRules) -> Sample:
-    text, spans = template.render_marked(conversation.messages, conversation.tools)
-    if not spans:
-        raise DataError("the chat template marks nothing of the row by {% generation %}")
-    if rules.only_final:
-        spans = spans[-1:]
-    return _sample(text, spans, sum(_ends_in_stop(text[start:end], rules) for start, end in spans), rules)
-
-
-def _turns(conversation: Conversation, template: ChatTemplate, rules: MaskRules) -> list[_Turn]:
-    messages, tools = conversation.messages, conversation.tools
-    turns = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        told = template.render(messages[: index + 1], tools)
-        start = _start(conversation, index, told, template)
-        end = _end_of_stop(told, start, rules)
-        turns.append(_Turn(told=told, start=start, end=end or len(told), stopped=end is not None))
-    return turns
-
-
-def _start(conversation: Conversation, index: int, told: str, template: ChatTemplate) -> int:
-    """Where the trained part of an assistant message starts in ``told``, the text that ends with the message."""
-    messages, tools = conversation.messages, conversation.tools
-    asked = template.has_generation_prompt and index > 0
-    seen = template.render(messages[:index], tools, prompt=asked) if index else ""
-    if not asked:
-        seen += _header(conversation, index, seen, template)
-    if not told.startswith(seen):
-        raise DataError(
-            f"message {index + 1} does not follow in the chat template's text from what the model sees before it",
-            fix="mark the answers in the template by {% generation %}, or use another template",
-        )
-    return len(seen)
-
-
-def _header(conversation: Conversation, index: int, seen: str, template: ChatTemplate) -> str:
-    """What stands between ``seen`` and the content of an assistant message, for want of a generation prompt.
-
-    Found by putting a mark in place of the content. Blanks alone are no header: the assistant writes them.
-    """
-    marked = [*conversation.messages[:index], {**conversation.messages[index], "content": _MARK}]
-    header, mark, _ = template.render(marked, conversation.tools).removeprefix(seen).partition(_MARK)
-    if header.strip() and not mark:
-        raise DataError(
-            f"the chat template has no generation prompt and leaves out the content of message {index + 1}",
-            fix="mark the answers in the template by {% generation %}, or use another template",
-        )
-    return header if header.strip() else ""
-
-
-def _end_of_stop(told: str, start: int, rules: MaskRules) -> int | None:
-    """End of the stop token that ends the turn; None when blanks at most follow something else."""
-    end = len(told.rstrip())
-    return end if end > start and _ends_in_stop(told[start:end], rules) else None
-
-
-def _ends_in_stop(text: str, rules: MaskRules) -> bool:
-    return text.rstrip().endswith(rules.stops) if rules.stops else False
-
-
-def _sample(text: str, spans: Sequence[Span], stopped: int, rules: MaskRules) -> Sample:
-    """Cut a text at the ends of its trained spans, in order, and see to its beginning and end."""
-    segments = []
-    position = 0
-    for start, end in spans:
-        segments.append(Segment(text=text[position:start], trained=False))
-        segments.append(Segment(text=text[start:end], trained=True))
-        position = end
-    segments.append(Segment(text=text[position:], trained=False))
-    ended = rules.eos is None or text.rstrip("\n").endswith(rules.eos)
-    last_was_open = bool(spans) and not _ends_in_stop(text[slice(*spans[-1])], rules)
-    return Sample(
-        segments=_with_ends(segments, rules, ended=ended),
-        turns=len(spans),
-        stopped=stopped + (not ended and last_was_open),
-    )
-
-
-def _per_message(conversation: Conversation, template: ChatTemplate, rules: MaskRules) -> Sample:
-    """NeMo-RL's segments: what each message adds to the text of the messages before it."""
-    messages, tools = conversation.messages, conversation.tools
-    segments = []
-    before = ""
-    for index, message in enumerate(messages):
-        prompt = rules.generation_prompt and message["role"] in ("user", "tool")
-        text = template.render(messages[: index + 1], tools, prompt=prompt)
-        added = text[_common_length(before, text) :]
-        trained = message["role"] == "assistant" if not rules.only_final else index == len(messages) - 1
-        segments.append(Segment(text=added, trained=trained))
-        before = text
-    if "".join(segment.text for segment in segments) != before:
-        raise DataError(
-            "the chat template changes earlier messages later on, so they cannot be tokenised one by one",
-            fix="set data.train_on_header=false",
-        )
-    ended = rules.eos is None or segments[-1].text.rstrip("\n").endswith(rules.eos)
-    turns = [segment for segment in segments if segment.trained]
-    stopped = sum(_ends_in_stop(segment.text, rules) for segment in turns)
-    if not ended and not _ends_in_stop(segments[-1].text, rules):
-        stopped += 1
-    return Sample(segments=_with_ends(segments, rules, ended=ended), turns=len(turns), stopped=stopped)
-
-
-def _common_length(one: str, other: str) -> int:
-    """Number of characters that two texts have in common at their start."""
-    if other.startswith(one):
-        return len(one)
-    return next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
-
-
-def _with_ends(segments: list[Segment], rules: MaskRules, *, ended: bool) -> tuple[Segment, ...]:
-    """Add the beginning-of-text token where it is missing, and the end-of-text token unless ``ended``."""
-    kept = [segment for segment in segments if segment.text]
-    if rules.bos and not "".join(segment.text for segment in kept).startswith(rules.bos):
-        first = kept.pop(0) if kept else Segment(text="", trained=False)
-        kept.insert(0, Segment(text=rules.bos + first.text, trained=first.trained))
-    if rules.eos and not ended:
-        last = kept.pop() if kept and kept[-1].trained else Segment(text="", trained=True)
-        kept.append(Segment(text=last.text + rules.eos, trained=True))
-    return tuple(kept)
+    sample = Sample(segments=tuple(segments), turns=len(turns), stopped=stopped)
+    return sample if rules.answers_only else _all_trained(sample)

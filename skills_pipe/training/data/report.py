@@ -24,6 +24,8 @@ class DataReport:
         compared: documents that were also tokenised as one text, to see whether the borders of their trained parts
             fall between tokens; differing: those of them that then have other tokens. They are trained with the tokens
             that the model gets when it generates.
+        straddling: tokens that reach over a border of what is trained, where a document is tokenised as one text; they
+            are trained.
         tokens: tokens of all documents; targets: those of them that are trained.
         length_percentiles: percentile -> document length in tokens, with 50, 90, 99 and 100.
         tokenized_by: which program made the tokens, and why that one.
@@ -40,6 +42,7 @@ class DataReport:
     doubled_bos: int = 0
     compared: int = 0
     differing: int = 0
+    straddling: int = 0
     tokens: int = 0
     targets: int = 0
     length_percentiles: Mapping[int, int] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class DataReport:
             ("assistant turns", f"{self.turns:,}"),
             ("assistant turns without a stop token", f"{self.turns_without_stop:,}"),
             ("other tokens as one text", f"{self.differing:,} of {self.compared:,}" if self.differing else "0"),
+            ("trained tokens that begin or end in other text", f"{self.straddling:,}"),
             ("tokens", f"{self.tokens:,}"),
             ("trained tokens", f"{self.targets:,} ({self.supervised_ratio:.1%})"),
         ]

@@ -24,6 +24,9 @@ INFER: Final = "infer_from_data"
 _WHERE: Final = "policy.tokenizer.chat_template"
 _GENERATION: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
+_REFUSALS: Final = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""Templates run any expression on the user's messages, in a sandbox: these are the ways in which that can fail."""
+
 Span = tuple[int, int]
 """Start and end of a stretch of text, in characters."""
 
@@ -82,8 +85,7 @@ class ChatTemplate:
                 add_generation_prompt=prompt,
                 **self.variables,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
-            # Templates run arbitrary expressions on the user's messages: these are their ways to refuse them.
+        except _REFUSALS as error:
             raise DataError(f"the chat template refuses the row: {error}") from error
         texts, spans = rendered
         return texts[0], list(spans[0]) if mark else []

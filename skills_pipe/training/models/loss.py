@@ -29,29 +29,44 @@ class SupervisedLoss(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, documents: Documents, *, scale: float
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor,
+        documents: Documents,
+        *,
+        scale: float,
+        weights: Tensor | None = None,
     ) -> Tensor:
-        """Sum over supervised positions of ``scale`` times their cross entropy, as an fp32 scalar.
+        """Sum over supervised positions of ``scale`` times their weight times their cross entropy, as an fp32 scalar.
 
         Args:
             input_ids: int64 ``[1, tokens]``.
             position_ids: int64 ``[1, tokens]``, from 0 in each document.
             labels: int64 ``[1, tokens]``: the token that follows within the document, or ``IGNORE``.
             documents: how the row is divided.
-            scale: one over the number of supervised tokens of the whole global batch, or 1.
+            scale: one over the weight of the supervised tokens of the whole global batch, or 1.
+            weights: float32 ``[1, tokens]``, one for each label; None: all are 1.
         """
         hidden = self.model.base_model(
             input_ids=input_ids, position_ids=position_ids, attention_mask=None, use_cache=False, documents=documents
         ).last_hidden_state
         supervised = (labels[0] != IGNORE).nonzero().squeeze(1)
         weight = self.model.get_output_embeddings().weight
-        return summed_cross_entropy(hidden[0, supervised], weight, labels[0, supervised], scale=scale)
+        factors = weights[0, supervised] if weights is not None else None
+        return summed_cross_entropy(hidden[0, supervised], weight, labels[0, supervised], scale=scale, factors=factors)
 
 
 def summed_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, scale: float = 1.0, chunk_elements: int = _CHUNK_ELEMENTS
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    scale: float = 1.0,
+    factors: Tensor | None = None,
+    chunk_elements: int = _CHUNK_ELEMENTS,
 ) -> Tensor:
-    """``scale * sum_i(-log softmax(hidden_i @ weight.T)[labels_i])``, summed in fp32, without all logits at once.
+    """``scale * sum_i(factors_i * -log softmax(hidden_i @ weight.T)[labels_i])``, summed in fp32, never all logits.
 
     Gradients are made in the forward pass, chunk by chunk, and only scaled in the backward pass: nothing of the size
     of the logits is kept, and nothing is computed twice. There is no second derivative.
@@ -61,16 +76,24 @@ def summed_cross_entropy(
         weight: ``[vocabulary, width]``, of the dtype of ``hidden``.
         labels: int64 ``[n]``.
         scale: factor on the loss.
+        factors: ``[n]``, factor of each label; None: all are 1. They get no gradient.
         chunk_elements: number of logits to hold at one time.
     """
     rows = max(1, chunk_elements // weight.shape[0])
-    return _SummedCrossEntropy.apply(hidden, weight, labels, scale, rows, torch.is_grad_enabled())
+    return _SummedCrossEntropy.apply(hidden, weight, labels, scale, factors, rows, torch.is_grad_enabled())
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, scale: float, rows: int, differentiate: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        scale: float,
+        factors: Tensor | None,
+        rows: int,
+        differentiate: bool,
     ) -> Tensor:
         precise = torch.promote_types(hidden.dtype, torch.float32)
         loss = torch.zeros((), dtype=precise, device=hidden.device)
@@ -81,12 +104,14 @@ class _SummedCrossEntropy(torch.autograd.Function):
             part, target = hidden[start : start + rows], labels[start : start + rows, None]
             logits = (part @ weight.T).to(precise)
             normaliser = logits.logsumexp(dim=1, keepdim=True)
-            loss += (normaliser - logits.gather(1, target)).sum()
+            each = normaliser - logits.gather(1, target)
+            factor = factors[start : start + rows, None].to(precise) if factors is not None else None
+            loss += (each if factor is None else each * factor).sum()
             if not differentiate:
                 continue
             slope = logits.sub_(normaliser).exp_()
             slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
-            slope = slope.mul_(scale).to(hidden.dtype)
+            slope = slope.mul_(scale if factor is None else factor * scale).to(hidden.dtype)
             torch.mm(slope, weight, out=grad_hidden[start : start + rows])
             share = slope.T @ part
             grad_weight = share if grad_weight is None else grad_weight.add_(share)
@@ -101,4 +126,4 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = upstream.to(grad_hidden.dtype)
-        return grad_hidden * factor, grad_weight * factor, None, None, None, None
+        return grad_hidden * factor, grad_weight * factor, None, None, None, None, None

@@ -107,8 +107,8 @@ class FsdpBackend:
         """The live objects that a checkpoint saves and restores."""
         return self._trainee
 
-    def train_step(self, microbatches: Sequence[Microbatch], *, targets: int) -> StepResult:
-        """One optimizer step on a global batch with ``targets`` supervised tokens."""
+    def train_step(self, microbatches: Sequence[Microbatch], *, targets: float) -> StepResult:
+        """One optimizer step on a global batch whose supervised tokens weigh ``targets``."""
         optimizer, scheduler = self._trainee.optimizer, self._trainee.scheduler
         lr = float(optimizer.param_groups[0]["lr"])
         if targets == 0:
@@ -150,7 +150,7 @@ class FsdpBackend:
         documents = Documents.of(microbatch.cu_seqlens)
         row = microbatch.to(self._world.device)
         documents = Documents(lengths=documents.lengths, cu_seqlens=row.cu_seqlens)
-        return self._loss(row.input_ids, row.position_ids, row.labels, documents, scale=scale)
+        return self._loss(row.input_ids, row.position_ids, row.labels, documents, scale=scale, weights=row.weights)
 
     def _compute_weights(self) -> AbstractContextManager[None]:
         return self._copies.lent() if self._copies is not None else nullcontext()

@@ -10,6 +10,7 @@ from skills_pipe.training.config.schema.declare import Key
 BadRow = Literal["error", "skip"]
 CutEnd = Literal["left", "right"]
 Overlong = Literal["drop", "truncate", "error"]
+Tokenize = Literal["segments", "whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,10 @@ class DataConfig:
     add_eos: bool
     add_generation_prompt: bool
     train_on_header: bool
+    answer_only_loss: bool
+    tokenize: Tokenize | None
     on_bad_row: BadRow
+    on_untrained: BadRow
     overlong: Overlong
     shuffle: bool
     length_order: Literal["sorted", "bucketed"] | None
@@ -179,7 +183,16 @@ class DataSection:
     train_on_header: Annotated[
         bool, Key("Train on the assistant's header too, and tokenize message by message, as NeMo-RL does.")
     ]
+    answer_only_loss: Annotated[bool, Key("Train on what the assistant writes; false: on all of the text.")]
+    tokenize: Annotated[
+        Tokenize | None,
+        Key(
+            "Trained and other text each by itself (segments), or as one text (whole); null: whole where the template "
+            "marks answers by generation tags, else segments."
+        ),
+    ]
     on_bad_row: Annotated[BadRow, Key("A row that cannot be read: error, or skip and count it.")]
+    on_untrained: Annotated[BadRow, Key("A sample without a trained token: error, or skip and count it.")]
     overlong: Annotated[Overlong, Key("A sample longer than max_input_seq_length: drop, truncate or error.")]
     shuffle: Annotated[bool, Key("Shuffle the training data, anew in each epoch.")]
     length_order: Annotated[

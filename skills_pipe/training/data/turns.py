@@ -1,0 +1,92 @@
+"""Where in a conversation's text the assistant's turns stand, found by what the template puts before an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from skills_pipe.errors import DataError
+from skills_pipe.training.data.document import MaskRules
+from skills_pipe.training.data.rows import Conversation
+from skills_pipe.training.data.template import ChatTemplate
+
+_MARK: Final = "\ue000\ue001\ue000"
+"""Stands for a content; of private characters, which no template changes and no data has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """An assistant turn in the text that ends with it.
+
+    Attributes:
+        told: the text of the conversation up to and with the turn.
+        start: where in it begins what the assistant wrote.
+        end: where that ends: after its stop token, or with the text when it has none.
+        weight: of its loss; 0: it is not trained.
+    """
+
+    told: str
+    start: int
+    end: int
+    weight: float
+
+    @property
+    def seen(self) -> str:
+        """The text up to and with what the assistant wrote."""
+        return self.told[: self.end]
+
+
+def find_turns(
+    conversation: Conversation, weights: Sequence[float], template: ChatTemplate, rules: MaskRules
+) -> list[Turn]:
+    """The assistant's turns of a conversation, each in the text that the model saw and wrote.
+
+    Raises:
+        DataError: an answer does not follow in the text from what stands before it.
+    """
+    messages, tools = conversation.messages, conversation.tools
+    turns = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        told = template.render(messages[: index + 1], tools)
+        start = _start(conversation, index, told, template)
+        turns.append(Turn(told=told, start=start, end=_end(told, start, rules), weight=weights[index]))
+    return turns
+
+
+def _start(conversation: Conversation, index: int, told: str, template: ChatTemplate) -> int:
+    """Where the trained part of an assistant message starts in ``told``, the text that ends with the message."""
+    messages, tools = conversation.messages, conversation.tools
+    asked = template.has_generation_prompt and index > 0
+    seen = template.render(messages[:index], tools, prompt=asked) if index else ""
+    if not asked:
+        seen += _header(conversation, index, seen, template)
+    if not told.startswith(seen):
+        raise DataError(
+            f"message {index + 1} does not follow in the chat template's text from what the model sees before it",
+            fix="mark the answers in the template by {% generation %}, or use another template",
+        )
+    return len(seen)
+
+
+def _header(conversation: Conversation, index: int, seen: str, template: ChatTemplate) -> str:
+    """What stands between ``seen`` and the content of an assistant message, for want of a generation prompt.
+
+    Found by putting a mark in place of the content. Blanks alone are no header: the assistant writes them.
+    """
+    marked = [*conversation.messages[:index], {**conversation.messages[index], "content": _MARK}]
+    header, mark, _ = template.render(marked, conversation.tools).removeprefix(seen).partition(_MARK)
+    if header.strip() and not mark:
+        raise DataError(
+            f"the chat template has no generation prompt and leaves out the content of message {index + 1}",
+            fix="mark the answers in the template by {% generation %}, or use another template",
+        )
+    return header if header.strip() else ""
+
+
+def _end(told: str, start: int, rules: MaskRules) -> int:
+    """End of the stop token that ends the turn; of the text when blanks at most follow something else."""
+    end = len(told.rstrip())
+    return end if end > start and rules.ends_turn(told[start:end]) else len(told)
