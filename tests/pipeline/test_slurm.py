@@ -18,6 +18,7 @@ from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Launch, Plan, Resources
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
+from skills_pipe.pipeline.scripts.setting import batch_log
 from skills_pipe.pipeline.submit import OnChange, Submission, SubmitFlags, preview, submit
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan, until
 
@@ -301,6 +302,16 @@ def test_secrets_reach_the_job_and_nothing_else_of_the_submitter_does(cluster, t
     holders = [path for path in submission.run_dir.rglob("*") if path.is_file() and b"hf-value" in path.read_bytes()]
     assert [path.name for path in holders] == ["secrets.env"]
     assert holders[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_logs_lie_in_a_folder_whose_name_looks_like_a_pattern_of_slurm(cluster, tmp_path):
+    folder = tmp_path / "50%_%j"
+    submission = submit(plan_of(job("a", shell("echo done"), folder)), cluster)
+    assert ended(submission) == {"a": S.SUCCEEDED}
+    step = Path(Run(submission.run_dir).submission.logs["a"])
+    assert step.parent == folder / "logs" and step.read_text() == "done\n"
+    assert batch_log(step).exists(), "that of the batch script too"
+    assert not list(tmp_path.glob("50%_[0-9]*")), "and nowhere else"
 
 
 def test_one_process_runs_for_each_gpu_on_each_node(cluster, tmp_path):

@@ -5,11 +5,12 @@ All that it writes is in one folder of its own, and nothing of it is left when i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.slurm.accounting import SETUP, database_argv, install_argv, ping_argv
@@ -164,6 +165,22 @@ class SlurmCluster:
                 self._start(name, "mount", device, str(folder)).wait()
         free_disk(device)
         return folder
+
+    @contextlib.contextmanager
+    def with_file(self, content: str, *, at: Path) -> Iterator[None]:
+        """A file that all nodes have for a while at the place of another one; here nothing changes."""
+        source = Path(tempfile.mkdtemp(prefix="file-", dir=self.base)) / at.name
+        source.write_text(content)
+        self._on_nodes("mount", "--bind", str(source), str(at))
+        try:
+            yield
+        finally:
+            self._on_nodes("umount", str(at))
+
+    def _on_nodes(self, *argv: str) -> None:
+        codes = [self._start(name, *argv).wait() for name in self.nodes]
+        if any(codes):
+            raise RuntimeError(f"{' '.join(argv)} failed on a node\n{self._logs()}")
 
     def _take_places(self) -> Places:
         accounting = self.spec.accounting

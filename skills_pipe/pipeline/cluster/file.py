@@ -145,7 +145,7 @@ def read_mapping(
         mail_user=reader.text("mail_user"),
         num_workers=reader.count("num_workers", default=4),
         skip_hf_home_check=reader.flag("skip_hf_home_check"),
-        sbatch=reader.texts("sbatch"),
+        sbatch=_sbatch(reader),
         chain=reader.choice("chain", ChainKind, default=None, aliases={}) or ChainKind.SEGMENTS,
         rank_launcher=reader.choice("rank_launcher", RankLauncher, default=None, aliases={}) or RankLauncher.SRUN,
         kill_on_invalid_dep=reader.flag("kill_on_invalid_dep", default=True),
@@ -217,6 +217,14 @@ def _runtime(reader: Reader, executor: ExecutorKind | None) -> ContainerRuntime:
 def _time_limits(reader: Reader) -> dict[str, int]:
     limits = {str(name): reader.time(f"timeouts.{name}", value) for name, value in reader.section("timeouts").items()}
     return {name: seconds for name, seconds in limits.items() if seconds is not None}
+
+
+def _sbatch(reader: Reader) -> dict[str, str]:
+    """Keys of sbatch; but what jobs get of an environment is said on its command line, which wins."""
+    keys = reader.texts("sbatch")
+    if "export" in keys:
+        reader.problem("sbatch.export", "has no effect: write the variables of jobs into env_vars")
+    return keys
 
 
 def _variable(text: str, *, required: bool) -> EnvVar:

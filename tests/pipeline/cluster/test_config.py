@@ -295,6 +295,12 @@ def test_each_mistake_says_what_is_wrong(keys, told):
     assert told in problems(**keys)
 
 
+def test_what_jobs_get_of_an_environment_is_no_key_of_sbatch():
+    told = problems(sbatch={"export": "ALL", "reservation": "spring"})
+    assert "sbatch.export has no effect: write the variables of jobs into env_vars" in told
+    assert load_cluster(SLURM | {"sbatch": {"export-file": "x"}}).sbatch == {"export-file": "x"}, "only that one"
+
+
 def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path):
     path = write(tmp_path / "c.yaml", "- executor\n")
     with pytest.raises(ClusterConfigError, match=r"c\.yaml"):

@@ -105,6 +105,42 @@ def test_secrets_reach_the_job_and_stand_in_no_file_but_one(cluster, tmp_path, m
     assert holders[0].stat().st_mode & 0o777 == 0o600
 
 
+def test_of_what_is_around_nothing_reaches_a_job_and_its_profile_is_not_read(
+    cluster, slurm_accounting, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PLANTED_HERE", "hf-of-the-shell")
+    monkeypatch.setenv("SBATCH_EXPORT", "ALL")
+    monkeypatch.setenv("SBATCH_GET_USER_ENV", "1")
+    with slurm_accounting.with_file("export PLANTED_THERE=hf-of-the-profile\n", at=Path("/root/.profile")):
+        submission = submit(plan_of(job("a", shell("env"), tmp_path)), cluster)
+        assert ended(submission) == {"a": S.SUCCEEDED}
+    told = log_of(submission, "a")
+    assert "PLANTED" not in told and "NEMORUN_HOME" not in told and "HOME=/root" in told
+
+
+def test_negative_control_a_job_without_any_variable_gets_those_of_its_profile(slurm_accounting, tmp_path):
+    (tmp_path / "script").write_text(f"#!/bin/bash\nenv > {tmp_path}/env\n")
+    options = ("--account=root", "--output=/dev/null", "--export=NIL")
+    with slurm_accounting.with_file("export PLANTED_THERE=hf-of-the-profile\n", at=Path("/root/.profile")):
+        slurm_accounting.run("sbatch", "--wait", *options, str(tmp_path / "script"))
+    assert "PLANTED_THERE=hf-of-the-profile" in (tmp_path / "env").read_text()
+
+
+def test_negative_control_a_job_with_all_variables_gets_those_of_the_shell(slurm_accounting, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLANTED_HERE", "hf-of-the-shell")
+    options = ("--account=root", "--output=/dev/null", "--export=ALL")
+    slurm_accounting.run("sbatch", "--wait", *options, f"--wrap=env > {tmp_path}/env")
+    assert "PLANTED_HERE=hf-of-the-shell" in (tmp_path / "env").read_text()
+
+
+def test_logs_lie_in_a_folder_whose_name_looks_like_a_pattern_of_slurm(cluster, tmp_path):
+    folder = tmp_path / "50%_%j"
+    submission = submit(plan_of(job("a", shell("echo done"), folder)), cluster)
+    assert ended(submission) == {"a": S.SUCCEEDED}
+    assert log_of(submission, "a") == "done\n"
+    assert Path(Run(submission.run_dir).submission.logs["a"]).parent == folder / "logs"
+
+
 def test_a_training_job_starts_once_per_gpu_on_every_node(cluster, tmp_path):
     one = job("a", shell('echo "$SLURM_PROCID of $SLURM_NTASKS on $SLURM_NODEID"'), tmp_path)
     ranks = replace(

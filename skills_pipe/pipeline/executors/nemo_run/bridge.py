@@ -74,6 +74,9 @@ def _submit(request: Mapping[str, Any], found: dict[str, Any]) -> None:
     with _experiment(request) as experiment:
         for task in request["tasks"]:
             _add(experiment, task)
+        # Keywords are filled in, nemo-run is imported: sbatch, and so the jobs, get nothing of what was around here.
+        os.environ.clear()
+        os.environ.update(request["environment"])
         try:
             experiment.run(detach=True)
         finally:

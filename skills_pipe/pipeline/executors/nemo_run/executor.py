@@ -23,6 +23,7 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.executors.base import Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
+from skills_pipe.pipeline.executors.nemo_run.environment import for_sbatch
 from skills_pipe.pipeline.executors.nemo_run.target import Settings
 from skills_pipe.pipeline.executors.nemo_run.tasks import Task, tasks
 from skills_pipe.pipeline.executors.slurm.commands import Slurm
@@ -35,7 +36,7 @@ from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.records.submission import SubmissionRecord
 from skills_pipe.pipeline.scripts.place import locator
 from skills_pipe.pipeline.scripts.render import export_lines, join, quote
-from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, code_dir, log_paths
+from skills_pipe.pipeline.scripts.setting import SECRETS, Setting, code_dir, log_folder, log_patterns
 from skills_pipe.pipeline.scripts.submission import adoption_script
 
 HOME = "nemo-run"
@@ -47,8 +48,6 @@ _POLL_HERE, _POLL_AWAY = 1.0, 15.0
 """Seconds between two looks at a task."""
 _SIDE_BY_SIDE = 1000
 """Jobs that may run elsewhere at once."""
-_NOT_FOR_SBATCH = ("SBATCH_EXPORT", "SBATCH_GET_USER_ENV", "SLURM_PROCID")
-"""Variables that would win over what the scripts say, or make nemo-run think that it is in a job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,23 +96,23 @@ class NemoRunExecutor:
         cluster, settings = self._settings()
         slurm = Slurm(run.transport)
         slurm.require()
-        logs = {job.name: log_paths(Setting(job=job, plan=plan, cluster=cluster, run=run)) for job in plan.jobs}
-        for folder in {Path(path).parent for paths in logs.values() for path in paths}:
-            folder.mkdir(parents=True, exist_ok=True)
+        of_jobs = {job.name: Setting(job=job, plan=plan, cluster=cluster, run=run) for job in plan.jobs}
+        for folder in {log_folder(setting) for setting in of_jobs.values()}:
+            Path(folder).mkdir(parents=True, exist_ok=True)
         draft = SubmissionRecord(
             executor="nemo_run",
             cluster=cluster.name,
             owner=ProcessId.current(),
             submitted_at=time.time(),
             actions=dict(actions),
-            logs={name: step for name, (_, step) in logs.items()},
+            logs={name: log_patterns(setting)[1] for name, setting in of_jobs.items()},
         )
         if not wanted:
             run.write_submission(draft)
             return
         run.write_draft(draft)
         try:
-            answer = _call_bridge("submit", settings.python, run, wanted)
+            answer = _call_bridge("submit", settings.python, run, wanted, environment=for_sbatch(cluster))
             _raise_refusal(answer, cluster)
         except BaseException:
             with contextlib.suppress(StoreError):
@@ -194,17 +193,27 @@ def _write_starter(task: Task, settings: Settings, run: Run, experiment: str) ->
     _starter(run, task.name).write_text("\n".join(lines) + "\n")
 
 
-def _call_bridge(word: str, python: str, run: Run, wanted: tuple[Task, ...]) -> dict[str, Any]:
-    """The answer of the process that calls nemo-run."""
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_SBATCH}
-    environment["NEMORUN_HOME"] = str(run.folder / HOME)
-    experiment = f"{run.expname}_{run.number}"
-    request = {"title": run.expname, "experiment": experiment, "tasks": [task.to_json() for task in wanted]}
+def _call_bridge(
+    word: str, python: str, run: Run, wanted: tuple[Task, ...], *, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The answer of the process that calls nemo-run.
+
+    Args:
+        environment: all that is left of its environment once it has filled in the variables of keywords.
+    """
+    # With this one nemo-run thinks that it is in a job.
+    around = {name: value for name, value in os.environ.items() if name != "SLURM_PROCID"}
+    request = {
+        "title": run.expname,
+        "experiment": f"{run.expname}_{run.number}",
+        "tasks": [task.to_json() for task in wanted],
+        "environment": environment,
+    }
     try:
         ended = subprocess.run(
             [python, "-P", str(_BRIDGE), word],
             input=json.dumps(request),
-            env=environment,
+            env=around | {"NEMORUN_HOME": str(run.folder / HOME)},
             capture_output=True,
             text=True,
             check=False,

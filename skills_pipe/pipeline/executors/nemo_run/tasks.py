@@ -11,7 +11,7 @@ from skills_pipe.pipeline.executors.nemo_run.target import Settings
 from skills_pipe.pipeline.plan import Launch, Mount, Plan
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.scripts.nemo_run import batch_lines, own_mounts
-from skills_pipe.pipeline.scripts.setting import Setting, log_paths
+from skills_pipe.pipeline.scripts.setting import Setting, log_patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +108,14 @@ def _queue(setting: Setting, after: tuple[str, ...]) -> dict[str, Any]:
 def _header(setting: Setting, after: tuple[str, ...]) -> dict[str, Any]:
     """Keys of sbatch that nemo-run has no field for, or fills otherwise; those of the configuration win."""
     job, cluster = setting.job, setting.cluster
-    batch_log, _ = log_paths(setting)
+    batch_log, _ = log_patterns(setting)
     mail = {"mail_type": cluster.mail_type, "mail_user": cluster.mail_user} if cluster.mail_user else {}
     keys: dict[str, Any] = {
         "job_name": f"{cluster.job_name_prefix}{job.name}",
         "time_min": job.resources.time_min,
         "output": batch_log,
-        "export": "NIL",
+        # All of an environment in which there is next to nothing.
+        "export": "ALL",
         # All jobs are accepted and recorded before the first one starts.
         "hold": True,
         # nemo-run names the jobs of the plan on the command line of sbatch, which would win.
@@ -131,7 +132,7 @@ def _step_flags(setting: Setting) -> list[str]:
     """Flags of srun; of those that nemo-run gives too, the last one wins."""
     job, tasks_per_node = setting.job, setting.tasks_per_node
     nodes = job.resources.num_nodes if job.command.launch is Launch.PER_GPU else 1
-    _, step_log = log_paths(setting)
+    _, step_log = log_patterns(setting)
     return [
         "--export=ALL",
         f"--nodes={nodes}",
