@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.errors import ClusterConfigError, PlanError
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind, SshTunnel
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind, RankLauncher, SshTunnel
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.decisions.preview import preview
 from skills_pipe.pipeline.executors.nemo_run import bridge
+from skills_pipe.pipeline.executors.nemo_run.environment import for_sbatch
 from skills_pipe.pipeline.executors.nemo_run.refusals import refusals
 from skills_pipe.pipeline.executors.nemo_run.target import TARGETS, Settings, stays_until_the_end
 from skills_pipe.pipeline.executors.nemo_run.tasks import tasks
@@ -23,6 +26,7 @@ from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.scripts.environment import prologue
 from skills_pipe.pipeline.scripts.place import render
 from skills_pipe.pipeline.scripts.setting import Setting
+from skills_pipe.pipeline.scripts.submission import submission_script
 from skills_pipe.pipeline.submit import submit
 from tests.pipeline.golden_file import check_golden
 from tests.pipeline.programs import job, plan_of, shell, training_plan
@@ -140,6 +144,71 @@ def test_an_executor_goes_by_its_short_name_or_that_of_its_class(word):
     assert Settings.of(cluster(word)).target is TARGETS["docker"]
 
 
+# What its Slurm executor calls sbatch with
+
+
+@pytest.fixture
+def slurm_programs(tmp_path, monkeypatch):
+    """Slurm's programs in a folder of their own, and a shell with a token in it."""
+    programs = tmp_path / "slurm"
+    programs.mkdir()
+    for name in ("sbatch", "srun"):
+        (programs / name).touch(mode=0o755)
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    shell_variables = {
+        "HOME": "/home/me",
+        "SHELL": "/bin/bash",
+        "HF_TOKEN": "secret",
+        "SBATCH_ACCOUNT": "mine",
+        "LOGNAME": "",
+    }
+    for name, value in {"PATH": str(programs), **shell_variables}.items():
+        monkeypatch.setenv(name, value)
+    return programs
+
+
+def test_sbatch_gets_a_path_and_who_the_user_is(slurm_programs):
+    found = for_sbatch(replace(cluster(), account="research"))
+    assert found == {"PATH": found["PATH"], "HOME": "/home/me", "SHELL": "/bin/bash"}
+    assert shutil.which("sbatch", path=found["PATH"]) == str(slurm_programs / "sbatch")
+
+
+def test_an_account_of_the_user_counts_where_the_configuration_has_none(slurm_programs):
+    assert for_sbatch(cluster())["SBATCH_ACCOUNT"] == "mine"
+    assert "SBATCH_ACCOUNT" not in for_sbatch(replace(cluster(), sbatch={"account": "research"}))
+
+
+def test_a_wrapper_of_sbatch_is_the_one_that_is_called(slurm_programs, tmp_path, monkeypatch):
+    wrapper = tmp_path / "site" / "sbatch"
+    wrapper.parent.mkdir()
+    wrapper.touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{slurm_programs}")
+    path = for_sbatch(cluster())["PATH"]
+    assert shutil.which("sbatch", path=path) == str(wrapper)
+    assert path.endswith(f":{slurm_programs}"), "Slurm's other programs stay within reach"
+
+
+def test_it_is_what_our_own_script_leaves(slurm_programs, tmp_path):
+    """The two are written in two languages."""
+    plan = plan_of(job("a", shell("true"), tmp_path))
+    lines = submission_script(plan, cluster(), Run(tmp_path / "run")).splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("sbatch=$(type"))
+    end = next(number for number in range(begin, len(lines)) if lines[number] == "done")
+    text = "\n".join([*lines[begin : end + 1], 'PATH=/usr/bin:/bin; env -i "${few[@]}" env -0'])
+    told = subprocess.run(
+        ["/bin/bash", "-c", f'dirname() {{ /usr/bin/dirname "$@"; }}; {text}'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seen = dict(line.split("=", 1) for line in told.stdout.split("\0") if line)
+    expected = for_sbatch(replace(cluster(), account="research"))
+    # Where Slurm's programs are more than once, the name alone must lead to the right one.
+    assert expected["PATH"].endswith(seen["PATH"])
+    assert seen | {"PATH": ""} == expected | {"PATH": ""}
+
+
 # What is refused
 
 
@@ -224,6 +293,15 @@ def refused_job(**changes: object) -> Plan:
 def test_what_nemo_run_cannot_honour(plan, where, words):
     (finding,) = told(plan, where)
     assert words in finding
+
+
+def test_ranks_by_torchrun_on_slurm():
+    where = replace(cluster(images=True), rank_launcher=RankLauncher.TORCHRUN)
+    assert told(training(), where) == [
+        "error: nemo-run's slurm executor starts one task for each rank (rank_launcher: torchrun): remove it, or use"
+        " executor: slurm"
+    ]
+    assert told(plan_of(job("a", shell("true"), HOME)), where) == [], "nothing here has ranks"
 
 
 def test_what_has_no_effect_is_said():

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, RankLauncher
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, is_below
 from skills_pipe.pipeline.executors.nemo_run.target import Settings
-from skills_pipe.pipeline.plan import EdgeKind, Job, Plan
+from skills_pipe.pipeline.plan import EdgeKind, Job, Launch, Plan
 from skills_pipe.pipeline.records.store import Run
 
 _PLAIN = re.compile(r"[\w./+=@-]+", re.ASCII)
@@ -69,6 +69,10 @@ def _about_jobs(plan: Plan, cluster: ClusterConfig, settings: Settings) -> Itera
     target, name = settings.target, settings.name
     if target.queued:
         yield from _about_edges(plan)
+        by_torchrun = cluster.rank_launcher is RankLauncher.TORCHRUN
+        if by_torchrun and any(job.command.launch is Launch.PER_GPU for job in plan.jobs):
+            what = "nemo-run's slurm executor starts one task for each rank"
+            yield error(what, where="rank_launcher: torchrun", fix=f"remove it, or {_OTHER_EXECUTOR}")
     for job in plan.jobs:
         if job.segment is not None and job.segment.requeue and job.segment.count > 1:
             what = f"job {job.name!r} has to queue itself again until the work is done, which it cannot by nemo-run"
