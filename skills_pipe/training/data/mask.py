@@ -16,7 +16,7 @@ from skills_pipe.training.data.document import MaskRules, Sample, WeightedSpan, 
 from skills_pipe.training.data.per_message import per_message
 from skills_pipe.training.data.rows import Conversation, Pieces, Segment
 from skills_pipe.training.data.template import ChatTemplate
-from skills_pipe.training.data.train_flags import split_flags
+from skills_pipe.training.data.train_flags import message_weights, without_flags
 from skills_pipe.training.data.turns import Turn, find_turns
 
 __all__ = ["MaskRules", "Sample", "make_samples", "sample_of_pieces"]
@@ -28,20 +28,16 @@ def make_samples(conversation: Conversation, template: ChatTemplate, rules: Mask
     Raises:
         DataError: the template refuses the conversation, or what the assistant wrote cannot be told from the rest.
     """
-    conversation, weights = split_flags(conversation)
+    weights = message_weights(conversation) if rules.answers_only else [1.0] * len(conversation.messages)
+    conversation = without_flags(conversation)
     if rules.train_on_header:
-        sample = per_message(conversation, weights, template, rules)
-        return [sample if rules.answers_only else _all_trained(sample)]
+        return [per_message(conversation, weights, template, rules)]
     if not rules.answers_only:
         text = template.render(conversation.messages, conversation.tools)
         return [cut_into_sample(text, [((0, len(text)), 1.0)], rules, rules.tokenize or "segments")]
     if template.marks_answers:
         return [_marked(conversation, weights, template, rules)]
     return _by_structure(find_turns(conversation, weights, template, rules), rules)
-
-
-def _all_trained(sample: Sample) -> Sample:
-    return replace(sample, segments=tuple(replace(segment, trained=True, weight=1.0) for segment in sample.segments))
 
 
 def _marked(conversation: Conversation, weights: Sequence[float], template: ChatTemplate, rules: MaskRules) -> Sample:
@@ -98,5 +94,6 @@ def sample_of_pieces(pieces: Pieces, rules: MaskRules) -> Sample:
         else:
             # After a turn that is not trained there is nothing that the model should have ended.
             segments.append(Segment(text=rules.eos, trained=False))
-    sample = Sample(segments=tuple(segments), turns=len(turns), stopped=stopped)
-    return sample if rules.answers_only else _all_trained(sample)
+    if not rules.answers_only:
+        segments = [replace(segment, trained=True, weight=1.0) for segment in segments]
+    return Sample(segments=tuple(segments), turns=len(turns), stopped=stopped)

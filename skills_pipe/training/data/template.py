@@ -24,7 +24,15 @@ INFER: Final = "infer_from_data"
 _WHERE: Final = "policy.tokenizer.chat_template"
 _GENERATION: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
-_REFUSALS: Final = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_REFUSALS: Final = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """Templates run any expression on the user's messages, in a sandbox: these are the ways in which that can fail."""
 
 Span = tuple[int, int]

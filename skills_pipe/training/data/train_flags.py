@@ -17,22 +17,23 @@ WEIGHT: Final = "weight"
 """Key of a message with the factor of its loss; OpenAI's format has 0 and 1."""
 
 
-def split_flags(conversation: Conversation) -> tuple[Conversation, list[float]]:
-    """The conversation without such keys, and for each message the weight of its loss.
-
-    Assistant messages weigh 1 unless they say otherwise, all others 0. The keys tell the trainer something, not the
-    model, so no template sees them.
+def message_weights(conversation: Conversation) -> list[float]:
+    """For each message the weight of its loss: 1 for those of the assistant unless they say otherwise, else 0.
 
     Raises:
         DataError: a value is of the wrong kind, two keys contradict each other, or a message that the assistant did not
             write is to be trained.
     """
+    return [_weight(message, number) for number, message in enumerate(conversation.messages, start=1)]
+
+
+def without_flags(conversation: Conversation) -> Conversation:
+    """The conversation without such keys: they tell the trainer something, not the model, so no template sees them."""
     messages = conversation.messages
-    weights = [_weight(message, number) for number, message in enumerate(messages, start=1)]
     if not any(_FLAGS & message.keys() for message in messages):
-        return conversation, weights
+        return conversation
     plain = [{key: value for key, value in message.items() if key not in _FLAGS} for message in messages]
-    return replace(conversation, messages=plain), weights
+    return replace(conversation, messages=plain)
 
 
 _FLAGS: Final = frozenset((*SWITCHES, WEIGHT))

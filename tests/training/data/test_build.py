@@ -8,8 +8,9 @@ from skills_pipe.errors import DataError
 from skills_pipe.training.data.build import DataSettings, build_dataset
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.data.sources import DataSource, first_form
+from skills_pipe.training.data.sources.aligner_prompt_response import AlignerPromptResponse
 from skills_pipe.training.data.template import resolve_template
-from tests.training.data import golden
+from tests.training.data import families, golden
 from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
 
 BAD = {"messages": [{"role": "user", "content": "q"}]}
@@ -180,3 +181,50 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path):
         build(tmp_path / "a.jsonl", max_length=70).fingerprint,
     ]
     assert same not in others
+
+
+def test_a_document_with_nothing_to_train_is_an_error_on_demand(tmp_path):
+    silent = question("q")
+    silent["messages"][1]["train"] = False
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), silent])
+    with pytest.raises(DataError, match=r"none of the tokens .* is trained .*rows.jsonl:2.*on_untrained=skip"):
+        build(path, on_untrained="error")
+    # The control: counted and left out otherwise.
+    assert build(path).report.dropped == {"nothing to train": 1}
+
+
+def test_all_of_the_text_is_trained_on_demand(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", chat_rows(5))
+    everything = build(path, answers_only=False)
+    assert everything.targets.tolist() == (everything.lengths - 1).tolist()
+    assert everything.lengths.tolist() == build(path).lengths.tolist()
+    assert (build(path).targets < everything.targets).all()
+
+
+def test_tokens_over_a_border_are_counted(tmp_path):
+    tokenizer = families.tokenizer()
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q", "\n\nIt is 4."), question("q", "It is 4.")])
+    marked = families.TEMPLATES["chatml"]
+    settings = {"tokenizer": tokenizer, "chat_template": marked, "add_bos": False, "add_eos": False}
+    whole = build(path, **settings)
+    apart = build(path, **settings, tokenize="segments")
+    assert (whole.report.straddling, whole.report.differing) == (1, 0)
+    assert dict(whole.report.describe())["trained tokens that begin or end in other text"] == "1"
+    assert (apart.report.straddling, apart.report.differing) == (0, 1)
+
+
+def test_fields_that_a_format_allows_to_cut_are_cut_before_the_policy_for_long_documents(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "x" * 50, "output": "the answer"}])
+    source = DataSource(path=path, format=AlignerPromptResponse(truncation_method="left"))
+    template = resolve_template(None, tiny_tokenizer(), None, None)
+
+    def built(limit):
+        settings = DataSettings(max_length=limit, overlong="drop", add_bos=False)
+        return build_dataset([source], tiny_tokenizer(), template, settings)
+
+    short = built(20)
+    assert texts(short) == ["x" * 8 + " the answer<|im_end|>"]
+    assert (short.report.truncated, short.report.overlong, short.report.documents) == (1, 1, 1)
+    # The control: what all the fields are not enough for is left to the policy.
+    with pytest.raises(DataError, match=r"no document is left of 1 rows \(longer than the limit: 1\)"):
+        built(9)

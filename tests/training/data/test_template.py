@@ -72,3 +72,41 @@ def test_a_tokenizer_without_template_has_no_default():
 def test_rows_with_messages_and_input_settle_no_template():
     with pytest.raises(DataError, match="the chat template cannot be inferred"):
         resolve("infer_from_data", "both")
+
+
+# Templates come from the hub: they run in a sandbox, and whatever they do wrong is a row that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "'__class__' of 'str' object is unsafe"),
+        ("{{ cycler.__init__.__globals__ }}", "'__init__' of 'type' object is unsafe"),
+        ("{{ lipsum.__globals__['os'].popen('id').read() }}", "'__globals__' of 'function' object is unsafe"),
+        ("{{ messages.append(1) }}", "'append' of 'list' object is unsafe"),
+        ("{{ messages[0].update({'role': 'x'}) }}", "'update' of 'dict' object is unsafe"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ 1 // 0 }}", "division"),
+        ("{{ messages[0].content.missing() }}", "has no attribute 'missing'"),
+        ("{{ messages[0].content + 1 }}", "str"),
+    ],
+)
+def test_a_template_reaches_nothing_but_its_variables(text, message):
+    with pytest.raises(DataError, match=f"the chat template refuses the row: .*{message}"):
+        resolve(text).render(MESSAGES, None)
+
+
+def test_format_strings_reach_no_attributes_either():
+    text = "{{ '{0.__class__}'.format(messages) }}{{ raise_exception.__globals__ }}"
+    assert resolve(text).render(MESSAGES, None) == ""
+    # The control: what Python itself would have written there.
+    assert f"{MESSAGES.__class__}" == "<class 'list'>"
+
+
+def test_rows_are_not_changed_by_rendering():
+    before = [dict(message) for message in MESSAGES]
+    text = "{% set messages = messages + [{'role': 'user', 'content': 'more'}] %}{{ messages | length }}"
+    assert resolve(text).render(MESSAGES, None) == "3"
+    assert before == MESSAGES

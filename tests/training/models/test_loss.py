@@ -77,3 +77,27 @@ def test_nothing_is_differentiated_where_gradients_are_off():
 
     assert not loss.requires_grad
     assert loss.item() == pytest.approx(cross_entropy(hidden @ weight.T, labels, reduction="sum").item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 256])
+def test_factors_weigh_each_label_in_value_and_gradients(chunk_rows):
+    hidden, weight, labels = problem()
+    factors = torch.linspace(0, 3, len(labels), dtype=torch.float64)
+    ours = summed_cross_entropy(hidden, weight, labels, scale=0.3, factors=factors, chunk_elements=chunk_rows * 11)
+    theirs = torch.zeros((), dtype=torch.float64)
+    for row, label, factor in zip(hidden, labels, factors, strict=True):
+        theirs = theirs + 0.3 * factor * -torch.log_softmax(weight @ row, dim=0)[label]
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    our_gradients = torch.autograd.grad(ours * 2, (hidden, weight))
+    their_gradients = torch.autograd.grad(theirs * 2, (hidden, weight))
+    torch.testing.assert_close(our_gradients, their_gradients, rtol=1e-10, atol=1e-12)
+    # The control: without factors the loss is another one.
+    assert summed_cross_entropy(hidden, weight, labels, scale=0.3).item() != pytest.approx(theirs.item(), rel=1e-3)
+
+
+def test_factors_of_1_change_nothing():
+    hidden, weight, labels = problem()
+    plain = torch.autograd.grad(summed_cross_entropy(hidden, weight, labels), (hidden, weight))
+    ones = torch.autograd.grad(summed_cross_entropy(hidden, weight, labels, factors=torch.ones(19)), (hidden, weight))
+    assert all(torch.equal(one, other) for one, other in zip(plain, ones, strict=True))

@@ -183,7 +183,7 @@ class DataSection:
     train_on_header: Annotated[
         bool, Key("Train on the assistant's header too, and tokenize message by message, as NeMo-RL does.")
     ]
-    answer_only_loss: Annotated[bool, Key("Train on what the assistant writes; false: on all of the text.")]
+    answer_only_loss: Annotated[bool, Key("Train on what the assistant writes; false: on all of the text, whatever messages say.")]
     tokenize: Annotated[
         Tokenize | None,
         Key(
