@@ -39,6 +39,11 @@ def render_sbatch(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: 
     return "\n".join(line for part in parts if part for line in (*part, "")).rstrip("\n") + "\n"
 
 
+def header_lines(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> list[str]:
+    """The ``#SBATCH`` lines of that script alone."""
+    return _header(Setting(job=with_launcher(job, cluster), plan=plan, cluster=cluster, run=run))
+
+
 def _header(setting: Setting) -> list[str]:
     job, cluster = setting.job, setting.cluster
     resources = job.resources
@@ -59,7 +64,6 @@ def _header(setting: Setting) -> list[str]:
         "output": batch_log,
         "open-mode": "append",
         "requeue": True,
-        "export": "NIL",
         "signal": f"B:USR1@{save_seconds(resources.time_limit)}" if job.segment and resources.time_limit else None,
         "mail-type": mail,
         "mail-user": cluster.mail_user if mail else None,

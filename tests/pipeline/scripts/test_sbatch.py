@@ -36,7 +36,6 @@ ALWAYS = {
     "output=/out/logs/a_%j_sbatch.log",
     "open-mode=append",
     "requeue",
-    "export=NIL",
 }
 
 

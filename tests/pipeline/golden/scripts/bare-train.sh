@@ -10,7 +10,6 @@
 #SBATCH --output=/workspace/out/training-logs/my-exp-sft-0_%j_sbatch.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-#SBATCH --export=NIL
 #SBATCH --signal=B:USR1@300
 #SBATCH --mail-type=FAIL
 #SBATCH --mail-user=me@example.org

@@ -7,7 +7,6 @@
 #SBATCH --output=/lustre/lab/out/convert-final-ckpt/my-exp-convert-final-ckpt_%j_sbatch.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-#SBATCH --export=NIL
 #SBATCH --mail-type=FAIL
 #SBATCH --mail-user=me@example.org
 #SBATCH --reservation=spring
