@@ -10,12 +10,13 @@ from typing import Any
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.files import load_layers
-from skills_pipe.training.config.grammar import parse_overrides
+from skills_pipe.training.config.grammar import Override, parse_overrides
 from skills_pipe.training.config.layouts import Canonical
-from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.origins import PACKAGED, Origins
 from skills_pipe.training.config.overrides import apply_overrides
+from skills_pipe.training.config.quick import resolve_quickly
 from skills_pipe.training.config.read import Reader, known_keys
-from skills_pipe.training.config.resolvers import resolve
+from skills_pipe.training.config.resolvers import Unresolved, resolve
 from skills_pipe.training.config.rules import broken_rules
 from skills_pipe.training.config.schema import TrainingConfig
 from skills_pipe.training.config.unsupported import unsupported
@@ -86,15 +87,9 @@ class _Found:
 
 def _assemble(source: Path | Mapping[str, Any] | None, texts: Sequence[str]) -> tuple[TrainingConfig | None, _Found]:
     found = _Found()
-    layers = load_layers(source)
     overrides, unreadable = parse_overrides(texts)
-    given = source if isinstance(source, Mapping) else {}
-    origins = Origins(files=layers.files, overrides=overrides, given=given)
     found.wrong.extend(unreadable)
-    applied = apply_overrides(layers.tree, overrides, known_keys())
-    found.unknown.extend(applied.unknown)
-    found.wrong.extend(applied.wrong)
-    plain, unresolved = resolve(layers.tree, origins)
+    origins, plain, unresolved = _resolved(source, overrides, found)
     reader = Reader(origins, unresolved.derived)
     written = reader.section(TrainingConfig, plain)
     found.unknown.extend(reader.unknown)
@@ -111,3 +106,21 @@ def _assemble(source: Path | Mapping[str, Any] | None, texts: Sequence[str]) -> 
     found.wrong.extend(broken_rules(config, origins))
     found.wrong.extend(unsupported(config, origins))
     return config, found
+
+
+def _resolved(
+    source: Path | Mapping[str, Any] | None, overrides: Sequence[Override], found: _Found
+) -> tuple[Origins, dict[str, Any], Unresolved]:
+    """Where keys come from, the plain tree, and what in it has no value; ``found`` gets what could not be applied."""
+    if source is None:
+        origins = Origins(files=(PACKAGED,), overrides=overrides)
+        quick = resolve_quickly(overrides, origins)
+        if quick is not None:
+            return origins, *quick
+    layers = load_layers(source)
+    given = source if isinstance(source, Mapping) else {}
+    origins = Origins(files=layers.files, overrides=overrides, given=given)
+    applied = apply_overrides(layers.tree, overrides, known_keys())
+    found.unknown.extend(applied.unknown)
+    found.wrong.extend(applied.wrong)
+    return origins, *resolve(layers.tree, origins)

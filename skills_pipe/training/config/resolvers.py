@@ -37,10 +37,10 @@ def resolve(tree: Any, origins: Origins) -> tuple[dict[str, Any], Unresolved]:
     from omegaconf.errors import OmegaConfBaseException
 
     _register()
-    interpolated = _keys_with(tree, lambda value: isinstance(value, str) and "${" in value)
+    interpolated = _keys_with(tree, is_interpolated)
     problems = Unresolved(derived=frozenset(interpolated))
     for key in _keys_with(tree, lambda value: value == "???"):
-        problems.missing.append(ConfigError(f"{key} is not set", where=origins.where(key), fix=f"set it, {key}=..."))
+        problems.missing.append(not_set(key, origins))
         _set(tree, key, UNKNOWN)
     try:
         return _container(tree), problems
@@ -58,6 +58,16 @@ def resolve(tree: Any, origins: Origins) -> tuple[dict[str, Any], Unresolved]:
     except (OmegaConfBaseException, RecursionError) as error:
         # The value of a key that has a dot in its name, which no dotted path reaches.
         raise _cannot_be_resolved("a value", error, None) from error
+
+
+def is_interpolated(value: Any) -> bool:
+    """Whether something has to be put into ``value``."""
+    return isinstance(value, str) and "${" in value
+
+
+def not_set(key: str, origins: Origins) -> ConfigError:
+    """The problem of a mandatory key that nobody set."""
+    return ConfigError(f"{key} is not set", where=origins.where(key), fix=f"set it, {key}=...")
 
 
 def _cannot_be_resolved(key: str, error: Exception, where: str | None) -> ConfigError:
