@@ -19,8 +19,17 @@ from skills_pipe.pipeline.checks.gpu import Gpu
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
 from skills_pipe.pipeline.checks.programs import check_programs, tests_of
-from skills_pipe.pipeline.checks.questions import NOTHING, Answers, Asking, Questions
+from skills_pipe.pipeline.checks.questions import (
+    NOTHING,
+    Answers,
+    Asking,
+    AskingAlong,
+    AskingMeanwhile,
+    AskingNothing,
+    Questions,
+)
 from skills_pipe.pipeline.checks.runtimes import check_runtime
+from skills_pipe.pipeline.checks.trials import Trials
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
 from skills_pipe.pipeline.decisions.fingerprint import AN_INPUT, is_hub_id
@@ -31,6 +40,7 @@ from skills_pipe.pipeline.plan import Job, Launch, Plan
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.hub import HubModel, HubQuestions
     from skills_pipe.pipeline.decisions.preview import Preview
+    from skills_pipe.pipeline.site.along import Along
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
 
@@ -38,8 +48,6 @@ ENV_NO_MOUNT_CHECK = "NEMO_SKILLS_DISABLE_MOUNT_CHECK"
 """Set to 1, files and folders on the cluster are not looked at."""
 
 _NO_ANSWER = "Slurm does not answer here: partitions, limits, images and mounts are not checked"
-_PER_JOB = ("--job-name=", "--output=", "--error=")
-"""Lines of a header in which jobs differ that are alike to Slurm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +145,7 @@ class Examination:
 
 def examine(
     request: Request[OptionsT],
-    look_ahead: Callable[[], Preview],
+    look_ahead: Callable[[Along | None], Preview],
     checks: Mapping[str, Check[OptionsT]],
     *,
     runtime: bool = False,
@@ -146,20 +154,23 @@ def examine(
 
     Args:
         request: the plan, and what it was made of.
-        look_ahead: makes the preview; it is not called where paths lead nowhere.
+        look_ahead: makes the preview, and takes questions to the cluster along; it is not called where paths lead
+            nowhere.
         checks: subject -> check, of the command.
         runtime: look for the container runtime too.
     """
     plan, cluster = request.plan, request.cluster
     hub = _ask_hub(plan, cluster)
     on_paths = check_paths(plan, cluster)
-    # Where paths lead nowhere, nothing can be said about what lies there.
-    seen = None if errors_in(on_paths) else look_ahead()
+    # Where paths lead nowhere, nothing can be said about what lies there, and no script can be made.
+    leads = not errors_in(on_paths)
     programs = tests_of(cluster) if runtime else {}
-    wanted = Questions(headers=_headers(seen), paths=_caches(cluster, hub), programs=programs)
-    asked = _ask(plan, cluster, wanted)
-    request = replace(request, missing=_missing(seen), asked=asked, hub=hub.answers() if hub else {})
-    # First what takes longest here: the cluster answers meanwhile.
+    trials = Trials.of(plan, cluster) if leads and cluster.executor is ExecutorKind.SLURM else Trials()
+    wanted = Questions(headers=trials.headers, paths=_caches(cluster, hub), programs=programs)
+    asking = _ask(plan, cluster, wanted)
+    # The cluster answers meanwhile, or in the same round trip.
+    seen = look_ahead(asking.along) if leads else None
+    request = replace(request, missing=_missing(seen), asked=asking.answers, hub=hub.answers() if hub else {})
     own = [_run_check(subject, check, request) for subject, check in checks.items()]
     subjects = [
         Checked(
@@ -172,7 +183,7 @@ def examine(
         *own,
     ]
     subjects += [_inputs(seen, subjects, request), *([check_programs(cluster, request.answers)] if runtime else [])]
-    return Examination(preview=seen, checked=(*subjects, *_on_cluster(request, seen)))
+    return Examination(preview=seen, checked=(*subjects, *_on_cluster(request, seen, trials)))
 
 
 def _run_check(subject: str, check: Check[OptionsT], request: Request[OptionsT]) -> Checked:
@@ -197,7 +208,7 @@ def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
     return replace(finding, where=flag_of(path, request.options, request.cluster.absolute_or_id) or AN_INPUT)
 
 
-def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checked]:
+def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials) -> list[Checked]:
     """What only the cluster itself can tell."""
     plan, cluster, answers = request.plan, request.cluster, request.answers
     if cluster.executor is not ExecutorKind.SLURM:
@@ -212,10 +223,11 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checke
     to_run = seen.to_run if seen else plan
     partitions = check_partitions(to_run, cluster, facts)
     accounting = check_accounting(to_run, cluster, facts)
-    refused = check_trials(to_run, facts, [*partitions, *accounting])
+    tried = trials.of_jobs(to_run, facts.trials)
+    refused = check_trials(to_run, replace(facts, trials=tried), [*partitions, *accounting])
     skipped = os.environ.get(ENV_NO_MOUNT_CHECK) == "1"
     # Without the number that sbatch gives to a job which is never submitted.
-    starts = {re.sub(r"^Job \d+ ", "", trial.words) for trial in facts.trials.values() if trial.accepted}
+    starts = {re.sub(r"^Job \d+ ", "", trial.words) for trial in tried.values() if trial.accepted}
     return [
         Checked(subject="files on the cluster", left_out=f"{ENV_NO_MOUNT_CHECK} is set")
         if skipped
@@ -230,7 +242,7 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None) -> list[Checke
             subject="sbatch --test-only",
             findings=tuple(refused),
             note="; ".join(sorted(starts)),
-            left_out=None if facts.trials else "there is nothing to submit",
+            left_out=None if tried else "there is nothing to submit",
         ),
     ]
 
@@ -278,29 +290,21 @@ def _variables(cluster: ClusterConfig) -> Mapping[str, str]:
         return {}  # told by the checks of the configuration
 
 
-def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Callable[[], Answers]:
-    """Ask the cluster, in one round trip; also this machine, for what jobs read here. The result waits for answers."""
-    slurm, unreachable = cluster.executor is ExecutorKind.SLURM, None
+def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Asking:
+    """Ask the cluster, in one round trip; also this machine, for what jobs read here."""
+    slurm, why_not = cluster.executor is ExecutorKind.SLURM, None
     if slurm and cluster.ssh_tunnel is None and shutil.which("sinfo") is None:
-        slurm, unreachable = False, "sinfo is not installed here"
+        slurm, why_not = False, "sinfo is not installed here"
     paths = (*wanted.paths, *(paths_to_look_at(plan, cluster) if slurm else ()))
-    questions = replace(wanted, slurm=slurm, paths=paths, heads=_heads(plan, cluster))
+    questions = replace(wanted, slurm=slurm, why_not=why_not, paths=paths, heads=_heads(plan, cluster))
     if not (slurm or questions.paths or questions.heads):
-        return lambda: Answers(unreachable=unreachable)
+        return AskingNothing(why=why_not)
     # Imported here: the dry run of a command without such questions needs no processes.
-    from skills_pipe.pipeline.transport.reach import transport_of
+    from skills_pipe.pipeline.transport.reach import is_behind_ssh, transport_of
 
-    asking = Asking(questions, transport_of(cluster))
-    return asking.answers if unreachable is None else lambda: replace(asking.answers(), unreachable=unreachable)
-
-
-def _headers(seen: Preview | None) -> dict[str, tuple[str, ...]]:
-    """Job -> its ``#SBATCH`` lines, for the first of all jobs that are alike to Slurm."""
-    found: dict[tuple[str, ...], str] = {}
-    for name, script in seen.scripts.items() if seen else ():
-        lines = [line for line in script.splitlines() if line.startswith("#SBATCH ")]
-        found.setdefault(tuple(line for line in lines if not line.split(" ", 1)[1].startswith(_PER_JOB)), name)
-    return {name: header for header, name in found.items()}
+    # A round trip through ssh takes longer than the questions, and longer than what could be done here meanwhile.
+    kind = AskingAlong if is_behind_ssh(cluster) else AskingMeanwhile
+    return kind(questions, transport_of(cluster))
 
 
 def _heads(plan: Plan, cluster: ClusterConfig) -> tuple[str, ...]:

@@ -119,7 +119,7 @@ def _examine(
     from skills_pipe.pipeline.examine import examine
 
     plan = _assume_planned(request.plan) if request.options.dry_run else request.plan
-    found = examine(request, lambda: preview(plan, request.cluster, flags), checks)
+    found = examine(request, lambda along: preview(plan, request.cluster, flags, along=along), checks)
     return replace(found, checked=(code, *found.checked))
 
 

@@ -16,7 +16,7 @@ from skills_pipe.pipeline.checks.finding import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
 from skills_pipe.pipeline.code.choose import remember
-from skills_pipe.pipeline.code.package import install
+from skills_pipe.pipeline.code.package import asking_for, install
 from skills_pipe.pipeline.code.record import write_record
 from skills_pipe.pipeline.decisions.decide import Action, OnChange
 from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
@@ -29,7 +29,7 @@ from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of, sub
 from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.command_line import write_command_line
-from skills_pipe.pipeline.records.owner import Claim, OutputOwner, claim_outputs
+from skills_pipe.pipeline.records.owner import Claim, OutputOwner, Wish, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.records.states import JobState, JobStatus, stage_state
 from skills_pipe.pipeline.records.store import Run, RunStore, store_of
@@ -117,7 +117,7 @@ def submit(
     seen, claim = _claimed(seen or preview(plan, cluster, flags), cluster, flags, store)
     run = store.open(seen.run)
     try:
-        _hand_over(run, seen, cluster, flags, console)
+        _hand_over(run, seen, claim, cluster, flags, console)
     except BaseException:
         # Refused: nobody works on the outputs, and what was set aside is not replaced.
         if _was_not_submitted(run):
@@ -134,7 +134,7 @@ def _claimed(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: R
     while True:
         if seen.errors:
             raise PlanError("\n".join(_line(finding) for finding in seen.errors))
-        claim = _claim(seen, cluster, store)
+        claim = _claim(seen, cluster, flags, store)
         if claim is not None:
             return seen, claim
         # Somebody else has just submitted a run of this experiment: what was seen is not true any more.
@@ -150,10 +150,12 @@ def _was_not_submitted(run: Run) -> bool:
     return run.draft is None or (jobs.exists() and jobs.stat().st_size == 0)
 
 
-def _hand_over(run: Run, seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, console: Console | None) -> None:
+def _hand_over(
+    run: Run, seen: Preview, claim: Claim, cluster: ClusterConfig, flags: SubmitFlags, console: Console | None
+) -> None:
     """Write the records of the run, and let the executor take its jobs."""
     if flags.code and not cluster.is_local:
-        install(flags.code, cluster.job_dir, transport_of(cluster))
+        install(flags.code, cluster.job_dir, transport_of(cluster), asked=claim.along)
         write_record(flags.code, run.folder)
         remember(flags.code)
     if flags.command:
@@ -176,8 +178,11 @@ def _line(finding: Finding) -> str:
     return str(PlanError(finding.what, where=finding.where, fix=finding.fix))
 
 
-def _claim(seen: Preview, cluster: ClusterConfig, store: RunStore) -> Claim | None:
-    """Get the folder of the run and all outputs that it makes, and clear the way for those that begin anew."""
+def _claim(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: RunStore) -> Claim | None:
+    """Get the folder of the run and all outputs that it makes, and clear the way for those that begin anew.
+
+    In the same round trip the cluster tells whether it has the code.
+    """
     locate = locator(cluster, seen.plan)
     owners: dict[str, OutputOwner] = {}
     anew = []
@@ -195,21 +200,16 @@ def _claim(seen: Preview, cluster: ClusterConfig, store: RunStore) -> Claim | No
         )
         if decision.action is Action.RESTART:
             anew.append(path)
-    return claim_outputs(
-        store.site,
-        owners,
-        run=seen.run.at,
-        set_aside=anew,
-        is_live=lambda owner: _is_live(owner, store),
-        flag=store.flag,
-    )
+    code = asking_for(flags.code, cluster.job_dir) if flags.code and not cluster.is_local else None
+    wish = Wish(run=seen.run.at, owners=owners, set_aside=anew, along=code)
+    return claim_outputs(store.site, wish, is_live=lambda owner, age: _is_live(owner, age, store), flag=store.flag)
 
 
-def _is_live(owner: OutputOwner, store: RunStore) -> bool:
-    """Whether the run of an owner still works on the stage."""
+def _is_live(owner: OutputOwner, age: float, store: RunStore) -> bool:
+    """Whether the run of an owner, on record for ``age`` seconds, still works on the stage."""
     run = store.at(owner.run)
     if submitted(run) is None:
-        return owner.claimed_by != ProcessId.current() and owner.may_be_submitting(time.time())
+        return owner.claimed_by != ProcessId.current() and owner.may_be_submitting(age)
     return any(status.stage == owner.stage and not status.state.ended for status in statuses_of(run).values())
 
 

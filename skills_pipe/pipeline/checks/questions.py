@@ -10,14 +10,18 @@ import base64
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from shlex import quote
+from typing import Protocol
 
 from skills_pipe.pipeline.checks.slurm_facts import SlurmFacts, read_facts
-from skills_pipe.pipeline.transport.base import Transport
+from skills_pipe.pipeline.site.along import Along
+from skills_pipe.pipeline.transport.base import Answer, Transport
 
 HEAD_BYTES = 1 << 16
 """How much of a file is looked at."""
 
+_BASH = ("bash", "-s")
 _RECORD, _FIELD = "\x1e", "\x1f"
 _FUNCTIONS = r"""
 ask() {
@@ -58,7 +62,8 @@ class Questions:
     """What to ask.
 
     Attributes:
-        slurm: whether this is a Slurm cluster at all.
+        slurm: whether to ask Slurm at all.
+        why_not: why it is not asked, where somebody has to know.
         headers: name -> ``#SBATCH`` lines of a job that sbatch shall try, without submitting it.
         paths: files and folders to look at, as the cluster names them.
         heads: files of which to read the beginning.
@@ -67,6 +72,7 @@ class Questions:
     """
 
     slurm: bool = False
+    why_not: str | None = None
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
@@ -134,15 +140,40 @@ NOTHING = Answers(unreachable="nobody was asked")
 
 def ask(questions: Questions, transport: Transport) -> Answers:
     """Ask a cluster, in one round trip."""
-    answer = transport.run(["bash", "-s"], stdin=questions.script())
-    if not answer.ok:
-        reason = (answer.err or answer.out).strip().splitlines()
-        return Answers(unreachable=reason[-1] if reason else f"bash ended with {answer.code}")
-    return read_answers(answer.out, questions)
+    return _parse(transport.run(_BASH, stdin=questions.script()), questions)
 
 
-class Asking:
-    """Questions that are under way: a cluster answers while the launcher does something else."""
+class Asking(Protocol):
+    """Questions that are under way."""
+
+    @property
+    def along(self) -> Along | None:
+        """What the next round trip to the cluster has to take along; None for questions that need none of it."""
+
+    def answers(self) -> Answers:
+        """What the cluster has said; waits for it.
+
+        Raises:
+            ClusterConfigError: nothing leads to it.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskingNothing:
+    """There is nothing to ask."""
+
+    why: str | None
+    along: Along | None = None
+
+    def answers(self) -> Answers:
+        """No answers, and why."""
+        return Answers(unreachable=self.why)
+
+
+class AskingMeanwhile:
+    """A cluster answers while the launcher does something else."""
+
+    along = None
 
     def __init__(self, questions: Questions, transport: Transport) -> None:
         """Ask a cluster, in one round trip."""
@@ -153,11 +184,7 @@ class Asking:
         self._thread.start()
 
     def answers(self) -> Answers:
-        """What the cluster has said; waits for it.
-
-        Raises:
-            ClusterConfigError: nothing leads to it.
-        """
+        """What the cluster has said; waits for it."""
         self._thread.join()
         if self._problem is not None:
             raise self._problem
@@ -168,6 +195,32 @@ class Asking:
             self._answers = ask(questions, transport)
         except Exception as problem:  # whoever waits for the answers gets it
             self._problem = problem
+
+
+class AskingAlong:
+    """A cluster is asked in a round trip that is made anyway; in one of its own if there is none before the answers."""
+
+    def __init__(self, questions: Questions, transport: Transport) -> None:
+        """Ask nothing yet."""
+        self.along = Along(argv=_BASH, stdin=questions.script())
+        self._questions = questions
+        self._transport = transport
+
+    def answers(self) -> Answers:
+        """What the cluster has said."""
+        return self._answers
+
+    @cached_property
+    def _answers(self) -> Answers:
+        answer = self.along.answer or self._transport.run(self.along.argv, stdin=self.along.stdin)
+        return _parse(answer, self._questions)
+
+
+def _parse(answer: Answer, questions: Questions) -> Answers:
+    if answer.ok:
+        return read_answers(answer.out, questions)
+    reason = (answer.err or answer.out).strip().splitlines()
+    return Answers(unreachable=reason[-1] if reason else f"bash ended with {answer.code}")
 
 
 def read_answers(text: str, questions: Questions) -> Answers:
@@ -184,7 +237,7 @@ def read_answers(text: str, questions: Questions) -> Answers:
             looks[path] = Look(kind=what, readable=readable == "yes", nearest=nearest, writable=writable == "yes")
         elif kind == "head":
             heads[fields[0]] = base64.b64decode(fields[1])
-    unreachable = _no_slurm(asked, questions.seconds) if questions.slurm else None
+    unreachable = _no_slurm(asked, questions.seconds) if questions.slurm else questions.why_not
     return Answers(
         unreachable=unreachable,
         slurm=read_facts(asked) if questions.slurm and unreachable is None else None,

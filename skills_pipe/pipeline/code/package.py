@@ -14,6 +14,7 @@ from skills_pipe.artifacts.atomic import publish_file
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.code.digest import Digests, cache_folder, digests
 from skills_pipe.pipeline.code.tree import Entry, Tree, working_tree
+from skills_pipe.pipeline.site.along import Along
 from skills_pipe.pipeline.transport.base import Transport
 
 FOLDER = "code"
@@ -100,13 +101,22 @@ def unpack_script(code: Code, job_dir: str) -> str:
     )
 
 
-def install(code: Code, job_dir: str, transport: Transport) -> None:
+def asking_for(code: Code, job_dir: str) -> Along:
+    """The question whether the cluster has the code, for a round trip before :func:`install`."""
+    return Along(argv=("bash", "-c", is_there_script(code, job_dir)))
+
+
+def install(code: Code, job_dir: str, transport: Transport, *, asked: Along | None = None) -> None:
     """See to it that the cluster has the code; it is sent only where it is not there.
+
+    Args:
+        asked: the question for it, if it has been taken there.
 
     Raises:
         PlanError: it is not there and cannot be brought there.
     """
-    if transport.run(["bash", "-c", is_there_script(code, job_dir)]).ok:
+    question = asked or asking_for(code, job_dir)
+    if (question.answer or transport.run(question.argv)).ok:
         return
     archive = code.archive()
     if archive is None:

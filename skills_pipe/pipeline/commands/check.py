@@ -58,7 +58,7 @@ def check_configuration(cluster: ClusterConfig) -> Examination:
     plan = configuration_plan(cluster)
     request = Request(options=JobOptions(cluster=cluster), extras=(), cluster=cluster, plan=plan)
     checks = {"job_dir": _check_job_dir} if cluster.is_local else {}
-    return examine(request, lambda: preview(plan, cluster), checks, runtime=True)
+    return examine(request, lambda along: preview(plan, cluster, along=along), checks, runtime=True)
 
 
 def configuration_plan(cluster: ClusterConfig) -> Plan:

@@ -19,6 +19,7 @@ from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.store import Run, store_of
 from skills_pipe.pipeline.scripts.place import locator, render
 from skills_pipe.pipeline.scripts.submission import submission_script
+from skills_pipe.pipeline.site.along import Along
 from skills_pipe.pipeline.site.site import Facts, Want
 from skills_pipe.pipeline.transport.reach import transport_of
 
@@ -83,16 +84,18 @@ class Preview:
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
-def preview(plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None, *, run: Run | None = None) -> Preview:
+def preview(
+    plan: Plan, cluster: ClusterConfig, flags: SubmitFlags | None = None, *, along: Along | None = None
+) -> Preview:
     """What a submission would do now.
 
     Args:
-        run: the folder that was claimed for it; None takes the one that would be claimed next.
+        along: runs on the login node while the files are looked at.
     """
     flags = flags or SubmitFlags()
     store = store_of(cluster)
-    facts = store.look([plan.expname], _wanted(plan, cluster))
-    run = run or store.next_run(plan.expname)
+    facts = store.look([plan.expname], _wanted(plan, cluster), along=along)
+    run = store.next_run(plan.expname)
     upstream = resolve(plan.run_after, store, None if cluster.is_local else Slurm(transport_of(cluster)))
     identities, findings = _identities(_with_code(plan, flags), cluster, upstream, facts)
     locate = locator(cluster, plan)

@@ -15,6 +15,7 @@ from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.names import owner_path
 from skills_pipe.errors import StoreError
 from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.site.along import Along
 from skills_pipe.pipeline.site.site import Site
 
 _SUBMISSION_SECONDS = 900
@@ -28,7 +29,7 @@ class OutputOwner:
         run: folder of the run, as its cluster sees it.
         stage: name of the stage in its plan.
         claimed_by: the process that made this record; before a submission is recorded, only this tells that it lives.
-        claimed_at: when, in Unix seconds.
+        claimed_at: when, in Unix seconds by the clock of that process.
         identity: what the output is made of.
     """
 
@@ -38,14 +39,17 @@ class OutputOwner:
     claimed_at: float
     identity: Identity
 
-    def may_be_submitting(self, now: float) -> bool:
+    def may_be_submitting(self, age: float) -> bool:
         """Whether the process that made this record may still be about to submit its run.
 
         Nobody here sees whether a process of another machine lives: it counts as dead after a quarter of an hour.
+
+        Args:
+            age: seconds since the record was made.
         """
         if self.claimed_by.is_here:
             return self.claimed_by.is_alive
-        return now - self.claimed_at < _SUBMISSION_SECONDS
+        return age < _SUBMISSION_SECONDS
 
     @classmethod
     def parse(cls, text: str, output: str) -> OutputOwner:
@@ -80,6 +84,23 @@ class OutputOwner:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a run wants to write.
+
+    Attributes:
+        run: its folder, which is made.
+        owners: output -> its new owner.
+        set_aside: those of the outputs that are renamed to ``old_<name>.<n>``: they are made anew.
+        along: runs in the same round trip, before anything is claimed.
+    """
+
+    run: str
+    owners: Mapping[str, OutputOwner]
+    set_aside: Sequence[str] = ()
+    along: Along | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
     """Outputs that a run may write from now on.
 
@@ -87,12 +108,14 @@ class Claim:
         records: output -> text of the record beside it.
         replaced: output -> text of the record of a dead run that was there.
         moved: what was set aside: from where, to where.
+        along: what went along, with its answer.
     """
 
     site: Site
     records: Mapping[str, str]
     replaced: Mapping[str, str]
     moved: Sequence[Sequence[str]]
+    along: Along | None = None
 
     def undo(self) -> None:
         """Leave everything as it was before."""
@@ -103,21 +126,12 @@ class Claim:
 
 
 def claim_outputs(
-    site: Site,
-    owners: Mapping[str, OutputOwner],
-    *,
-    run: str,
-    set_aside: Sequence[str] = (),
-    is_live: Callable[[OutputOwner], bool],
-    flag: str = "",
+    site: Site, wish: Wish, *, is_live: Callable[[OutputOwner, float], bool], flag: str = ""
 ) -> Claim | None:
     """Make the folder of a run, and become the owner of all outputs; or neither.
 
     Args:
-        owners: output -> its new owner.
-        run: the folder.
-        set_aside: those of the outputs that are renamed to ``old_<name>.<n>``: they are made anew.
-        is_live: whether the run of an older record still works on the output.
+        is_live: whether the run of an older record, of this age in seconds, still works on the output.
         flag: what a command in a message has to end with: `` --cluster=slurm``.
 
     Returns:
@@ -126,26 +140,29 @@ def claim_outputs(
     Raises:
         StoreError: another run works on an output, or nothing can be written there.
     """
-    records = {output: owner.to_text() for output, owner in owners.items()}
+    records = {output: owner.to_text() for output, owner in wish.owners.items()}
     dead: dict[str, str] = {}
-    make: tuple[Mapping[str, object], ...] = ({"do": "make_run", "folder": run},)
+    first = [{"do": "make_run", "folder": wish.run}, *([wish.along.action()] if wish.along else [])]
     try:
         while True:
             action = {"do": "claim", "records": records, "dead": dead}
-            answers = site.ask(*make, action, {"do": "set_aside", "paths": list(set_aside)})
-            if make and "refused" in answers[0]:
+            answers = site.ask(*first, action, {"do": "set_aside", "paths": list(wish.set_aside)})
+            if first and "refused" in answers[0]:
                 return None
-            claimed, *aside = answers[len(make) :]
-            make = ()
+            if first and wish.along:
+                wish.along.take(answers[1])
+            claimed, *aside = answers[len(first) :]
+            first = []
             if aside:
-                return Claim(site=site, records=records, replaced=claimed["replaced"], moved=aside[0]["moved"])
-            for output, text in claimed["taken"].items():
+                replaced, moved = claimed["replaced"], aside[0]["moved"]
+                return Claim(site=site, records=records, replaced=replaced, moved=moved, along=wish.along)
+            for output, (text, age) in claimed["taken"].items():
                 other = OutputOwner.parse(text, output)
-                if is_live(other):
+                if is_live(other, age):
                     raise _in_use(output, other, flag)
                 dead[output] = text
     except StoreError:
-        site.ask({"do": "unmake_run", "folder": run})
+        site.ask({"do": "unmake_run", "folder": wish.run})
         raise
 
 

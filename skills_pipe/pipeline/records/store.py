@@ -38,6 +38,7 @@ from skills_pipe.pipeline.transport.here import Here
 from skills_pipe.pipeline.transport.reach import is_behind_ssh
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.site.along import Along
     from skills_pipe.pipeline.site.mirror import Mirror, MirroredRun
 
 _RUN = re.compile(r"run-(\d+)")
@@ -248,14 +249,21 @@ class RunStore:
         """Folder of all experiments, as the cluster sees it."""
         return f"{self._mirror.at}/experiments" if self._mirror else str(self.root)
 
-    def look(self, names: Iterable[str], wanted: Mapping[str, Iterable[Want]]) -> dict[str, Facts]:
+    def look(
+        self, names: Iterable[str], wanted: Mapping[str, Iterable[Want]], *, along: Along | None = None
+    ) -> dict[str, Facts]:
         """Facts about paths of the cluster, and in the same round trip the runs of the experiments ``names``.
 
         The methods below bring the runs that they are asked for up to date themselves, but for :meth:`next_run`.
+
+        Args:
+            along: runs in the same round trip.
         """
-        if self._mirror:
-            return parse_facts(self._mirror.pull(names, look(wanted))[0])
-        return self.site.facts(wanted)
+        actions = [look(wanted), *([along.action()] if along else [])]
+        facts, *more = self._mirror.pull(names, *actions) if self._mirror else self.site.ask(*actions)
+        if along:
+            along.take(more[0])
+        return parse_facts(facts)
 
     def create(self, expname: str) -> Run:
         """Claim the next run folder of an experiment; two processes never get the same one."""

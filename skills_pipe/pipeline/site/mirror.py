@@ -18,7 +18,7 @@ from typing import Any
 
 from skills_pipe.pipeline.cluster.config import ClusterConfig, default_job_dir
 from skills_pipe.pipeline.site.agent.records import PRIVATE, RUN_FOLDERS
-from skills_pipe.pipeline.site.site import Site, site_of
+from skills_pipe.pipeline.site.site import Site, parse_program, program, site_of
 from skills_pipe.pipeline.transport.base import Answer
 
 _WRITTEN_BY_JOBS = ("chain", "exits", "progress", "save-now", "verdicts")
@@ -178,13 +178,12 @@ class MirroredRun:
     def run(self, argv: Sequence[str], *, stdin: str | bytes = "") -> Answer:
         """Send what was written here, run a program there, and fetch what has changed there: one round trip."""
         text = stdin if isinstance(stdin, str) else stdin.decode()
-        program = {"do": "program", "argv": list(argv), "stdin": text}
         asked = self._mirror.asking([self._name])
-        written, ended, told = self.site.ask(self._writing(), program, self._mirror.question(asked))
+        written, ended, told = self.site.ask(self._writing(), program(argv, text), self._mirror.question(asked))
         asked.known.update(self._sent_as(written))
         self._mirror.apply(told, asked)
         self._sent = states(self._mirror.root, self._name)
-        return Answer(code=ended["code"], out=ended["out"], err=ended["err"])
+        return parse_program(ended)
 
     def refresh(self) -> None:
         """Bring the copy up to date, if it has been looked at since it was."""

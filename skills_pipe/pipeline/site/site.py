@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ClusterConfigError, StoreError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.transport.base import Transport
+from skills_pipe.pipeline.transport.base import Answer, Transport
 from skills_pipe.pipeline.transport.reach import is_behind_ssh, transport_of
 
 _AGENT = ("files", "looking", "outputs", "records", "answer")
@@ -145,6 +145,16 @@ def tail(path: str, offset: int, limit: int) -> dict[str, Any]:
 def parse_tail(answer: Mapping[str, Any]) -> Tail:
     """The answer to :func:`tail`."""
     return Tail(size=answer["size"], offset=answer["offset"], data=base64.b64decode(answer["data"]))
+
+
+def program(argv: Sequence[str], stdin: str) -> dict[str, Any]:
+    """The action that runs a program; :func:`parse_program` reads its answer."""
+    return {"do": "program", "argv": list(argv), "stdin": stdin}
+
+
+def parse_program(answer: Mapping[str, Any]) -> Answer:
+    """The answer to :func:`program`."""
+    return Answer(code=answer["code"], out=answer["out"], err=answer["err"])
 
 
 class AgentHere:

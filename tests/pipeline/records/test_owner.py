@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.names import owner_path
 from skills_pipe.errors import StoreError
-from skills_pipe.pipeline.records.owner import Claim, OutputOwner, claim_outputs
+from skills_pipe.pipeline.records.owner import Claim, OutputOwner, Wish, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.site.along import Along
 from skills_pipe.pipeline.site.site import HERE
 
 IDENTITY = Identity.of(options={"lr": 1}, inputs={}, upstream={})
@@ -22,11 +25,12 @@ def owner(run: str) -> OutputOwner:
     return OutputOwner(run=run, stage="sft", claimed_by=ProcessId.current(), claimed_at=1.0, identity=IDENTITY)
 
 
-def claim(run: str, *outputs: Path, anew: tuple[Path, ...] = (), is_live=lambda _: True) -> Claim:
+def claim(run: str, *outputs: Path, anew: tuple[Path, ...] = (), is_live=lambda *_: True) -> Claim:
     owners = {str(output): owner(run) for output in outputs}
     with tempfile.TemporaryDirectory() as folder:
         aside = [str(path) for path in anew]
-        made = claim_outputs(HERE, owners, run=f"{folder}/run", set_aside=aside, is_live=is_live)
+        wish = Wish(run=f"{folder}/run", owners=owners, set_aside=aside)
+        made = claim_outputs(HERE, wish, is_live=is_live)
     assert made is not None
     return made
 
@@ -63,12 +67,12 @@ def test_the_command_that_stops_the_owner_names_its_cluster(tmp_path):
     claim("/jobs/experiments/exp/run-1", tmp_path / "out")
     owners, run = {str(tmp_path / "out"): owner("run-2")}, str(tmp_path / "run-2")
     with pytest.raises(StoreError, match=r"`ns cancel exp/run-1 --cluster=slurm`"):
-        claim_outputs(HERE, owners, run=run, is_live=lambda _: True, flag=" --cluster=slurm")
+        claim_outputs(HERE, Wish(run=run, owners=owners), is_live=lambda *_: True, flag=" --cluster=slurm")
 
 
 def test_a_dead_owner_is_replaced(tmp_path):
     claim("run-1", tmp_path / "out")
-    claim("run-2", tmp_path / "out", is_live=lambda found: found.run != "run-1")
+    claim("run-2", tmp_path / "out", is_live=lambda found, _: found.run != "run-1")
     assert owner_of(tmp_path / "out").run == "run-2"
 
 
@@ -123,31 +127,75 @@ def test_the_folder_of_a_run_is_made_with_its_claims_or_not_at_all(tmp_path):
     claim("live", tmp_path / "out")
     run = str(tmp_path / "experiments" / "exp" / "run-1")
     with pytest.raises(StoreError):
-        claim_outputs(HERE, {str(tmp_path / "out"): owner(run)}, run=run, is_live=lambda _: True)
+        claim_outputs(HERE, Wish(run=run, owners={str(tmp_path / "out"): owner(run)}), is_live=lambda *_: True)
     assert names(tmp_path / "experiments" / "exp") == []
-    assert claim_outputs(HERE, {str(tmp_path / "new"): owner(run)}, run=run, is_live=lambda _: True)
+    assert claim_outputs(HERE, Wish(run=run, owners={str(tmp_path / "new"): owner(run)}), is_live=lambda *_: True)
     assert "scripts" in names(Path(run))
 
 
 def test_who_comes_second_to_the_folder_of_a_run_claims_nothing(tmp_path):
     run = str(tmp_path / "run-1")
-    assert claim_outputs(HERE, {str(tmp_path / "a"): owner(run)}, run=run, is_live=lambda _: True)
-    assert claim_outputs(HERE, {str(tmp_path / "b"): owner(run)}, run=run, is_live=lambda _: True) is None
+    assert claim_outputs(HERE, Wish(run=run, owners={str(tmp_path / "a"): owner(run)}), is_live=lambda *_: True)
+    assert claim_outputs(HERE, Wish(run=run, owners={str(tmp_path / "b"): owner(run)}), is_live=lambda *_: True) is None
     assert owner_of(tmp_path / "b") is None
 
 
 def test_undoing_leaves_alone_what_somebody_else_has_claimed_since(tmp_path):
     made = claim("run-1", tmp_path / "out")
-    claim("run-2", tmp_path / "out", is_live=lambda _: False)
+    claim("run-2", tmp_path / "out", is_live=lambda *_: False)
     made.undo()
     assert owner_of(tmp_path / "out").run == "run-2"
 
 
+def elsewhere(run: str, claimed_at: float = 1.0) -> OutputOwner:
+    """Somebody on another machine, whose processes nobody sees here."""
+    process = ProcessId(host="another-machine", pid=1, started="1")
+    return OutputOwner(run=run, stage="sft", claimed_by=process, claimed_at=claimed_at, identity=IDENTITY)
+
+
 def test_a_process_of_another_machine_counts_as_dead_after_a_while():
-    elsewhere = ProcessId(host="another-machine", pid=1, started="1")
-    claimed = OutputOwner(run="run-1", stage="sft", claimed_by=elsewhere, claimed_at=1000.0, identity=IDENTITY)
-    assert claimed.may_be_submitting(1001.0) and not claimed.may_be_submitting(2000.0)
+    assert elsewhere("run-1").may_be_submitting(1.0) and not elsewhere("run-1").may_be_submitting(1000.0)
     assert owner("run-1").may_be_submitting(1e12), "this process is seen to live"
+
+
+@pytest.mark.parametrize("claimed_at", [0.0, 1e12], ids=["its clock is slow", "its clock is fast"])
+def test_how_old_a_record_is_tells_the_file_system_alone(tmp_path, claimed_at):
+    output = tmp_path / "out"
+    wish = Wish(run=str(tmp_path / "run-1"), owners={str(output): elsewhere("run-1", claimed_at)})
+    assert claim_outputs(HERE, wish, is_live=lambda *_: True)
+    ages = []
+
+    def is_live(found: OutputOwner, age: float) -> bool:
+        ages.append(age)
+        return found.may_be_submitting(age)
+
+    with pytest.raises(StoreError, match="is being written"):
+        claim("run-2", output, is_live=is_live)
+    made = owner_path(output).stat().st_mtime
+    os.utime(owner_path(output), (made - 1000, made - 1000))
+    claim("run-2", output, is_live=is_live)
+    assert owner_of(output).run == "run-2"
+    assert 0 <= ages[0] < 900 and 1000 <= ages[1] < 1900
+
+
+def test_a_dead_owner_that_is_put_back_is_no_younger(tmp_path):
+    claim("dead", tmp_path / "out")
+    claim("run-2", tmp_path / "out", is_live=_dead).undo()
+    ages = []
+    with pytest.raises(StoreError):
+        claim("run-3", tmp_path / "out", is_live=lambda _, age: not ages.append(age))
+    assert ages[0] > 1e6
+
+
+def test_what_goes_along_is_done_before_anything_is_claimed(tmp_path):
+    look = Along(argv=("ls", "-A", str(tmp_path)))
+    wish = Wish(run=str(tmp_path / "run-1"), owners={str(tmp_path / "out"): owner("run-1")}, along=look)
+    made = claim_outputs(HERE, wish, is_live=lambda *_: True)
+    assert made is not None and made.along is look
+    assert look.answer is not None and look.answer.out == "run-1\n"
+    later = Along(argv=("true",))
+    assert claim_outputs(HERE, replace(wish, along=later), is_live=lambda *_: True) is None
+    assert later.answer is None, "negative control: somebody else has the folder"
 
 
 def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path):
@@ -156,7 +204,7 @@ def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path):
         claim("run-1", tmp_path / "out")
 
 
-def _dead(found: OutputOwner) -> bool:
+def _dead(found: OutputOwner, age: float) -> bool:
     return found.run != "dead"
 
 

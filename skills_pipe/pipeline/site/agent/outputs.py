@@ -19,16 +19,16 @@ def claim(records: "dict[str, Any]", dead: "dict[str, Any]") -> "dict[str, Any]"
     """Put an owner's record beside each output, ``{output: text}``: all, or none.
 
     A record that is there already refuses it, unless it is the one in ``dead``. The answer is ``taken``, those that
-    refused, and else ``replaced``, the dead ones.
+    refused, with their ages in seconds by the clock of their file system; and else ``replaced``, the dead ones.
     """
     made = []  # type: list[str]
     replaced = {}  # type: dict[str, str]
     try:
         for output, text in records.items():
-            found = _claim_one(output, text, dead.get(output))
+            found, age = _claim_one(output, text, dead.get(output))
             if found is not None and found != dead.get(output):
                 unclaim({path: records[path] for path in made}, replaced)
-                return {"refused": True, "taken": {output: found}}
+                return {"refused": True, "taken": {output: [found, age]}}
             made.append(output)
             if found is not None:
                 replaced[output] = found
@@ -38,30 +38,40 @@ def claim(records: "dict[str, Any]", dead: "dict[str, Any]") -> "dict[str, Any]"
     return {"replaced": replaced}
 
 
-def _claim_one(output: str, text: str, dead: "str | None") -> "str | None":
-    """The record that was there; this one is there now if that was None or the dead one."""
+def _claim_one(output: str, text: str, dead: "str | None") -> "tuple[str | None, float]":
+    """The record that was there, and its age; this one is there now if that was None or the dead one."""
     path = owner_path(output)
     draft = os.path.join(os.path.dirname(path), ".tmp-" + os.path.basename(path) + "." + writer())
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     try:
         with open(draft, "w", encoding="utf-8") as file:
             file.write(text)
-        replaced = None
+        replaced, age = None, 0.0
         while True:
             # The whole record appears in one step: link() fails when the name is taken, on network file systems too.
             try:
                 os.link(draft, path)
-                return replaced
+                return replaced, age
             except FileExistsError:
                 found = read_text(path)
             if found is None:
                 continue
+            # Both times are of the file server: the clocks of machines differ.
+            age = os.stat(draft).st_mtime - _written_at(path)
             if found != dead:
-                return found
+                return found, age
             replaced = found
             _take_away(path, found)
     finally:
         remove(draft)
+
+
+def _written_at(path: str) -> float:
+    """Time of the last change; that of a file which is gone by now does not matter."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _take_away(path: str, dead: str) -> None:
@@ -84,6 +94,7 @@ def unclaim(records: "dict[str, Any]", replaced: "dict[str, Any]") -> "dict[str,
         if read_text(path) == text:
             if output in replaced:
                 write_file(path, replaced[output], 0o644)
+                os.utime(path, (0, 0))  # it was found dead, and is not born again
             else:
                 remove(path)
     return {}
