@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from skills_pipe.pipeline.site.site import Want, site_of
 from skills_pipe.pipeline.transport.here import Here
 from skills_pipe.pipeline.transport.reach import transport_of
 from skills_pipe.pipeline.transport.ssh import Ssh
+from tests.pipeline.programs import until
 from tests.ssh.login_node import LoginNode
 
 
@@ -71,10 +75,63 @@ def test_all_commands_share_one_connection(node):
     assert node.logins == before + 2, "negative control: a new connection is counted"
 
 
+def test_commands_that_begin_at_once_share_one_connection(node):
+    before = node.logins
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda number: ssh().run(["echo", str(number)]).out, range(6)))
+    assert answers == [f"{number}\n" for number in range(6)]
+    assert node.logins == before + 1
+
+
+def test_a_connection_that_was_killed_is_opened_anew(node):
+    ssh().run(["true"])
+    (shared,) = shared_connections(node)
+    os.kill(shared, signal.SIGKILL)
+    until(lambda: not shared_connections(node), "it is gone")
+    before = node.logins
+    assert ssh().run(["echo", "there"]).out == "there\n"
+    assert ssh().run(["echo", "there"]).out == "there\n"
+    assert node.logins == before + 1 and len(shared_connections(node)) == 1
+
+
+def test_a_shared_connection_is_nobodys_child_and_holds_nothing_of_who_opened_it(node):
+    """Whoever waits for the end of what a command writes would wait for the end of the connection too."""
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    argv = [sys.executable, "-c", _FIRST_COMMAND]
+    with open(write, "wb") as end:
+        subprocess.run(argv, stdout=end, stderr=end, check=True, cwd=Path(__file__).parents[2])
+    with open(read, "rb") as output:
+        assert output.read() == b"there\n"
+    assert len(shared_connections(node)) == 1, "it is open still"
+
+
+_FIRST_COMMAND = """
+from skills_pipe.pipeline.cluster.config import SshTunnel
+from skills_pipe.pipeline.transport.ssh import Ssh
+print(Ssh(SshTunnel(host="login", job_dir="/jobs")).run(["echo", "there"]).out, end="")
+"""
+
+
+def test_a_shared_connection_ends_when_nobody_uses_it(node, monkeypatch):
+    monkeypatch.setattr("skills_pipe.pipeline.transport.shared.PERSIST_SECONDS", 1)
+    assert ssh().run(["true"]).ok
+    until(lambda: not shared_connections(node), "it has ended")
+
+
+def shared_connections(node: LoginNode) -> list[int]:
+    """Processes that hold the shared connections of the laptop."""
+    told = subprocess.run(
+        ["pgrep", "-f", f"ControlMaster=yes.*{node.base}/run"], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in told.stdout.split()]
+
+
 def test_sockets_lie_in_a_folder_of_this_user_alone(node):
     ssh().run(["true"])
     (folder,) = (node.base / "run").iterdir()
-    assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.iterdir())) == 1
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.is_socket() for path in sorted(folder.iterdir())] == [True, False], "and the lock of whoever opens it"
     folder.chmod(0o755)
     assert "open to others" in trouble(ssh())
     folder.chmod(0o700)
@@ -153,8 +210,8 @@ def test_a_shared_connection_that_the_user_has_set_up_is_used(node):
     before = config.read_text()
     config.write_text(f"{before}Host mine\n    HostName 127.0.0.1\n    ControlPath {node.base}/mine\n")
     try:
-        assert "-oControlMaster" not in "".join(ssh("mine")._ssh()).replace(" ", "")
-        assert "ControlMaster=auto" in ssh("login")._ssh()
+        assert "ControlMaster" not in "".join(ssh("mine")._ssh())
+        assert "ControlMaster=no" in ssh("login")._ssh()
     finally:
         config.write_text(before)
 

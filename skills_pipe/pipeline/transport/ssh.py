@@ -1,35 +1,27 @@
 """OpenSSH to the login node of a cluster: the user's own ``ssh``, its configuration, keys, agent and known hosts.
 
-All commands to one host share one connection, which stays open for a minute after the last: a password or a one-time
-code is asked for once, and each further command costs a round trip.
+All commands to one host share one connection: a password or a one-time code is asked for once, and each command costs a
+round trip.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.cluster.config import SshTunnel
 from skills_pipe.pipeline.transport.base import TIMEOUT_SECONDS, Answer
+from skills_pipe.pipeline.transport.shared import shared_with
 
 CONNECT_SECONDS = 20
 """How long a login node may take to answer."""
-PERSIST_SECONDS = 60
-"""How long the shared connection stays open after the last command."""
-
-_LONGEST_FOLDER = 103 - 58
-"""Characters of the folder of sockets: some systems allow 103 in a path, and behind the folder come a slash, the 40
-of a socket's name, and 17 that ssh adds for a moment."""
 
 _BEGIN = "<<ns>>"
 """Printed before a command's own output: profiles of login shells print banners."""
@@ -92,7 +84,7 @@ class Ssh:
         """
         command = [*self._ssh(), "--", self.tunnel.host, self._remote(argv)]
         data = stdin.encode() if isinstance(stdin, str) else stdin
-        # A connection that is shared goes on after its first command, and holds on to a pipe of that.
+        # One that the user has set up to be shared goes on after its first command, and holds on to a pipe of that.
         with tempfile.TemporaryFile() as errors:
             try:
                 ended = subprocess.run(
@@ -111,20 +103,23 @@ class Ssh:
     def _ssh(self) -> list[str]:
         if shutil.which("ssh") is None:
             raise self._error("there is no ssh on this machine", "install OpenSSH")
-        tunnel = self.tunnel
         argv = ["ssh", "-T", "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-o", "ServerAliveInterval=15"]
         if not sys.stdin or not sys.stdin.isatty():
             # Nobody could answer a question.
             argv += ["-o", "BatchMode=yes"]
-        if tunnel.user:
-            argv += ["-l", tunnel.user]
-        if tunnel.identity:
-            argv += ["-i", str(Path(tunnel.identity).expanduser())]
-        if not _shares_already(tunnel.host):
-            socket = f"{_socket_folder()}/%C"
-            argv += ["-o", "ControlMaster=auto", "-o", f"ControlPath={socket}"]
-            argv += ["-o", f"ControlPersist={PERSIST_SECONDS}"]
-        return argv
+        argv += self._login()
+        shared = shared_with(self.tunnel.host, self._login())
+        if shared is None:
+            return argv
+        failed = shared.open(argv, self.tunnel.host)
+        if failed:
+            raise self._trouble(failed.code, failed.said)
+        return [*argv, *shared.options]
+
+    def _login(self) -> tuple[str, ...]:
+        tunnel = self.tunnel
+        user = ("-l", tunnel.user) if tunnel.user else ()
+        return (*user, *(("-i", str(Path(tunnel.identity).expanduser())) if tunnel.identity else ()))
 
     def _remote(self, argv: Sequence[str]) -> str:
         """The command line for the login shell there, whichever it is: one word in single quotes, no line breaks."""
@@ -155,27 +150,6 @@ class Ssh:
         return ClusterConfigError(f"no way to {self.tunnel.host}: {what}", where=self.where, fix=fix)
 
 
-@cache
-def _shares_already(host: str) -> bool:
-    """Whether the user has set up a shared connection for this host: that is used then."""
-    told = subprocess.run(["ssh", "-G", "--", host], capture_output=True, text=True, check=False)
-    settings = dict(line.split(" ", 1) for line in told.stdout.splitlines() if " " in line)
-    return settings.get("controlpath", "none") != "none"
-
-
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
-
-
-def _socket_folder() -> str:
-    """A folder of this user alone for the sockets of shared connections; its path is short, as those must be."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp", f"skills_pipe-{os.getuid()}")
-    if len(str(folder)) > _LONGEST_FOLDER:
-        folder = Path("/tmp", folder.name)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
-        fix = f"chmod 700 {folder}, or remove it"
-        raise ClusterConfigError("the folder for shared connections is open to others", where=str(folder), fix=fix)
-    return str(folder)
