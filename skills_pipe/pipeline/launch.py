@@ -14,7 +14,6 @@ from skills_pipe.pipeline.checks.finding import Checked, Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import is_below
-from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.notification import with_notification
 from skills_pipe.pipeline.options.groups import JobOptions
 from skills_pipe.pipeline.options.spelling import command_line
@@ -74,10 +73,7 @@ class Launcher(Generic[OptionsT]):
             return found.preview
         flags = replace(flags, command=self.words or command_line(request.plan.command, options, extras))
         submission = _submit(found.preview, request.cluster, flags)
-        if not stays_until_the_end(request.cluster):
-            _announce(submission, request.plan, options)
-        elif self.shows:
-            _print_logs(submission, [job.name for job in request.plan.jobs if self.shows(job)])
+        self._tell(submission, request)
         return submission
 
     def examine(self, options: OptionsT, extras: tuple[str, ...]) -> Examination:
@@ -85,6 +81,15 @@ class Launcher(Generic[OptionsT]):
         request = self._request(options, extras)
         flags, on_code = _flags(options, request.cluster)
         return _examine(request, self.checks, flags, check_code(flags.code, on_code, closely=True))
+
+    def _tell(self, submission: Submission, request: Request[OptionsT]) -> None:
+        """What became of the run: that its jobs are queued, or what they wrote where they have ended."""
+        from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
+
+        if not stays_until_the_end(request.cluster):
+            _announce(submission, request.plan, request.options)
+        elif self.shows:
+            _print_logs(submission, [job.name for job in request.plan.jobs if self.shows(job)])
 
     def _request(self, options: OptionsT, extras: tuple[str, ...]) -> Request[OptionsT]:
         # Imported here, as the rest of what follows planning: --help does not need it.

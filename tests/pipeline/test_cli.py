@@ -212,8 +212,13 @@ def test_only_the_command_that_is_called_is_imported():
 
 def test_planning_imports_neither_torch_nor_a_scheduler_library():
     found = imported_by(*SFT, "--dry_run")
-    assert {"omegaconf", "rich"} <= found
+    assert {"yaml", "rich"} <= found
     assert found.isdisjoint({"torch", "transformers", "numpy", "nemo_run", "submitit", "pydantic"})
+
+
+def test_planning_needs_omegaconf_only_for_what_is_not_plain():
+    assert imported_by(*SFT, "--dry_run", "++policy.lr=1e-5").isdisjoint({"omegaconf", "hydra"})
+    assert {"omegaconf", "hydra"} <= imported_by(*SFT, "--dry_run", "++policy.optimizer.kwargs.betas=[0.9,0.99]")
 
 
 # --- Python

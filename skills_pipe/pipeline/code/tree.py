@@ -143,13 +143,13 @@ def _with_parents(path: str) -> Iterable[str]:
 
 
 def _package_entries() -> Iterator[Entry]:
-    package = Path(skills_pipe.__file__).resolve().parent
+    package = str(Path(skills_pipe.__file__).resolve().parent)
     for folder, folders, names in os.walk(package):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in names:
-            source = Path(folder, name)
-            entry = _entry(f"{PACKAGE}/{source.relative_to(package).as_posix()}", str(source))
-            if entry is not None and not name.endswith((".pyc", ".pyo")):
+            source = f"{folder}/{name}"
+            entry = None if name.endswith((".pyc", ".pyo")) else _entry(PACKAGE + source[len(package) :], source)
+            if entry is not None:
                 yield entry
 
 

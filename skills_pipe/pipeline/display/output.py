@@ -29,7 +29,9 @@ def console_or_stdout(console: Console | None) -> Console:
     if console is not None:
         return console
     # A file or a pipe has no width: nothing is cut or wrapped there.
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=_PIPE_WIDTH)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    # Names are shown as they are: ":key:" in a path is no picture.
+    return Console(highlight=False, emoji=False, width=width)
 
 
 def print_table(table: Table, out: Console) -> None:

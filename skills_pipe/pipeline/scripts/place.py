@@ -9,14 +9,8 @@ from pathlib import Path
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import public_environment
 from skills_pipe.pipeline.cluster.paths import to_cluster
-from skills_pipe.pipeline.executors.machine import Machine
-from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
 from skills_pipe.pipeline.plan import Job, Plan
 from skills_pipe.pipeline.records.store import Run
-from skills_pipe.pipeline.scripts.local import render_local
-from skills_pipe.pipeline.scripts.nemo_run import render_task
-from skills_pipe.pipeline.scripts.render import Surroundings, threads_per_process
-from skills_pipe.pipeline.scripts.sbatch import render_sbatch
 from skills_pipe.pipeline.scripts.setting import Setting, code_dir
 
 
@@ -36,10 +30,28 @@ def render(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str | N
         code: folder of the cluster with the code of the jobs; None for that of the installed package.
     """
     if cluster.executor is ExecutorKind.NEMO_RUN:
-        setting = Setting(job=job, plan=plan, cluster=cluster, run=run, code=code or str(code_dir()))
-        return render_task(setting, queued=not stays_until_the_end(cluster))
-    if not cluster.is_local:
-        return render_sbatch(job, plan, cluster, run, code or str(code_dir()))
+        return _for_nemo_run(job, plan, cluster, run, code or str(code_dir()))
+    if cluster.is_local:
+        return _for_this_machine(job, plan, cluster, run)
+    # Imported here, as those of the others: a launch needs the scripts of one place.
+    from skills_pipe.pipeline.scripts.sbatch import render_sbatch
+
+    return render_sbatch(job, plan, cluster, run, code or str(code_dir()))
+
+
+def _for_nemo_run(job: Job, plan: Plan, cluster: ClusterConfig, run: Run, code: str) -> str:
+    from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
+    from skills_pipe.pipeline.scripts.nemo_run import render_task
+
+    setting = Setting(job=job, plan=plan, cluster=cluster, run=run, code=code)
+    return render_task(setting, queued=not stays_until_the_end(cluster))
+
+
+def _for_this_machine(job: Job, plan: Plan, cluster: ClusterConfig, run: Run) -> str:
+    from skills_pipe.pipeline.executors.machine import Machine
+    from skills_pipe.pipeline.scripts.local import render_local
+    from skills_pipe.pipeline.scripts.render import Surroundings, threads_per_process
+
     place = Surroundings(
         run_name=str(run),
         run_dir=str(run.folder),

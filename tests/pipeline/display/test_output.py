@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
-from skills_pipe.pipeline.display.output import duration, print_table
+from skills_pipe.pipeline.display.output import console_or_stdout, duration, print_table
 from tests.pipeline.display.screen import console, shown
 
 
@@ -36,3 +37,10 @@ def test_a_table_keeps_its_colours_in_a_terminal():
 )
 def test_times_are_as_long_as_they_have_to_be(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_word_between_colons_in_a_name_is_no_picture(capsys):
+    Console(highlight=False).print("job:key:1")  # what rich makes of it by itself
+    assert capsys.readouterr().out != "job:key:1\n"
+    console_or_stdout(None).print("job:key:1")
+    assert capsys.readouterr().out == "job:key:1\n"
