@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,27 @@ def test_a_host_that_is_an_option_is_a_host(node):
 
 def test_a_port_that_nobody_listens_on_is_told(node):
     assert "nothing there listens for ssh" in trouble(ssh("closed"))
+
+
+def test_a_host_that_falls_silent_is_told(node, monkeypatch):
+    monkeypatch.setattr("skills_pipe.pipeline.transport.shared.TIMEOUT_SECONDS", 1)
+    config = node.base / "config"
+    before = config.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        greeted = pool.submit(greet, listener)
+        config.write_text(f"{before}Host mute\n    HostName 127.0.0.1\n    Port {listener.getsockname()[1]}\n")
+        try:
+            assert "it does not answer" in trouble(ssh("mute"))
+        finally:
+            config.write_text(before)
+            greeted.result().close()
+
+
+def greet(listener: socket.socket) -> socket.socket:
+    """Say what a server of ssh says first, and nothing more."""
+    connection, _ = listener.accept()
+    connection.sendall(b"SSH-2.0-mute\r\n")
+    return connection
 
 
 def test_a_key_that_is_refused_is_told(node):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 from skills_pipe.errors import ClusterConfigError
+from skills_pipe.pipeline.transport.base import TIMEOUT_SECONDS
 
 PERSIST_SECONDS = 60
 """How long the connection stays open after the last command."""
@@ -72,18 +73,7 @@ class Shared:
             Path(self.path).unlink(missing_ok=True)
             options = ["-o", "ControlMaster=yes", "-o", f"ControlPath={self.path}"]
             options += ["-o", f"ControlPersist={PERSIST_SECONDS}", "-f", "-N"]
-            # No pipes: it would hold on to them for as long as it stays.
-            with tempfile.TemporaryFile() as errors:
-                ended = subprocess.run(
-                    [*ssh, *options, "--", host],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    check=False,
-                )
-                errors.seek(0)
-                said = errors.read().decode(errors="replace")
-        return Failed(code=ended.returncode, said=said) if ended.returncode else None
+            return _into_the_background([*ssh, *options, "--", host])
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -117,6 +107,21 @@ def shared_with(host: str, login: tuple[str, ...]) -> Shared | None:
 def _configuration(host: str, login: tuple[str, ...]) -> str:
     """All that ssh would go by."""
     return subprocess.run(["ssh", "-G", *login, "--", host], capture_output=True, text=True, check=False).stdout
+
+
+def _into_the_background(argv: Sequence[str]) -> Failed | None:
+    # No pipes: it would hold on to them for as long as it stays.
+    with tempfile.TemporaryFile() as errors:
+        nothing = subprocess.DEVNULL
+        try:
+            ended = subprocess.run(
+                argv, stdin=nothing, stdout=nothing, stderr=errors, check=False, timeout=TIMEOUT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return Failed(code=255, said="timed out")
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    return Failed(code=ended.returncode, said=said) if ended.returncode else None
 
 
 def _locked(file: TextIO) -> bool:
