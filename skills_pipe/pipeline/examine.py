@@ -29,7 +29,6 @@ from skills_pipe.pipeline.checks.questions import (
     Questions,
 )
 from skills_pipe.pipeline.checks.runtimes import check_runtime
-from skills_pipe.pipeline.checks.trials import Trials
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
 from skills_pipe.pipeline.decisions.fingerprint import AN_INPUT, is_hub_id
@@ -39,6 +38,7 @@ from skills_pipe.pipeline.plan import Job, Launch, Plan
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.hub import HubModel, HubQuestions
+    from skills_pipe.pipeline.checks.trials import Trials
     from skills_pipe.pipeline.decisions.preview import Preview
     from skills_pipe.pipeline.site.along import Along
 
@@ -165,8 +165,8 @@ def examine(
     # Where paths lead nowhere, nothing can be said about what lies there, and no script can be made.
     leads = not errors_in(on_paths)
     programs = tests_of(cluster) if runtime else {}
-    trials = Trials.of(plan, cluster) if leads and cluster.executor is ExecutorKind.SLURM else Trials()
-    wanted = Questions(headers=trials.headers, paths=_caches(cluster, hub), programs=programs)
+    trials = _trials(plan, cluster) if leads else None
+    wanted = Questions(headers=trials.headers if trials else {}, paths=_caches(cluster, hub), programs=programs)
     asking = _ask(plan, cluster, wanted)
     # The cluster answers meanwhile, or in the same round trip.
     seen = look_ahead(asking.along) if leads else None
@@ -208,7 +208,7 @@ def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
     return replace(finding, where=flag_of(path, request.options, request.cluster.absolute_or_id) or AN_INPUT)
 
 
-def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials) -> list[Checked]:
+def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials | None) -> list[Checked]:
     """What only the cluster itself can tell."""
     plan, cluster, answers = request.plan, request.cluster, request.answers
     if cluster.executor is not ExecutorKind.SLURM:
@@ -223,7 +223,7 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials
     to_run = seen.to_run if seen else plan
     partitions = check_partitions(to_run, cluster, facts)
     accounting = check_accounting(to_run, cluster, facts)
-    tried = trials.of_jobs(to_run, facts.trials)
+    tried = trials.of_jobs(to_run, facts.trials) if trials else {}
     refused = check_trials(to_run, replace(facts, trials=tried), [*partitions, *accounting])
     skipped = os.environ.get(ENV_NO_MOUNT_CHECK) == "1"
     # Without the number that sbatch gives to a job which is never submitted.
@@ -288,6 +288,16 @@ def _variables(cluster: ClusterConfig) -> Mapping[str, str]:
         return cluster.environment()
     except ClusterConfigError:
         return {}  # told by the checks of the configuration
+
+
+def _trials(plan: Plan, cluster: ClusterConfig) -> Trials | None:
+    """What sbatch is to try; nothing where there is none."""
+    if cluster.executor is not ExecutorKind.SLURM:
+        return None
+    # Imported here: there is no cluster in most dry runs.
+    from skills_pipe.pipeline.checks.trials import Trials
+
+    return Trials.of(plan, cluster)
 
 
 def _ask(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Asking:
