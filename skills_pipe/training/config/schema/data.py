@@ -183,7 +183,9 @@ class DataSection:
     train_on_header: Annotated[
         bool, Key("Train on the assistant's header too, and tokenize message by message, as NeMo-RL does.")
     ]
-    answer_only_loss: Annotated[bool, Key("Train on what the assistant writes; false: on all of the text, whatever messages say.")]
+    answer_only_loss: Annotated[
+        bool, Key("Train on what the assistant writes; false: on all of the text, whatever messages say.")
+    ]
     tokenize: Annotated[
         Tokenize | None,
         Key(
