@@ -28,6 +28,7 @@ __all__ = [
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# A suite that was started in the background ignores Ctrl-C, and so would the programs that its tests interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A suite that was started in the background, or by nohup, ignores these, and so would the programs that its tests stop.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
