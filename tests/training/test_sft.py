@@ -207,7 +207,7 @@ def test_the_save_now_file_saves_and_continues(tiny_model_folder, chat_data, tmp
     (tmp_path / "now").touch()
     monkeypatch.setenv(ENV_SAVE_NOW, str(tmp_path / "now"))
     assert main(arguments(tiny_model_folder, chat_data, tmp_path)) == 75
-    assert "save-now file" in verdict(tmp_path).reason
+    assert "asked to save" in verdict(tmp_path).reason
 
 
 def test_the_verdict_goes_where_the_launcher_wants_it(tiny_model_folder, chat_data, tmp_path, monkeypatch):
