@@ -139,8 +139,11 @@ class LoginNode:
         self._sshd.wait()
 
     def hang_up(self) -> None:
-        """End the connections that are shared by commands."""
+        """End the connections that are shared by commands, and leave nothing of them."""
         for path in (self.base / "run").glob("*/*"):
+            if path.suffix == ".lock":
+                path.unlink()
+                continue
             argv = [str(which("ssh")), "-o", f"ControlPath={path}", "-O", "exit", "login"]
             subprocess.run(argv, capture_output=True, check=False, timeout=20)
 
