@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from skills_pipe.errors import DataError
+from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
 from skills_pipe.training.data.chunk import Recipe
 from skills_pipe.training.data.sources import DataSource
@@ -50,9 +51,31 @@ def build(path, workers, **settings):
 
 
 def children():
-    """Numbers of the processes that tokenise for this one."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "workers.worker" in line]
+    """Numbers of the processes that tokenise for this one; not from ps, which cuts long command lines."""
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _tokenises_for_us(entry)]
+
+
+def _tokenises_for_us(process):
+    try:
+        parent = process.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+        words = process.joinpath("cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return int(parent) == os.getpid() and b"skills_pipe.training.data.workers.worker" in words
+
+
+def test_a_process_is_found_however_long_its_command_line(tmp_path, monkeypatch):
+    # What shows command lines cuts them to the width of a terminal, where there is one.
+    monkeypatch.setenv("COLUMNS", "80")
+    python = tmp_path / ("long" * 40) / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    script = [python, "-c", "import sys; sys.stdin.read()", "skills_pipe.training.data.workers.worker"]
+    with subprocess.Popen(script, stdin=subprocess.PIPE) as process:
+        until(lambda: children() == [process.pid], "it is found")
+        process.stdin.close()
+        process.wait()
+        assert children() == []
 
 
 def test_several_processes_make_what_one_makes(rows):
@@ -133,18 +156,11 @@ def test_a_script_without_a_guard_may_start_them_and_they_end_with_it_when_it_is
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
     process = subprocess.Popen([sys.executable, script, many_rows], stdout=subprocess.PIPE, text=True, env=environment)
-    started = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(started) == 2
+    started = [ProcessId.of(int(pid)) for pid in process.stdout.readline().split()]
+    assert [each.is_alive for each in started] == [True, True]
     process.kill()
     process.communicate()
-    until(lambda: not any(_runs(pid) for pid in started), "they end")
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: not any(each.is_alive for each in started), "they end")
 
 
 def test_rows_set_aside_stay_apart_in_stretches(rows):
