@@ -1,6 +1,5 @@
 """Jobs as processes here: order, side by side, failures, chains, and nothing left behind."""
 
-import os
 import re
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Plan
-from skills_pipe.pipeline.records.process import ProcessId, marked
+from skills_pipe.pipeline.records.process import ProcessId, kill, marked
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import Run, RunStore
 from skills_pipe.pipeline.submit import submit
@@ -273,11 +272,12 @@ def test_a_killed_ns_and_its_dead_job_are_lost(tmp_path):
     job_process = statuses_of(run)["a"].process
     process.kill()
     process.communicate()
-    os.kill(job_process.pid, signal.SIGKILL)
+    kill([job_process], signal.SIGKILL)
     until(lambda: not job_process.is_alive, "the job is gone")
     assert states(tmp_path) == {"a": S.RUNNING, "b": S.LOST}, "a process that it has started still writes"
-    os.kill(_left_behind(tmp_path).pid, signal.SIGKILL)
-    until(lambda: not _left_behind(tmp_path).started, "that is gone too")
+    left_behind = _left_behind(tmp_path)
+    kill([left_behind], signal.SIGKILL)
+    until(lambda: not left_behind.is_alive, "that is gone too")
     assert states(tmp_path) == {"a": S.LOST, "b": S.LOST}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.pipeline.plan import Command, Member
-from skills_pipe.pipeline.records.process import ProcessId
+from skills_pipe.pipeline.records.process import ProcessId, kill, marked
 from skills_pipe.pipeline.scripts.supervise import FIRST_PORT, PORTS, Part, Watch, port_variables, supervise
 from tests.pipeline.programs import until
 
@@ -47,11 +47,12 @@ class Ended:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder whose server, if a test has left one running, is killed."""
+    monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
     yield tmp_path
-    if (tmp_path / "pid").exists() and _alive(tmp_path):
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    if left := _servers(tmp_path):
+        kill(left, signal.SIGKILL)
         pytest.fail("a server was left behind")
 
 
@@ -87,7 +88,14 @@ def run(folder: Path, *parts: Part, grace: int = 20) -> Ended:
 
 def _alive(folder: Path) -> bool:
     """Whether the process runs whose number is in the file; one that waits only to be reaped does not."""
-    return ProcessId.of(int((folder / "pid").read_text())).started != ""
+    return int((folder / "pid").read_text()) in {process.pid for process in _servers(folder)}
+
+
+def _servers(folder: Path) -> list[ProcessId]:
+    """The server of a test if it runs, known by what it inherited: its number may be that of another process by now."""
+    file = folder / "pid"
+    number = file.read_text() if file.exists() else ""
+    return [one for one in marked(f"TEST_FOLDER={folder}") if str(one.pid) == number.strip() and one.started]
 
 
 GET = 'exec 3<>"/dev/tcp/$X_HOST/$X_PORT"; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3 >'
@@ -111,9 +119,9 @@ def test_the_result_of_the_command_is_that_of_the_job(folder):
 
 
 def test_a_server_that_dies_takes_the_command_down_and_is_named(folder):
-    kill = f"kill -9 $(cat {folder}/pid)"
+    murder = f"kill -9 $(cat {folder}/pid)"
     ended = run(
-        folder, part("main", kill, f"trap 'touch {folder}/told; exit' TERM", "sleep 100 & wait"), server(folder)
+        folder, part("main", murder, f"trap 'touch {folder}/told; exit' TERM", "sleep 100 & wait"), server(folder)
     )
     assert (ended.code, ended.note) == (137, "server died with exit code 137")
     assert (folder / "told").exists(), "the command was asked to end"
@@ -198,7 +206,7 @@ def test_a_job_that_is_told_to_end_before_its_server_answers_starts_nothing(fold
     process = subprocess.Popen(
         script(folder, part("main", f"touch {folder}/ran"), server(folder, status=503)), stdout=subprocess.DEVNULL
     )
-    until((folder / "pid").exists, "the server runs")
+    until(lambda: _alive(folder), "the server runs")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
     assert not (folder / "ran").exists() and not _alive(folder)

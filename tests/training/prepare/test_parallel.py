@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from skills_pipe.errors import DataError
+from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.training.prepare.parallel import map_in_order
 
 BATCHES = [[number] for number in range(40)]
@@ -66,20 +66,15 @@ for batch in map_in_order(work, ([number] for number in range(10**9)), workers=2
 """
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_workers_end_when_their_parent_is_killed():
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
     pids = {int(process.stdout.readline()) for _ in range(50)}
     assert pids
     assert process.pid not in pids
+    workers = [ProcessId.of(pid) for pid in pids]
+    assert all(worker.started for worker in workers)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    while any(map(is_running, pids)):
+    while any(worker.is_alive for worker in workers):
         time.sleep(0.01)
