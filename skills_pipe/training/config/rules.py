@@ -22,6 +22,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *_backend(config, origins),
         *_batches(config, origins),
         *_learning_rate(config, origins),
+        *_watches(config, origins),
     ]
 
 
@@ -71,6 +72,34 @@ def _ranked_by(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError
             where=origins.where("checkpointing.metric_name"),
             fix=f"give one of {', '.join(losses)}",
         )
+
+
+def _watches(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
+    stopping, decay, steps = config.sft.early_stopping, config.sft.ema_decay, config.logger.profile_step_range
+    if stopping is not None and not stopping.metric.startswith("val:"):
+        yield ConfigError(
+            f"sft.early_stopping.metric {stopping.metric!r} is not of validation",
+            where=origins.where("sft.early_stopping.metric"),
+            fix="write val:NAME, such as val:val_loss",
+        )
+    if stopping is not None and config.sft.val_period == 0:
+        yield ConfigError(
+            "sft.early_stopping needs validations, and sft.val_period is 0",
+            where=origins.where("sft.early_stopping"),
+            fix="say every how many steps to validate",
+        )
+    if decay is not None and decay >= 1:
+        yield ConfigError(
+            f"sft.ema_decay is {decay:g}, and must be less than 1",
+            where=origins.where("sft.ema_decay"),
+            fix="try 0.999",
+        )
+    if steps is not None:
+        try:
+            schedule.step_range(steps)
+        except ConfigError as error:
+            where = origins.where("logger.profile_step_range")
+            yield ConfigError(error.what, where=where, fix=error.fix)
 
 
 def _backend(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:

@@ -9,6 +9,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema import CheckpointingConfig, SftConfig, TrainingConfig
 
 _DURATION: Final = re.compile(r"(\d+):(\d{1,2}):(\d{1,2}):(\d{1,2})")
+_RANGE: Final = re.compile(r"(\d+):(\d+)")
 
 
 def steps_per_epoch(config: TrainingConfig, num_samples: int) -> int:
@@ -67,3 +68,20 @@ def seconds(duration: str) -> int:
         )
     days, hours, minutes, secs = (int(part) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + secs
+
+
+def step_range(text: str) -> range:
+    """The steps of a range written as ``FIRST:END``, counted from 1, without ``END``.
+
+    Raises:
+        ConfigError: it is not written so, or holds no step.
+    """
+    match = _RANGE.fullmatch(text.strip())
+    steps = range(*(int(part) for part in match.groups())) if match else range(0)
+    if not steps or steps.start < 1:
+        raise ConfigError(
+            f"{text!r} is no range of steps",
+            where="logger.profile_step_range",
+            fix='write "FIRST:END" in quotes, such as "3:5"',
+        )
+    return steps

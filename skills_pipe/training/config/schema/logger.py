@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from skills_pipe.training.config.schema.declare import Key
 
@@ -15,7 +15,8 @@ class WandbConfig:
     project: Annotated[str, Key("Project of the run.")]
     name: Annotated[str | None, Key("Name of the run; null: chosen by the service.", absent=None)]
     id: Annotated[
-        str | None, Key("Id of the run: a resumed job with the same id continues the same curves.", absent=None)
+        str | None,
+        Key("Id of the run; null: chosen once and kept in log_dir, so that jobs go on with it.", absent=None),
     ]
     group: Annotated[str | None, Key("Group of the run.", absent=None)]
     entity: Annotated[str | None, Key("User or team that owns the project.", absent=None)]
@@ -31,6 +32,11 @@ class SwanlabConfig:
 
     project: Annotated[str, Key("Project of the run.")]
     name: Annotated[str | None, Key("Name of the run.", absent=None)]
+    id: Annotated[str | None, Key("Id of the run, 21 lower-case letters and digits; null: chosen once.", absent=None)]
+    mode: Annotated[
+        Literal["cloud", "local", "offline", "disabled"] | None,
+        Key("cloud, local, offline or disabled; null: as the environment says.", absent=None),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,7 @@ class MlflowConfig:
 
     experiment_name: Annotated[str, Key("Experiment of the run.")]
     run_name: Annotated[str | None, Key("Name of the run.", absent=None)]
-    run_id: Annotated[str | None, Key("Id of a run to continue.", absent=None)]
+    run_id: Annotated[str | None, Key("Id of a run to continue; null: that of the jobs before.", absent=None)]
     tracking_uri: Annotated[str | None, Key("Address of the server; null: as the environment says.", absent=None)]
     artifact_location: Annotated[str | None, Key("Where artifacts are stored.", absent=None)]
 
@@ -70,6 +76,17 @@ class LoggerConfig:
     swanlab_enabled: Annotated[bool, Key("Log to SwanLab.")]
     monitor_gpus: Annotated[bool, Key("Log the use of the GPUs.")]
     num_val_samples_to_print: Annotated[int, Key("Validation samples to show on the terminal.", minimum=0)]
+    profile_step_range: Annotated[
+        str | None,
+        Key('Steps to profile, "FIRST:END" without END, counted from 1, such as "3:5"; null: none.', absent=None),
+    ]
+    profiler: Annotated[
+        Literal["torch", "nsys"],
+        Key(
+            "torch writes a trace of each rank to log_dir; nsys marks the steps for a program around the job.",
+            absent="torch",
+        ),
+    ]
     wandb: Annotated[WandbConfig, Key("Weights & Biases.")]
     swanlab: Annotated[SwanlabConfig, Key("SwanLab.")]
     tensorboard: Annotated[TensorboardConfig, Key("TensorBoard.")]

@@ -118,6 +118,10 @@ class PolicyConfig:
     max_grad_norm: Annotated[
         float | None, Key("Global gradient norm is clipped to this; null or 0: no clipping.", minimum=0)
     ]
+    neftune_noise_alpha: Annotated[
+        float | None,
+        Key("Noise on the embeddings while training (NEFTune), such as 5; null: none.", above=0, absent=None),
+    ]
     hf_config_overrides: Annotated[Mapping[str, Any], Key("Fields of the model's config.json to change.")]
     tensor_model_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
     pipeline_model_parallel_size: Annotated[int, Key("Ranks that share the stack of layers.", minimum=1)]

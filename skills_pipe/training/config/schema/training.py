@@ -10,6 +10,7 @@ from skills_pipe.training.config.schema.data import DataConfig, DataSection
 from skills_pipe.training.config.schema.declare import Key
 from skills_pipe.training.config.schema.logger import LoggerConfig
 from skills_pipe.training.config.schema.policy import PolicyConfig
+from skills_pipe.training.config.schema.watches import EarlyStoppingConfig, LossSpikesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,30 @@ class SftConfig:
     ]
     seed: Annotated[int, Key("Seed of the order of the data, of dropout and of new weights.", minimum=0)]
     only_unmask_final: Annotated[bool, Key("Train on the last message of a conversation only.", absent=False)]
+    early_stopping: Annotated[
+        EarlyStoppingConfig | None, Key("End the run when validation no longer gets better; null: never.", absent=None)
+    ]
+    loss_spikes: Annotated[
+        LossSpikesConfig | None,
+        Key("Make no update from steps whose loss or gradient norm jumps; null: make it.", absent=None),
+    ]
+    max_nonfinite_steps: Annotated[
+        int,
+        Key(
+            "Steps in a row whose loss or gradient is no number that are passed over; one more ends the run.",
+            minimum=0,
+            absent=0,
+        ),
+    ]
+    ema_decay: Annotated[
+        float | None,
+        Key(
+            "Keep an exponential moving average of the weights, with this share of the old average at each step; "
+            "it is saved beside them and exported with --ema. null: none.",
+            minimum=0,
+            absent=None,
+        ),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
