@@ -38,6 +38,7 @@ class SlurmCluster:
         self.base = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._ports = Ports()
         self._machines: dict[str, Machine] = {}
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def conf(self) -> Path:
@@ -100,8 +101,9 @@ class SlurmCluster:
         """Make it as it was in the beginning, whatever a test has left: all on, no jobs, idle nodes."""
         if self._controller.poll() is not None:
             self.start_controller()
-        for name in set(self.nodes) - set(self._machines):
-            self.start_node(name)
+        for name in self.nodes:
+            if name not in self._machines or self._daemons[name].poll() is not None:
+                self.start_node(name)
         if self.run("squeue", "-h"):
             self.run("scancel", "--user=root")
         for name, state in self.states().items():
@@ -140,7 +142,7 @@ class SlurmCluster:
 
     def start_node(self, name: str) -> None:
         """Start a node. It is usable as soon as ``states()`` says so."""
-        self._start(name, "slurmd", "-D", "-N", name, "-f", str(self.conf))
+        self._daemons[name] = self._start(name, "slurmd", "-D", "-N", name, "-f", str(self.conf))
 
     def report_down(self, name: str) -> None:
         """Tell the controller that a node is down, as it would find out by itself."""

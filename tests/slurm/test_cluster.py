@@ -173,6 +173,14 @@ def test_the_controller_can_be_told_of_a_dead_node_at_once(slurm, tmp_path):
     assert slurm.run("srun", "-w", "node3", "hostname") == "node3\n"
 
 
+def test_a_daemon_that_has_died_alone_is_started_again(slurm):
+    (daemon,) = [pid for pid in slurm.pids_on("node2") if Path(f"/proc/{pid}/comm").read_text() == "slurmd\n"]
+    os.kill(daemon, signal.SIGKILL)
+    until(lambda: not runs(daemon), "it has ended")
+    slurm.reset()
+    assert slurm.run("srun", "-w", "node2", "hostname") == "node2\n"
+
+
 def test_a_small_disk_is_the_same_everywhere_and_is_full_soon(slurm):
     disk = slurm.small_disk(megabytes=4)
     assert slurm.run("srun", "-N4", "bash", "-c", f"hostname > {disk}/$(hostname); ls -d {disk}") == f"{disk}\n" * 4
