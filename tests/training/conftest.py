@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.training.ranks.pool import Ranks
 
 # Before torch starts its threads: tests run side by side, and equal thread counts give equal bits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,3 +29,19 @@ def chat_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training.tiny import chat_rows, write_jsonl
 
     return write_jsonl(tmp_path_factory.mktemp("data") / "chats.jsonl", chat_rows(64))
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Two processes that compute cases together; see tests/training/ranks."""
+    ranks = Ranks(2, tmp_path_factory.mktemp("two_ranks"))
+    yield ranks
+    ranks.close()
+
+
+@pytest.fixture(scope="session")
+def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Four processes that compute cases together; see tests/training/ranks."""
+    ranks = Ranks(4, tmp_path_factory.mktemp("four_ranks"))
+    yield ranks
+    ranks.close()

@@ -1,0 +1,89 @@
+"""How the ranks of a training share the work: sizes that multiply to the number of ranks; arithmetic, without torch.
+
+Ranks are numbered row by row over ``(replicate, shard, context, tensor)``: those of one tensor parallel group are
+neighbours, so that they are on one node; those of one copy of the model come next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.schema.dtensor import DtensorConfig
+
+DIMENSIONS = ("replicate", "shard", "context", "tensor")
+"""Names of the dimensions of the mesh of ranks, the slowest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How many ranks share each part of the work.
+
+    Attributes:
+        replicate: copies of the sharded model (hybrid sharding).
+        shard: ranks over which the weights of a copy are sharded, each with documents of its own.
+        context: ranks that share each sequence.
+        tensor: ranks that share each layer.
+        sequence_parallel: outside of attention and MLP the ranks of a tensor parallel group share the sequence too.
+    """
+
+    replicate: int = 1
+    shard: int = 1
+    context: int = 1
+    tensor: int = 1
+    sequence_parallel: bool = False
+
+    @classmethod
+    def of(cls, config: DtensorConfig, *, ranks: int) -> Layout:
+        """The layout that a configuration asks for, on so many ranks.
+
+        Raises:
+            ConfigError: the sizes do not divide the ranks.
+        """
+        together = config.tensor_parallel_size * config.context_parallel_size
+        if ranks % together:
+            named = _named(tensor=config.tensor_parallel_size, context=config.context_parallel_size)
+            raise ConfigError(
+                f"{ranks} ranks cannot be divided into groups of {together} ({named})",
+                where="policy.tensor_model_parallel_size, policy.context_parallel_size",
+                fix="choose sizes whose product divides the number of ranks",
+            )
+        data = ranks // together
+        if data % config.dp_replicate_size:
+            raise ConfigError(
+                f"{data} data parallel ranks cannot hold {config.dp_replicate_size} copies of the model",
+                where="policy.dtensor_cfg.dp_replicate_size",
+                fix="choose a divisor of their number",
+            )
+        return cls(
+            replicate=config.dp_replicate_size,
+            shard=data // config.dp_replicate_size,
+            context=config.context_parallel_size,
+            tensor=config.tensor_parallel_size,
+            # One rank has nothing to share.
+            sequence_parallel=config.sequence_parallel and config.tensor_parallel_size > 1,
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """One for each of :data:`DIMENSIONS`."""
+        return tuple(getattr(self, name) for name in DIMENSIONS)
+
+    @property
+    def ranks(self) -> int:
+        """All of them."""
+        return prod(self.sizes)
+
+    @property
+    def same_rows(self) -> int:
+        """Neighbouring ranks that are given the same documents."""
+        return self.context * self.tensor
+
+    def __str__(self) -> str:
+        named = _named(replicate=self.replicate, shard=self.shard, context=self.context, tensor=self.tensor)
+        return named + (" with sequence parallelism" if self.sequence_parallel else "")
+
+
+def _named(**sizes: int) -> str:
+    return " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1) or "1"

@@ -1,0 +1,83 @@
+"""One rank that computes cases until its parent goes: ``python -m tests.training.ranks.worker ADDRESS RANK SIZE``."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Client, Connection
+from operator import attrgetter
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from skills_pipe.training.checkpoint import rng
+from skills_pipe.training.distributed import World
+
+_TIMEOUT = timedelta(minutes=10)
+
+
+def main() -> None:
+    address, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    # Asked by the parent where a rank hangs.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    torch.set_num_threads(1)
+    world = World(rank=rank, size=size, device=torch.device("cpu"))
+    with Client(address, "AF_UNIX") as parent:
+        parent.send_bytes(pickle.dumps(rank))
+        _serve(parent, world)
+
+
+def _serve(parent: Connection, world: World) -> None:
+    while True:
+        try:
+            message = parent.recv_bytes()
+        except EOFError:
+            return
+        parent.send_bytes(_answer(world, message))
+
+
+def _answer(world: World, message: bytes) -> bytes:
+    """The result of one case, or the traceback of its failure."""
+    try:
+        name, arguments, store, folder = pickle.loads(message)
+        os.chdir(folder)
+        with _group(store, world):
+            return pickle.dumps((_case(name)(world, **arguments), None))
+    except BaseException as error:
+        # Everything, also SystemExit: it belongs to the test, and this process goes on.
+        return pickle.dumps((None, (f"{type(error).__name__}: {error}", traceback.format_exc())))
+
+
+@contextlib.contextmanager
+def _group(store: str, world: World) -> Any:
+    """A process group for one case: none is hurt by what the case before left behind."""
+    rng.reseed(world.rank)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(store, world.size), rank=world.rank, world_size=world.size, timeout=_TIMEOUT
+    )
+    try:
+        yield
+        # Nobody closes its connections while another still needs what came through them.
+        dist.barrier()
+    finally:
+        gc.collect()
+        dist.destroy_process_group()
+
+
+def _case(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    return attrgetter(function)(importlib.import_module(module))
+
+
+if __name__ == "__main__":
+    main()
