@@ -98,6 +98,9 @@ def _started(pid: int) -> str | None:
 
 
 def _started_by_ps(pid: int) -> str | None:
-    answer = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    # A date without a place: who looks again may have another language, time zone or width of the terminal.
+    fixed = os.environ | {"LC_ALL": "C", "TZ": "UTC", "COLUMNS": "200"}
+    argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    answer = subprocess.run(argv, env=fixed, capture_output=True, text=True, check=False)
     state, _, started = answer.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()

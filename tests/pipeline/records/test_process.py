@@ -8,9 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from skills_pipe.pipeline.records import process
 from skills_pipe.pipeline.records.process import ProcessId, kill, marked
 from tests.pipeline.programs import until
 
+_PS = ["ps", "-o", "lstart=", "-p", str(os.getpid())]
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(1000)"]
 
 
@@ -20,13 +22,27 @@ def test_this_process_is_alive():
 
 
 def test_a_process_that_has_ended_is_dead_before_and_after_it_is_reaped():
-    process = subprocess.Popen(_SLEEP)
-    known = ProcessId.of(process.pid)
+    started = subprocess.Popen(_SLEEP)
+    known = ProcessId.of(started.pid)
     assert known.is_alive
-    process.kill()
+    started.kill()
     until(lambda: not known.is_alive, "the zombie counts as dead")
-    process.wait()
+    started.wait()
     assert not known.is_alive
+
+
+def test_without_proc_a_start_is_told_alike_wherever_and_however_it_is_asked(monkeypatch):
+    """As on a laptop that is taken to another time zone; there, ps is all there is."""
+    told = set()
+    for zone, columns in (("UTC", "80"), ("JST-9", "80"), ("UTC", "6")):
+        monkeypatch.setenv("TZ", zone)
+        monkeypatch.setenv("COLUMNS", columns)
+        told.add(process._started_by_ps(os.getpid()))
+    assert len(told) == 1 and None not in told
+    shown = {
+        subprocess.run(_PS, env=os.environ | {"TZ": zone}, capture_output=True).stdout for zone in ("UTC", "JST-9")
+    }
+    assert len(shown) == 2, "negative control: ps itself tells the time of the place"
 
 
 def test_another_process_with_the_same_number_is_another_process():
@@ -39,21 +55,21 @@ def test_a_process_of_another_machine_counts_as_alive():
 
 
 def test_signals_go_to_the_live_ones_of_this_machine_only():
-    process = subprocess.Popen(_SLEEP)
-    known = ProcessId.of(process.pid)
+    started = subprocess.Popen(_SLEEP)
+    known = ProcessId.of(started.pid)
     kill([replace(known, host="elsewhere"), replace(known, started="1")], signal.SIGKILL)
     assert known.is_alive
     kill([known], signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert started.wait() == -signal.SIGKILL
 
 
 def test_processes_are_found_by_a_mark_in_their_environment():
-    process = subprocess.Popen(_SLEEP, env=os.environ | {"MARK_OF_A_TEST": "one two"}, start_new_session=True)
+    started = subprocess.Popen(_SLEEP, env=os.environ | {"MARK_OF_A_TEST": "one two"}, start_new_session=True)
     try:
         until(lambda: marked("MARK_OF_A_TEST=one two"), "the process has its environment")
-        assert marked("MARK_OF_A_TEST=one two") == [ProcessId.of(process.pid)]
+        assert marked("MARK_OF_A_TEST=one two") == [ProcessId.of(started.pid)]
         assert marked("MARK_OF_A_TEST=one") == []
     finally:
-        process.kill()
-        process.wait()
+        started.kill()
+        started.wait()
     assert marked("MARK_OF_A_TEST=one two") == []
