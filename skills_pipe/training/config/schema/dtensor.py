@@ -19,10 +19,12 @@ class LoraConfig:
     match_all_linear: Annotated[bool, Key("Adapters on all linear layers, whatever target_modules says.")]
     dim: Annotated[int, Key("Rank of the adapters.", minimum=1)]
     alpha: Annotated[float, Key("Scale of the adapters is alpha / dim.", above=0)]
+    use_rslora: Annotated[bool, Key("Scale of the adapters is alpha / sqrt(dim) instead (rsLoRA).", absent=False)]
+    use_dora: Annotated[bool, Key("Train the lengths of the rows of each weight besides (DoRA).", absent=False)]
     dropout: Annotated[float, Key("Dropout probability in the adapters.", minimum=0)]
     dropout_position: Annotated[Literal["pre", "post"], Key("Dropout before or after the adapter.")]
     lora_A_init: Annotated[Literal["xavier", "uniform"], Key("Initial values of matrix A; B starts at zero.")]
-    use_triton: Annotated[bool, Key("Use Triton kernels where there are any.")]
+    use_triton: Annotated[bool, Key("Accepted as NeMo-RL does; torch computes the adapters, with the same result.")]
 
 
 @dataclass(frozen=True, kw_only=True)
