@@ -1,4 +1,4 @@
-"""The data sets that have names: what a configuration may leave out for each of them."""
+"""The data sets that have names: what a configuration may leave out for each; and what else a path can be."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ DATASETS: Final[Mapping[str, DatasetKind]] = {
 }
 """A name with a dot in it is none of these, but a class of the user's: ``package.module.Class``."""
 
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
 _OTHER_NAMES: Final = {
     "promptresponsedataset": "ResponseDataset",
     "promptresponse": "ResponseDataset",
@@ -72,6 +74,16 @@ _OTHER_NAMES: Final = {
     "oasst": "OpenAssistant",
 }
 """By which NeMo-Skills and NeMo-RL call the same, without dashes and capitals."""
+
+
+SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".jsonl.gz", ".json.gz", ".csv.gz")
+"""Of files of rows."""
+
+UNNAMED: Final = "ResponseDataset"
+"""What rows are where nothing says anything else."""
+
+_FROM_THE_ID: Final = ("input_key", "output_key")
+"""What the id of a data set on the hub says; which split and which part of it is trained is said by its name only."""
 
 
 def canonical_name(name: str) -> str | None:
@@ -90,6 +102,30 @@ def is_class(name: str) -> bool:
 def kind_of(name: str) -> DatasetKind:
     """What is known of a data set by its canonical name; of a class, nothing."""
     return DATASETS.get(name) or DatasetKind(about="", plain=False)
+
+
+def named_by(path: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The data set that a path names, and the keys that this settles; None where the path is any other.
+
+    ``squad`` is all that goes by this name; ``rajpurkar/squad``, its id on the hub, says what its rows look like.
+    """
+    name = canonical_name(path)
+    if name is not None and "data_path" in kind_of(name).keys:
+        return name, kind_of(name).keys
+    found = next((name for name, kind in DATASETS.items() if kind.keys.get("data_path") == path), None)
+    if found is None:
+        return None
+    return found, {key: value for key, value in kind_of(found).keys.items() if key in _FROM_THE_ID}
+
+
+def is_data_file(path: str) -> bool:
+    """Whether a path, or a pattern of paths, names files of rows."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def is_id(path: str) -> bool:
+    """Whether a path can be the id of a data set on the hub, ``organisation/name``."""
+    return _HUB_ID.fullmatch(path) is not None and not is_data_file(path)
 
 
 def has_plain_rows(name: str, path: str) -> bool:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config.dataset_names import advice_for, canonical_name, is_class, kind_of
+from skills_pipe.training.config.dataset_names import (
+    UNNAMED,
+    advice_for,
+    canonical_name,
+    is_class,
+    kind_of,
+    named_by,
+)
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.schema.data import ChatTokens, DataConfig, DataSection, DatasetConfig, DatasetSection
 
@@ -53,11 +60,11 @@ class Datasets:
         train_split = section.train_split or section.split
         train = self._datasets(_Use(name="train", path_key="train_data_path", split=train_split), shared)
         held_out = self._datasets(_Use(name="validation", path_key="val_data_path", split=section.val_split), shared)
-        if not train and not _needs_path(shared["dataset_name"]):
+        by_name = not train and not _needs_path(shared["dataset_name"])
+        if by_name:
             train = (self._dataset("data", shared | {"split": train_split}),)
-            own_split = section.val_split or kind_of(train[0].dataset_name).validation_split
-            if own_split and not held_out:
-                held_out = (self._dataset("data", shared | {"split": own_split}),)
+        if not held_out and (by_name or _is_name_of(train, section.train_data_path)):
+            held_out = self._own_validation(shared | {"dataset_name": train[0].dataset_name})
         train, held_out = _with_holdout(train, held_out, asked=shared["split_validation_size"] is not None)
         self._check_names(train, held_out)
         if not train:
@@ -68,6 +75,11 @@ class Datasets:
         values = {name: getattr(section, name) for name in same}
         values["max_input_seq_length"] = section.max_input_seq_length or longest
         return DataConfig(train=train, validation=held_out, **values)
+
+    def _own_validation(self, values: Values) -> tuple[DatasetConfig, ...]:
+        """The split for validation of a dataset by name; nothing where it has none."""
+        split = self._section.val_split or kind_of(values["dataset_name"]).validation_split
+        return (self._dataset("data", values | {"split": split}),) if split else ()
 
     def _datasets(self, use: _Use, shared: Values) -> tuple[DatasetConfig, ...]:
         nested = getattr(self._section, use.name)
@@ -106,19 +118,25 @@ class Datasets:
     def _dataset(self, place: str, values: Values) -> DatasetConfig:
         """A dataset with what its name says, and what is built in, where nobody has said anything."""
         given = {key: value for key, value in values.items() if value is not None}
-        name = canonical_name(given["dataset_name"])
-        if name is None:
-            self._unknown(place, given["dataset_name"])
-            name = "ResponseDataset"
-        filled = values | _BUILT_IN | dict(kind_of(name).keys) | given | {"dataset_name": name}
+        written, path = given.get("dataset_name"), given.get("data_path")
+        if written is None:
+            name, keys = (named_by(path) if path else None) or (UNNAMED, {})
+        else:
+            name = canonical_name(written) or self._unknown(place, written)
+            keys = kind_of(name).keys
+        if path is not None and _is_name(path) and canonical_name(path) == name:
+            del given["data_path"]
+        filled = values | _BUILT_IN | dict(keys) | given | {"dataset_name": name}
         return DatasetConfig(**filled | {"name": filled["name"] or _own_name(filled)})
 
-    def _unknown(self, place: str, name: str) -> None:
+    def _unknown(self, place: str, name: str) -> str:
+        """Tells of a name that is unknown; returns one to go on with."""
         nested = f"{place}.dataset_name"
         where = self._origins.where(nested if self._origins.rank(nested) else "data.dataset_name")
         problem = ConfigError(f"there is no dataset {name!r}", where=where, fix=advice_for(name))
         if str(problem) not in map(str, self.problems):
             self.problems.append(problem)
+        return UNNAMED
 
     def _check_names(self, train: tuple[DatasetConfig, ...], held_out: tuple[DatasetConfig, ...]) -> None:
         """Each validation set has a name of its own, those that are set aside from training data too."""
@@ -152,8 +170,20 @@ def _shared(section: DataSection, seed: int) -> Values:
     return values | {"seed": seed} | given | _set_keys(section.default)
 
 
+def _is_name_of(datasets: tuple[DatasetConfig, ...], path: str | None) -> bool:
+    """Whether a path is no path, but the name of this one dataset."""
+    is_name = path is not None and _is_name(path)
+    return is_name and [canonical_name(path or "")] == [dataset.dataset_name for dataset in datasets]
+
+
+def _is_name(path: str) -> bool:
+    """Whether a path is the name of a dataset that says where its rows are."""
+    named = named_by(path)
+    return named is not None and "data_path" in named[1]
+
+
 def _needs_path(name: str | None) -> bool:
-    known = canonical_name(name or "")
+    known = canonical_name(name or UNNAMED)
     return known is not None and not is_class(known) and "data_path" not in kind_of(known).keys
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import ConfigErrors, load_config
-from skills_pipe.training.config.dataset_names import DATASETS, canonical_name, has_plain_rows
+from skills_pipe.training.config.dataset_names import DATASETS, canonical_name, has_plain_rows, is_id
 
 
 def load(*overrides, text=None, folder=None):
@@ -54,6 +54,63 @@ def test_what_a_name_stands_for_can_be_changed():
     assert (second.split, second.output_key, second.split_validation_size) == ("train_2M", "generated_solution", 100)
     (third,) = load("data.dataset_name=squad", "data.train_data_path=/copy/squad").train
     assert third.data_path == "/copy/squad"
+
+
+def test_a_path_may_be_a_dataset_by_name_with_its_own_validation():
+    data = load("data.train_data_path=Squad")
+    assert data == load("data.dataset_name=squad")
+    (trees,) = load("data.train_data_path=OpenAssistant").train
+    assert (trees.data_path, trees.split_validation_size) == ("OpenAssistant/oasst1", 0.05)
+    data = load("data.train_data_path=a.jsonl", "data.val_data_path=squad")
+    assert [(d.dataset_name, d.data_path) for d in data.train + data.validation] == [
+        ("ResponseDataset", "a.jsonl"),
+        ("squad", "rajpurkar/squad"),
+    ]
+    assert load("data.train_data_path=squad", "data.val_data_path=b.jsonl").validation[0].data_path == "b.jsonl"
+
+
+def test_a_path_may_be_the_id_of_a_dataset_that_has_a_name():
+    """The id says what rows look like; which of them are trained is left to the usual keys."""
+    (math,) = load("data.train_data_path=nvidia/OpenMathInstruct-2").train
+    assert (math.dataset_name, math.input_key, math.output_key) == ("OpenMathInstruct-2", "problem", "expected_answer")
+    assert (math.split, math.split_validation_size) == (None, None)
+    (plain,) = load("data.train_data_path=rajpurkar/squad", "data.dataset_name=ResponseDataset").train
+    assert (plain.dataset_name, plain.data_path) == ("ResponseDataset", "rajpurkar/squad")
+    (other,) = load("data.train_data_path=organisation/squad").train
+    assert (other.dataset_name, other.data_path) == ("ResponseDataset", "organisation/squad")
+
+
+@pytest.mark.parametrize("path", ["./squad", "/data/squad", "squad.jsonl", "alpaca", "text", "squads"])
+def test_a_path_that_only_looks_like_a_name_is_a_path(path):
+    (dataset,) = load(f"data.train_data_path={path}").train
+    assert (dataset.dataset_name, dataset.data_path) == ("ResponseDataset", path)
+
+
+def test_sections_name_datasets_by_their_paths_too(tmp_path):
+    text = "data: {train: [{data_path: squad}, {data_path: a.jsonl}], validation: {data_path: rajpurkar/squad}}"
+    data = load(text=text, folder=tmp_path)
+    assert [(d.dataset_name, d.data_path) for d in data.train + data.validation] == [
+        ("squad", "rajpurkar/squad"),
+        ("ResponseDataset", "a.jsonl"),
+        ("squad", "rajpurkar/squad"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("nvidia/OpenMathInstruct-2", True),
+        ("org/data-v1.5", True),
+        ("data/rows.jsonl", False),
+        ("a/b/c", False),
+        ("/a/b", False),
+        ("./b", False),
+        ("rows/*", False),
+        ("squad", False),
+    ],
+)
+def test_which_paths_can_be_ids(path, expected):
+    assert is_id(path) == expected
 
 
 def test_other_validation_data_means_that_nothing_is_set_aside_by_default():

@@ -138,13 +138,18 @@ class DataSection:
     """``data`` as it is written: flat paths for one dataset, or ``train``, ``validation`` and ``default``."""
 
     train_data_path: Annotated[
-        str | None, Key("Training rows: a file, folder or pattern of files, or a Hugging Face dataset.")
+        str | None,
+        Key("Training rows: a file, folder or pattern of files, a Hugging Face dataset, or a dataset by its name."),
     ]
     val_data_path: Annotated[str | None, Key("Validation rows, as train_data_path; null: no validation.")]
     train_split: Annotated[str | None, Key("Split of a Hugging Face dataset to train on; null: train.")]
     val_split: Annotated[str | None, Key("Split of a Hugging Face dataset to validate on; null: validation.")]
     dataset_name: Annotated[
-        str, Key("Format of the rows or name of a dataset, see datasets.md; package.module.Class for your own.")
+        str | None,
+        Key(
+            "Format of the rows or name of a dataset, see datasets.md; package.module.Class for your own; null: that "
+            "of the dataset that the path names, else ResponseDataset."
+        ),
     ]
     input_key: Annotated[str | None, Key("Field with the question; null: input.")]
     output_key: Annotated[str | None, Key("Field with the answer; null: output.")]

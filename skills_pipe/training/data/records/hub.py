@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.records.opening import is_data_file
+from skills_pipe.training.config.dataset_names import is_data_file
 from skills_pipe.training.data.records.splits import CARD, Wanted, files_of_split
 
 _ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

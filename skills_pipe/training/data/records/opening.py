@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Final
 
 from skills_pipe.artifacts.rows import starts_array
 from skills_pipe.errors import DataError
+from skills_pipe.training.config.dataset_names import SUFFIXES, is_data_file
 from skills_pipe.training.data.records.base import Records
 from skills_pipe.training.data.records.lines import CompressedLines, JsonLines
 from skills_pipe.training.data.records.tables import ArrowTable, DelimitedText, PlainText
 from skills_pipe.training.data.records.whole import JsonArray, UnifiedRecords
-
-SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".jsonl.gz", ".json.gz", ".csv.gz")
-"""Of files of rows."""
-
-
-def is_data_file(name: str) -> bool:
-    """Whether a file of that name holds rows that can be read."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def open_records(path: Path, *, preserving: bool = True) -> Records:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.records.opening import is_data_file
+from skills_pipe.training.config.dataset_names import is_data_file
 
 CARD: Final = "README.md"
 
