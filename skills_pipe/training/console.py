@@ -51,6 +51,10 @@ class Console:
             total = f"/{self._total}" if self._total else ""
             self._console.print(f"step {step}{total}: {note}", highlight=False, soft_wrap=True)
 
+    def say(self, sentence: str) -> None:
+        """A line of its own, above the bar."""
+        self._console.print(f"note: {sentence}", highlight=False, markup=False, soft_wrap=True)
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.training.backends.base import Backend, StepResult, TrainingDiverged
@@ -19,6 +20,8 @@ from skills_pipe.training.distributed import World
 from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.signals import StopReason, StopRequest
 from skills_pipe.training.validation import Validation
+from skills_pipe.training.watches.early_stopping import EarlyStopping
+from skills_pipe.training.watches.guard import StepGuard
 
 _VALIDATION = "validation/"
 _VALIDATION_LOSS = "validation/val_loss"
@@ -76,26 +79,26 @@ def train(run: Run) -> Verdict:
         validated = _validate(run)
         progress.count_validation(validated)
         _log(run, 0, validated)
-    while progress.step < run.total_steps:
+    while progress.step < run.total_steps and not progress.stopping.sentence:
         began = time.monotonic()
         batch = _batch(run, progress.data_step)
         prepared = time.monotonic()
-        result = _step(run, batch, progress.step)
+        result = _step(run, batch, progress)
         progress.advance(batch, seconds=time.monotonic() - began)
         values = _training_values(batch, result, progress, data_seconds=prepared - began)
-        last = progress.step == run.total_steps
 
         validated = _validate(run) if _is_validation_step(run, progress.step) else {}
         progress.count_validation(validated)
+        last = progress.step == run.total_steps or bool(progress.stopping.sentence)
         stop = StopReason.NONE if last else _poll(run, progress)
         _log(run, progress.step, values)
         _log(run, progress.step, validated)
-        if is_save_step(run.config.checkpointing, progress.step, run.total_steps) or stop:
+        if is_save_step(run.config.checkpointing, progress.step, run.total_steps) or last or stop:
             _save(run, progress, {"train:loss": result.loss, **_as_metrics(validated)})
         if stop:
             return _stopped(run, stop, progress.step)
     beyond = f", the checkpoint is of step {progress.step}" if progress.step > run.total_steps else ""
-    reason = f"all {run.total_steps} steps are done{beyond}"
+    reason = progress.stopping.sentence or f"all {run.total_steps} steps are done{beyond}"
     return Verdict(outcome=Outcome.COMPLETE, step=progress.step, reason=reason)
 
 
@@ -110,6 +113,8 @@ class _Progress:
         targets: supervised tokens trained on since the start of the run.
         step_seconds: durations of the latest steps of this job.
         validation_seconds: longest validation of this job.
+        guard: says which steps change the weights.
+        stopping: says when training is over before its last step.
     """
 
     step: int = 0
@@ -118,14 +123,24 @@ class _Progress:
     targets: int = 0
     step_seconds: list[float] = field(default_factory=list)
     validation_seconds: float = 0.0
+    guard: StepGuard
+    stopping: EarlyStopping
 
     @classmethod
     def of(cls, run: Run) -> _Progress:
+        sft, watches = run.config.sft, run.resumed.info.watches if run.resumed is not None else {}
+        guard = StepGuard.of(sft.loss_spikes, sft.max_nonfinite_steps, watches.get("guard"))
+        stopping = EarlyStopping.of(sft.early_stopping, watches.get("early_stopping"))
         if run.resumed is None:
-            return cls()
+            return cls(guard=guard, stopping=stopping)
         info, position = run.resumed.info, run.resumed.position
-        data_step = position.consumed_samples // run.sampler.batch_size if position is not None else 0
-        return cls(step=info.total_steps, data_step=data_step, targets=info.total_valid_tokens)
+        return cls(
+            step=info.total_steps,
+            data_step=position.consumed_samples // run.sampler.batch_size if position is not None else 0,
+            targets=info.total_valid_tokens,
+            guard=guard,
+            stopping=stopping,
+        )
 
     def advance(self, batch: RankBatch, *, seconds: float) -> None:
         """Count a step that took ``seconds``."""
@@ -136,8 +151,15 @@ class _Progress:
         self.step_seconds = [*self.step_seconds[-9:], seconds]
 
     def count_validation(self, validated: Mapping[str, float]) -> None:
-        """Remember how long a validation took."""
+        """Remember how long a validation took, and whether it was better than those before."""
         self.validation_seconds = max(self.validation_seconds, validated.get(_VALIDATION_TIME, 0.0))
+        self.stopping.observe(self.step, _as_metrics(validated))
+
+    @property
+    def watches(self) -> dict[str, dict[str, Any]]:
+        """What a checkpoint keeps of the watches that are on."""
+        kept = {"guard": self.guard.state()}
+        return kept | ({"early_stopping": self.stopping.state()} if self.stopping.settings else {})
 
 
 def _batch(run: Run, data_step: int) -> RankBatch:
@@ -145,11 +167,15 @@ def _batch(run: Run, data_step: int) -> RankBatch:
     return split_batch(run.dataset, indices, run.batches, run.world.rank, run.world.size)
 
 
-def _step(run: Run, batch: RankBatch, done: int) -> StepResult:
+def _step(run: Run, batch: RankBatch, progress: _Progress) -> StepResult:
+    step = progress.step + 1
     try:
-        return run.backend.train_step(batch.microbatches, targets=batch.global_weight)
+        result = run.backend.train_step(batch.microbatches, targets=batch.global_weight, judge=progress.guard.judge)
     except TrainingDiverged as error:
-        raise TrainingDiverged(f"step {done + 1}: {error}", step=done) from error
+        raise TrainingDiverged(f"step {step}: {error}", step=progress.step) from error
+    if result.passed_over is not None and run.metrics is not None:
+        run.metrics.say(f"step {step} changes nothing: {result.passed_over}")
+    return result
 
 
 def _training_values(
@@ -162,6 +188,7 @@ def _training_values(
         "train/lr": result.lr,
         "train/global_valid_seqs": batch.global_documents,
         "train/global_valid_toks": batch.global_targets,
+        "train/passed_over_steps": progress.guard.passed_over,
         "train/tokens": batch.global_tokens,
         "train/tokens_per_second": batch.global_tokens / seconds,
         "timing/train/total_step_time": seconds,
@@ -227,6 +254,7 @@ def _save(run: Run, progress: _Progress, metrics: Mapping[str, float]) -> None:
         consumed_samples=consumed,
         total_valid_tokens=progress.targets,
         metrics=metrics,
+        watches=progress.watches,
     )
     position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.data_fingerprint)
     run.checkpoints.save(run.backend.trainee, info, position)

@@ -73,6 +73,10 @@ class MetricsLogger:
             self._last = step, lines, eta
             self._report(step, lines, eta, now=step == self._total)
 
+    def say(self, sentence: str) -> None:
+        """Tell who reads the terminal or the log."""
+        self._console.say(sentence)
+
     def saved(self, step: int) -> None:
         """There is a checkpoint of ``step`` from now on; who watches the run is told at once."""
         self._saved = step

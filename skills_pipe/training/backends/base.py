@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,20 @@ class TrainingDiverged(Exception):
         super().__init__(reason)
 
 
+Judge = Callable[[float, float], str | None]
+"""Told the loss and the gradient norm of a step before it changes anything: None, or why it must not. It may raise."""
+
+
+def require_finite(loss: float, norm: float) -> None:
+    """The judge that lets every step through that has numbers.
+
+    Raises:
+        TrainingDiverged: it has none.
+    """
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise TrainingDiverged(f"the loss is {loss} and the norm of the gradients {norm}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
     """What one step gave, the same on every rank.
@@ -30,13 +45,15 @@ class StepResult:
         loss: mean cross entropy over the supervised tokens of the whole global batch, before the update.
         grad_norm: global L2 norm of the gradients before clipping.
         lr: learning rate of the update.
-        updated: False when no token was supervised: the weights then stay as they are.
+        updated: False when no token was supervised or the judge was against it: the weights then stay as they are.
+        passed_over: why the judge was against it.
     """
 
     loss: float
     grad_norm: float
     lr: float
     updated: bool
+    passed_over: str | None = None
 
 
 class Backend(Protocol):
@@ -47,15 +64,18 @@ class Backend(Protocol):
         """The live objects that a checkpoint saves and restores; weights are fp32 outside of a step."""
         ...
 
-    def train_step(self, microbatches: Sequence[Microbatch], *, targets: float) -> StepResult:
+    def train_step(
+        self, microbatches: Sequence[Microbatch], *, targets: float, judge: Judge = require_finite
+    ) -> StepResult:
         """One optimizer step on a global batch.
 
         Args:
             microbatches: of this rank; every rank has the same number.
             targets: weight of the supervised tokens of the global batch, over all ranks; without weights their number.
+            judge: gives the same answer on every rank.
 
         Raises:
-            TrainingDiverged: loss or gradients are not finite; the weights are untouched.
+            TrainingDiverged: by the judge; the weights are untouched.
         """
         ...
 

@@ -40,6 +40,7 @@ class TrainingInfo:
             where the user let the run go on with other data.
         total_valid_tokens: supervised tokens trained on so far.
         metrics: values known at this step by their prefixed names: ``val:val_loss``, ``train:loss``.
+        watches: what looks after the run, by name, with what it remembers (:mod:`skills_pipe.training.watches`).
     """
 
     total_steps: int
@@ -48,16 +49,19 @@ class TrainingInfo:
     consumed_samples: int
     total_valid_tokens: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    watches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Flat value for the file: counters and metrics side by side, as NeMo-RL writes it."""
-        return {**self.metrics, **{name: getattr(self, name) for name in _COUNTERS}}
+        watches = {"watches": dict(self.watches)} if self.watches else {}
+        return {**self.metrics, **{name: getattr(self, name) for name in _COUNTERS}, **watches}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrainingInfo:
         """Read back what :meth:`to_json` gave; names with a colon are metrics, other unknown names are left out."""
         metrics = {name: float(number) for name, number in value.items() if ":" in name}
-        return cls(**{name: int(value[name]) for name in _COUNTERS}, metrics=metrics)
+        counters = {name: int(value[name]) for name in _COUNTERS}
+        return cls(**counters, metrics=metrics, watches=value.get("watches", {}))
 
 
 _COUNTERS = ("total_steps", "epoch", "step", "consumed_samples", "total_valid_tokens")

@@ -1,0 +1,56 @@
+"""The end of a training that no longer gets better on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skills_pipe.training.config.schema.watches import EarlyStoppingConfig
+
+
+@dataclass
+class EarlyStopping:
+    """Follows a metric that has to fall, validation by validation.
+
+    Attributes:
+        settings: None: the run is never ended.
+        best: lowest value so far.
+        best_step: at which it was.
+        waited: validations since then.
+    """
+
+    settings: EarlyStoppingConfig | None = None
+    best: float | None = None
+    best_step: int = 0
+    waited: int = 0
+
+    def observe(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take in the metrics of a validation after ``step``, by their prefixed names; nothing without the metric."""
+        if self.settings is None or self.settings.metric not in metrics:
+            return
+        value = metrics[self.settings.metric]
+        # A value that is no number is never better.
+        if self.best is None or value < self.best - self.settings.min_delta:
+            self.best, self.best_step, self.waited = value, step, 0
+        else:
+            self.waited += 1
+
+    @property
+    def sentence(self) -> str | None:
+        """Why the training is over; None while it goes on."""
+        if self.settings is None or self.waited < self.settings.patience:
+            return None
+        return (
+            f"{self.settings.metric} has not fallen in {self.waited} validations: "
+            f"its best is {self.best:.4f} of step {self.best_step}"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+
+    @classmethod
+    def of(cls, settings: EarlyStoppingConfig | None, state: Mapping[str, Any] | None = None) -> EarlyStopping:
+        """The watch where a checkpoint left it; a new one without a state."""
+        return cls(settings=settings, **(state or {}))
