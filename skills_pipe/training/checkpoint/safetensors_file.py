@@ -82,7 +82,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{', '.join(missing)} missing", where=str(folder), fix="export the checkpoint again as safetensors"
         )
-    return {tensor.name: tensor for name in names for tensor in _read_header(folder / name)}
+    return {tensor.name: tensor for name in names for tensor in read_header(folder / name)}
 
 
 def read_pieces(tensor: Tensor, buffer: bytearray | None = None) -> Iterator[torch.Tensor]:
@@ -145,7 +145,12 @@ def write_model(
     return records
 
 
-def _read_header(path: Path) -> list[Tensor]:
+def read_header(path: Path) -> list[Tensor]:
+    """Every tensor of one file.
+
+    Raises:
+        CheckpointError: it is not a safetensors file, or holds elements of a type that is not known.
+    """
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -19,6 +21,9 @@ from transformers import (
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
+from skills_pipe.training.models.pretrained.empty import materialise, parameters_on_meta
+from skills_pipe.training.models.pretrained.files import stored_tensors
+from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
 """``model_type`` of the families whose packed training is proven equal to each document alone."""
@@ -45,28 +50,30 @@ def load_model(spec: ModelSpec) -> PreTrainedModel:
     """The model with fp32 weights on the CPU, its tied weights tied, its attention packed.
 
     Raises:
-        ConfigError: the model is not to be found, is of a family that is not supported, or its files lack weights.
+        ConfigError: as :func:`open_model`.
+    """
+    model, weights = open_model(spec)
+    materialise(model, torch.device("cpu"))
+    weights.fill(model)
+    return model
+
+
+def open_model(spec: ModelSpec) -> tuple[PreTrainedModel, PretrainedWeights]:
+    """The model with fp32 parameters that have no memory yet, and where their values lie.
+
+    It may be sharded before :func:`skills_pipe.training.models.pretrained.empty.materialise` gives it memory and
+    :meth:`PretrainedWeights.fill` the values: no process then holds more than its shard.
+
+    Raises:
+        ConfigError: the model is not to be found, is of a family that is not supported, or its files do not fit it.
     """
     config = load_model_config(spec)
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            spec.name,
-            config=config,
-            revision=spec.revision or "main",
-            dtype=torch.float32,
-            attn_implementation=IMPLEMENTATION,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError) as error:
-        raise _unreadable(spec, error) from error
-    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if absent:
-        raise ConfigError(
-            f"the weights of {spec.name} lack {_some(absent)}, which would start from random numbers",
-            where=_KEY,
-            fix="use a complete checkpoint of this model",
-        )
-    return model
+    stored = stored_tensors(spec.name, spec.revision)
+    with parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=IMPLEMENTATION)
+    model.eval()
+    _set_generation_config(model, spec)
+    return model, PretrainedWeights.of(model, stored, name=spec.name)
 
 
 def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
@@ -88,6 +95,8 @@ def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
         )
     for key, value in spec.overrides.items():
         setattr(config, key, value)
+    if getattr(config, "quantization_config", None) is not None:
+        raise ConfigError(f"{spec.name} is quantized", where=_KEY, fix="use the model that it was made of")
     if config.model_type not in ARCHITECTURES:
         raise ConfigError(
             f"models of the family {config.model_type!r} are not supported",
@@ -128,6 +137,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _set_generation_config(model: PreTrainedModel, spec: ModelSpec) -> None:
+    """The settings that are published with the model; without them those that its configuration implies stay."""
+    # No file, no network, or a file that transformers does not accept: none of them concerns training.
+    with suppress(OSError, ValueError):
+        model.generation_config = GenerationConfig.from_pretrained(spec.name, revision=spec.revision or "main")
 
 
 def _unreadable(spec: ModelSpec, error: Exception) -> ConfigError:

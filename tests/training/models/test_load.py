@@ -61,7 +61,7 @@ def test_a_missing_weight_is_an_error_and_never_a_random_start(tiny_model_folder
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(ConfigError, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(ConfigError, match=r"do not fit: model\.layers\.1\.mlp\.up_proj\.weight is missing"):
         load_model(ModelSpec(name=str(folder)))
 
 
