@@ -26,16 +26,28 @@ class World:
         rank: number of this process, from 0.
         size: number of processes; with 1 there is no process group at all.
         device: where this process computes.
+        same_rows: neighbouring ranks that are given the same documents, as those that share each layer are.
     """
 
     rank: int
     size: int
     device: torch.device
+    same_rows: int = 1
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this process's share of the documents, from 0."""
+        return self.rank // self.same_rows
+
+    @property
+    def data_size(self) -> int:
+        """Shares into which the documents of a batch are divided."""
+        return self.size // self.same_rows
 
     def sum(self, value: float) -> float:
         """``value`` added up over all ranks, the same on each."""

@@ -164,7 +164,7 @@ class _Progress:
 
 def _batch(run: Run, data_step: int) -> RankBatch:
     indices = run.sampler.batch(data_step)
-    return split_batch(run.dataset, indices, run.batches, run.world.rank, run.world.size)
+    return split_batch(run.dataset, indices, run.batches, run.world.data_rank, run.world.data_size)
 
 
 def _step(run: Run, batch: RankBatch, progress: _Progress) -> StepResult:

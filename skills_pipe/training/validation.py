@@ -60,7 +60,7 @@ class Validation:
         """Summed loss of a dataset, and what it is to be divided by."""
         total, targets = 0.0, 0.0
         for batch in self._chosen(dataset):
-            mine = split_batch(dataset, batch, self.batches, world.rank, world.size)
+            mine = split_batch(dataset, batch, self.batches, world.data_rank, world.data_size)
             total += backend.evaluate(mine.microbatches)
             targets += mine.global_weight
         return total, targets

@@ -39,13 +39,11 @@ class Mesh:
     def of(cls, layout: Layout, device_type: str) -> Mesh:
         """The mesh of all ranks of the process group; to be called on every rank."""
         whole = init_device_mesh(device_type, layout.sizes, mesh_dim_names=DIMENSIONS)
-        sharded = "shard"
-        if layout.context > 1:
-            sharded = "shard_context"
-            whole["shard", "context"]._flatten(sharded)
+        # "Flattened" and joined, because the groups of all dimensions must belong to one and the same mesh.
+        shard = whole["shard", "context"]._flatten("shard_context") if layout.context > 1 else whole["shard"]
         return cls(
             layout=layout,
-            fsdp=whole["replicate", sharded] if layout.replicate > 1 else whole[sharded],
+            fsdp=DeviceMesh._concatenate([whole["replicate"], shard]) if layout.replicate > 1 else shard,
             tensor=whole["tensor"],
             context=whole["context"],
         )
