@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,13 @@ def read(state: dict[str, Any], folder: Path) -> None:
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Any]:
-    """Parameters and persistent buffers, each tensor once: of tied ones the name that the model defines first."""
-    state, tied = get_model_state_dict(model, options=_OPTIONS), tied_names(model)
-    return {name: value for name, value in state.items() if name not in tied}
+    """Parameters and persistent buffers, each tensor once: of tied ones the name that the model defines first.
+
+    Parameters that are not trained, as under adapters, are left out: they are those of the base model.
+    """
+    state = get_model_state_dict(model, options=_OPTIONS)
+    left_out = {*tied_names(model), *_frozen_names(model)}
+    return {name: value for name, value in state.items() if name not in left_out}
 
 
 def load_model_state(model: torch.nn.Module, folder: Path) -> None:
@@ -77,8 +82,9 @@ def load_model_state(model: torch.nn.Module, folder: Path) -> None:
 
 def set_model_state(model: torch.nn.Module, state: Mapping[str, Any]) -> None:
     """Restore the model from what :func:`model_state` gave."""
-    complete = dict(state) | {alias: state[name] for alias, name in tied_names(model).items()}
-    set_model_state_dict(model, complete, options=_OPTIONS)
+    complete = dict(state) | {alias: state[name] for alias, name in tied_names(model).items() if name in state}
+    # Its names have been compared already, and those of frozen parameters are not among them.
+    set_model_state_dict(model, complete, options=replace(_OPTIONS, strict=not _frozen_names(model)))
 
 
 def optimizer_state(trainee: Trainee) -> dict[str, Any]:
@@ -103,12 +109,27 @@ def tied_names(model: torch.nn.Module) -> dict[str, str]:
     first: dict[int, str] = {}
     tied = {}
     for wrapped_name, parameter in model.named_parameters(remove_duplicate=False):
-        name = wrapped_name
-        for wrapper in _WRAPPERS:
-            name = name.replace(wrapper, "")
+        name = _unwrapped(wrapped_name)
         if first.setdefault(id(parameter), name) != name:
             tied[name] = first[id(parameter)]
     return tied
+
+
+def _frozen_names(model: torch.nn.Module) -> set[str]:
+    """Of parameters that are not trained, while others are; none of a model that is only read."""
+    learns = {_unwrapped(name): one.requires_grad for name, one in model.named_parameters(remove_duplicate=False)}
+    return {name for name, trained in learns.items() if not trained} if any(learns.values()) else set()
+
+
+def parameters_by_name(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Each parameter once, by the name that checkpoints give it."""
+    return {_unwrapped(name): parameter for name, parameter in model.named_parameters()}
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 @contextlib.contextmanager

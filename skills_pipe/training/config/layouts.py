@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.datasets import Datasets
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.schema.data import DataConfig
@@ -48,7 +49,11 @@ class Canonical:
                 max_num_epochs=1 if sft.max_num_epochs is None and sft.max_num_steps is None else sft.max_num_epochs,
                 val_at_end=(metric or "").startswith("val:") if sft.val_at_end is None else sft.val_at_end,
             ),
-            checkpointing=replace(written.checkpointing, metric_name=metric),
+            checkpointing=replace(
+                written.checkpointing,
+                metric_name=metric,
+                is_peft=written.checkpointing.is_peft or adapter_spec(written.policy) is not None,
+            ),
             policy=self._policy(written.policy),
             data=self._data(written.data, written),
         )

@@ -7,6 +7,7 @@ from typing import Final
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import schedule
+from skills_pipe.training.config.adapter_rules import broken_adapter_rules
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.schema import TrainingConfig
 
@@ -23,6 +24,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *_batches(config, origins),
         *_learning_rate(config, origins),
         *_watches(config, origins),
+        *broken_adapter_rules(config, origins),
     ]
 
 

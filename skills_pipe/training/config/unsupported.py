@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.adapter_rules import adapters_without_effect
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
 
@@ -46,6 +47,7 @@ def without_effect(config: TrainingConfig) -> list[str]:
             "checkpointing.model_save_format: checkpoints have one format",
         ),
         (config.cluster.segment_size is not None, "cluster.segment_size: nodes are placed by the batch system"),
+        *adapters_without_effect(config),
     ]
     return [sentence for is_set, sentence in settings if is_set]
 
@@ -63,8 +65,6 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         )
         return
     fsdp = policy.dtensor_cfg
-    if fsdp.lora_cfg.enabled:
-        yield "policy.dtensor_cfg.lora_cfg.enabled", "adapters are not supported yet", "train all weights"
     for name in ("tensor_parallel_size", "context_parallel_size", "expert_parallel_size"):
         if getattr(fsdp, name) > 1:
             yield f"policy.dtensor_cfg.{name}", "the fsdp backend only shards over all ranks as yet", "set it to 1"
@@ -98,8 +98,6 @@ def _checkpoints(config: TrainingConfig) -> Iterator[Refusal]:
     settings = config.checkpointing
     if settings.is_async:
         yield "checkpointing.is_async", "checkpoints are written synchronously as yet", "set it to false"
-    if settings.is_peft or settings.peft_config is not None:
-        yield "checkpointing.is_peft", "adapters are not supported yet", "leave it and peft_config out"
     if settings.save_consolidated:
         yield "checkpointing.save_consolidated", "checkpoints are exported by a step of their own", "run the export"
     if settings.pretrained_checkpoint is not None:

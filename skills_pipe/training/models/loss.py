@@ -99,7 +99,10 @@ class _SummedCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=precise, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if differentiate else None
         # A single chunk needs no accumulator; several are added up in fp32, not in the weight's precision.
-        grad_weight = torch.zeros(weight.shape, dtype=precise, device=weight.device) if hidden.shape[0] > rows else None
+        # A frozen output layer, as under adapters, is spared the product that is as large as the logits'.
+        learns = differentiate and ctx.needs_input_grad[1]
+        several = learns and hidden.shape[0] > rows
+        grad_weight = torch.zeros(weight.shape, dtype=precise, device=weight.device) if several else None
         for start in range(0, hidden.shape[0], rows):
             part, target = hidden[start : start + rows], labels[start : start + rows, None]
             logits = (part @ weight.T).to(precise)
@@ -116,14 +119,17 @@ class _SummedCrossEntropy(torch.autograd.Function):
             share = slope.T @ part
             grad_weight = share if grad_weight is None else grad_weight.add_(share)
         if differentiate:
-            if grad_weight is None:
+            if learns and grad_weight is None:
                 grad_weight = torch.zeros_like(weight)
-            ctx.save_for_backward(grad_hidden, grad_weight.to(weight.dtype))
+            ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         return loss * scale
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+            if not learns:
+                continue
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = upstream.to(grad_hidden.dtype)
-        return grad_hidden * factor, grad_weight * factor, None, None, None, None, None
+        scaled = None if grad_weight is None else grad_weight * factor
+        return grad_hidden * factor, scaled, None, None, None, None, None

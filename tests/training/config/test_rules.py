@@ -61,7 +61,6 @@ def test_a_time_that_yaml_reads_as_a_number_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "override",
     [
-        "policy.dtensor_cfg.lora_cfg.enabled=true",
         "policy.tensor_model_parallel_size=2",
         "policy.context_parallel_size=2",
         "policy.dtensor_cfg.tensor_parallel_size=2",

@@ -35,7 +35,8 @@ class ComputeCopies:
         self._slots = []
         for owner in module.modules():
             for name, master in owner._parameters.items():
-                if master is None:
+                # What is not trained may have the type already: it computes as it is.
+                if master is None or (master.dtype == dtype and not master.requires_grad):
                     continue
                 if master not in copies:
                     copies[master] = _copy(master, dtype)

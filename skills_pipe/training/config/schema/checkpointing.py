@@ -51,7 +51,7 @@ class CheckpointingConfig:
     save_consolidated: Annotated[bool, Key("Save Hugging Face weights beside each checkpoint.")]
     model_cache_dir: Annotated[str, Key("Cache folder for consolidated weights.")]
     model_repo_id: Annotated[str, Key("Hub name written into consolidated weights.")]
-    is_peft: Annotated[bool, Key("Save adapters only.")]
+    is_peft: Annotated[bool, Key("Save adapters only; on by itself where adapters are trained.")]
     peft_config: Annotated[
         Mapping[str, Any] | None, Key("Adapter settings saved with the adapters; null: from policy.")
     ]

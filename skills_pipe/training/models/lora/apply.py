@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from skills_pipe.errors import ConfigError
@@ -36,9 +37,28 @@ def add_adapters(model: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:
     return chosen
 
 
+def freeze_but_adapters(model: nn.Module, spec: AdapterSpec, dtype: torch.dtype) -> bool:
+    """:func:`add_adapters`, and what is frozen is kept in ``dtype``, in which it computes: no update needs more.
+
+    Returns:
+        whether the adapters are new, so that they need their first values.
+    """
+    new = not adapted_modules(model)
+    add_adapters(model, spec)
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return new
+
+
 def adapted_modules(model: nn.Module) -> dict[str, LoraLinear]:
     """The layers of a model that have an adapter, by their full names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def base_name(name: str) -> str | None:
+    """What a parameter is called in the base model; None for one of an adapter."""
+    return None if ".lora_" in name else name
 
 
 def _is_linear(module: nn.Module, name: str, model: nn.Module) -> bool:
