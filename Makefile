@@ -2,16 +2,18 @@
 #   make demo   install, then prepare -> train (2 jobs) -> average -> export -> evaluate on this machine, with a report
 #   make test   install, then the whole test suite
 #   make test-nemo-run   the tests with nemo-run, which gets an environment of its own (500 MB)
+#   make test-peers   asks TRL, torchtune and torchdata again what the tests have on record, in an environment of their own
 #   make check  linters, types and the import contract
 
 PYTHON ?= python3
 VENV ?= .venv
 NEMO_RUN_VENV ?= .venv-nemo-run
+PEERS_VENV ?= .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := 2.13.0
 
-.PHONY: demo test test-nemo-run check venv system clean
+.PHONY: demo test test-nemo-run test-peers check venv system clean
 
 demo: $(VENV)/.installed-train
 	$(BIN)/python examples/demo/run.py --output_dir=demo-output
@@ -22,6 +24,9 @@ test: $(VENV)/.installed-dev system
 test-nemo-run: $(VENV)/.installed-dev $(NEMO_RUN_VENV)/.installed system
 	NEMO_RUN_PYTHON="$(abspath $(NEMO_RUN_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nemo_run
 
+test-peers: $(VENV)/.installed-dev $(PEERS_VENV)/.installed
+	PEERS_PYTHON="$(abspath $(PEERS_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers
+
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
 
@@ -31,7 +36,7 @@ system:
 	scripts/system-packages
 
 clean:
-	rm -rf $(VENV) $(NEMO_RUN_VENV) demo-output
+	rm -rf $(VENV) $(NEMO_RUN_VENV) $(PEERS_VENV) demo-output
 
 # torch goes in first and alone: see constraints.txt.
 $(VENV)/.installed-train: pyproject.toml constraints.txt
@@ -47,4 +52,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed-train
 $(NEMO_RUN_VENV)/.installed: pyproject.toml constraints-nemo-run.txt
 	$(PYTHON) -m venv $(NEMO_RUN_VENV)
 	$(NEMO_RUN_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-nemo-run.txt -e ".[nemo-run]"
+	touch $@
+
+$(PEERS_VENV)/.installed: constraints-peers.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt trl torchtune torchdata torchao
 	touch $@
