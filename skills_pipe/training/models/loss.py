@@ -116,6 +116,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
             slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
             slope = slope.mul_(scale if factor is None else factor * scale).to(hidden.dtype)
             torch.mm(slope, weight, out=grad_hidden[start : start + rows])
+            if not learns:
+                continue
             share = slope.T @ part
             grad_weight = share if grad_weight is None else grad_weight.add_(share)
         if differentiate:
@@ -126,8 +128,6 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-            if not learns:
-                continue
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = upstream.to(grad_hidden.dtype)
