@@ -1,4 +1,4 @@
-"""What TRL, torchtune and torchdata answer, as JSON: ``python -m tests.training.golden.peers.record trl|torchtune|torchdata``.
+"""What other programs answer, as JSON: ``python -m tests.training.golden.peers.record trl|torchtune|torchdata``.
 
 For a Python that has these packages; nothing of skills_pipe is used, so that the answers are theirs alone.
 """
