@@ -58,7 +58,7 @@ class Request(Generic[OptionsT]):
         extras: words for the inner program.
         missing: inputs of the plan that do not exist, and that no earlier run promises.
         asked: tells what the cluster says, once it has said it.
-        hub: model on the Hugging Face hub -> what the hub says.
+        hub: model or data set on the Hugging Face hub -> what the hub says.
     """
 
     options: OptionsT
@@ -95,6 +95,10 @@ class Request(Generic[OptionsT]):
         """How a file begins, by its path as jobs see it; None if it could not be read."""
         place = PathMap.of(self.cluster).to_cluster(path)
         return self.answers.heads.get(place) if place is not None else None
+
+    def caches(self) -> Mapping[str, str]:
+        """Models and data sets on the hub that the plan reads -> where the jobs keep them, as the cluster names it."""
+        return _cache_folders(self.cluster, _hub_names(self.plan, self.cluster))
 
 
 Check = Callable[[Request[OptionsT]], "Sequence[Finding] | Checked"]
@@ -166,7 +170,7 @@ def examine(
     leads = not errors_in(on_paths)
     programs = tests_of(cluster) if runtime else {}
     trials = _trials(plan, cluster) if leads else None
-    wanted = Questions(headers=trials.headers if trials else {}, paths=_caches(cluster, hub), programs=programs)
+    wanted = Questions(headers=trials.headers if trials else {}, paths=_caches(plan, cluster), programs=programs)
     asking = _ask(plan, cluster, wanted)
     # The cluster answers meanwhile, or in the same round trip.
     seen = look_ahead(asking.along) if leads else None
@@ -248,9 +252,8 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials
 
 
 def _ask_hub(plan: Plan, cluster: ClusterConfig) -> HubQuestions | None:
-    """Ask the hub for the models of a plan that are not here."""
-    inputs = dict.fromkeys(path for stage in plan.stages for path in stage.inputs)
-    names = [name for name in inputs if is_hub_id(name) and not (cluster.is_local and Path(name).exists())]
+    """Ask the hub for what a plan reads and is not here."""
+    names = _hub_names(plan, cluster)
     if not names:
         return None
     # Imported here: most models are folders.
@@ -259,6 +262,11 @@ def _ask_hub(plan: Plan, cluster: ClusterConfig) -> HubQuestions | None:
     if offline():
         return None
     return HubQuestions(names, token=_variables(cluster).get("HF_TOKEN"))
+
+
+def _hub_names(plan: Plan, cluster: ClusterConfig) -> list[str]:
+    inputs = dict.fromkeys(path for stage in plan.stages for path in stage.inputs)
+    return [name for name in inputs if is_hub_id(name) and not (cluster.is_local and Path(name).exists())]
 
 
 def _check_hub(request: Request[OptionsT]) -> Checked:
@@ -271,16 +279,22 @@ def _check_hub(request: Request[OptionsT]) -> Checked:
 
 
 def _cache_folders(cluster: ClusterConfig, names: Iterable[str]) -> dict[str, str]:
-    """Model -> where it is kept once it was downloaded, as the cluster names that folder."""
+    """Model or data set -> where it is kept once it was downloaded, as the cluster names that folder."""
+    names = list(names)
+    if not names:
+        return {}
+    # Imported here: most models are folders.
+    from skills_pipe.pipeline.checks.hub import cache_folder
+
     home = _variables(cluster).get("HF_HOME")
     if home is None and cluster.is_local:
         home = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
     place = PathMap.of(cluster).to_cluster(home) if home else None
-    return {name: f"{place}/hub/models--{name.replace('/', '--')}" for name in names} if place else {}
+    return {name: f"{place}/hub/{cache_folder(name)}" for name in names} if place else {}
 
 
-def _caches(cluster: ClusterConfig, hub: HubQuestions | None) -> tuple[str, ...]:
-    return tuple(_cache_folders(cluster, hub.names).values()) if hub else ()
+def _caches(plan: Plan, cluster: ClusterConfig) -> tuple[str, ...]:
+    return tuple(_cache_folders(cluster, _hub_names(plan, cluster)).values())
 
 
 def _variables(cluster: ClusterConfig) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
-"""Models on the Hugging Face hub: whether this user may read them, and how large they are.
+"""Models and data sets on the Hugging Face hub: whether this user may read them, and how large the models are.
 
-One request for ``config.json`` of each, all at once and beside the other checks; the dry run waits for them no longer
-than :data:`SECONDS`. Where the hub does not answer, nothing is known and nothing is wrong.
+One request for each, for the ``config.json`` of a model, all at once and beside the other checks; the dry run waits for
+them no longer than :data:`SECONDS`. Where the hub does not answer, nothing is known and nothing is wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
+from skills_pipe.pipeline.decisions.fingerprint import HUB_DATASET
 
 SECONDS = 3.0
 """How long the hub may take."""
@@ -24,12 +25,12 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """What the hub says about a model.
+    """What the hub says about a model, or a data set.
 
     Attributes:
         status: of HTTP; None if there was no answer.
         code: the hub's own word for what is wrong: ``GatedRepo``, ``RepoNotFound``, ``EntryNotFound``.
-        config: text of its ``config.json``.
+        config: text of its ``config.json``; of a data set, anything.
     """
 
     status: int | None = None
@@ -41,7 +42,7 @@ class HubQuestions:
     """Requests that are under way."""
 
     def __init__(self, names: Iterable[str], *, token: str | None) -> None:
-        """Ask for models by their ids, ``org/name``, with the token of the jobs."""
+        """Ask for models by their ids, ``org/name``, and data sets (``hf://datasets/``), with the token of the jobs."""
         self._answers: dict[str, Future[HubModel]] = {}
         for name in dict.fromkeys(names):
             answer: Future[HubModel] = Future()
@@ -51,7 +52,7 @@ class HubQuestions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models."""
+        """The models and data sets."""
         return tuple(self._answers)
 
     def answers(self) -> dict[str, HubModel]:
@@ -62,6 +63,17 @@ class HubQuestions:
 def offline() -> bool:
     """Whether the user wants nobody to ask the hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def shown(name: str) -> str:
+    """A name as people write it."""
+    return name.removeprefix(HUB_DATASET)
+
+
+def cache_folder(name: str) -> str:
+    """What the folder is called that keeps downloads of a model or data set."""
+    kind = "datasets" if name.startswith(HUB_DATASET) else "models"
+    return f"{kind}--{shown(name).replace('/', '--')}"
 
 
 def check_hub(models: Mapping[str, HubModel], *, cached: frozenset[str], token: bool) -> Checked:
@@ -83,13 +95,14 @@ def check_hub(models: Mapping[str, HubModel], *, cached: frozenset[str], token: 
             for name, findings in found.items()
             for finding in findings
         ),
-        left_out=f"it says nothing about {', '.join(silent)}" if silent else None,
-        note=f"{', '.join(readable)} can be read" if readable else "",
+        left_out=f"it says nothing about {', '.join(map(shown, silent))}" if silent else None,
+        note=f"{', '.join(map(shown, readable))} can be read" if readable else "",
     )
 
 
 def _judge(name: str, model: HubModel, *, token: bool) -> Iterator[Finding]:
-    page = f"{os.environ.get('HF_ENDPOINT') or _ENDPOINT}/{name}"
+    page = f"{_endpoint()}/{name.removeprefix('hf://')}"
+    kind, name = ("dataset" if name.startswith(HUB_DATASET) else "model"), shown(name)
     if model.code == "GatedRepo" or (model.status == 403 and not model.code):
         fix = f"accept its conditions at {page}" + ("" if token else ", and export HF_TOKEN")
         yield error(f"{name} is not open to everybody, and you may not read it", where="Hugging Face hub", fix=fix)
@@ -97,9 +110,13 @@ def _judge(name: str, model: HubModel, *, token: bool) -> Iterator[Finding]:
         fix = f"correct it, or write ./{name} for a folder"
         # The hub answers the same for a private model, so as not to give it away.
         fix += "" if token else "; export HF_TOKEN if it is private"
-        yield error(f"there is no model {name} on the hub that you may read", where="Hugging Face hub", fix=fix)
+        yield error(f"there is no {kind} {name} on the hub that you may read", where="Hugging Face hub", fix=fix)
     elif model.code == "EntryNotFound":
         yield error(f"{name} has no config.json: it is no model of transformers", where="Hugging Face hub")
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or _ENDPOINT
 
 
 def _result(answer: Future[HubModel]) -> HubModel:
@@ -124,7 +141,10 @@ def _ask(name: str, token: str | None, answer: Future[HubModel]) -> None:
                 new.remove_header("Authorization")
             return new
 
-    url = f"{os.environ.get('HF_ENDPOINT') or _ENDPOINT}/{name}/resolve/main/config.json"
+    question = f"/{name}/resolve/main/config.json"
+    if name.startswith(HUB_DATASET):
+        question = f"/api/{name.removeprefix('hf://')}/auth-check"
+    url = f"{_endpoint()}{question}"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
         with urllib.request.build_opener(SameHost).open(request, timeout=SECONDS) as response:

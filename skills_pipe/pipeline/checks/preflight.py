@@ -10,7 +10,7 @@ from skills_pipe.errors import ClusterConfigError, did_you_mean
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import RUN_DIR, PathMap, is_below
-from skills_pipe.pipeline.decisions.fingerprint import is_hub_id
+from skills_pipe.pipeline.decisions.fingerprint import HUB_DATASET, is_hub_id
 from skills_pipe.pipeline.plan import Launch, Plan
 
 
@@ -87,7 +87,8 @@ def check_hub_names(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
     """Findings on inputs that would be looked for on the Hugging Face hub, and look like a misspelt path."""
     if not cluster.is_local:
         return []
-    names = dict.fromkeys(path for stage in plan.stages for path in stage.inputs if not path.startswith("/"))
+    inputs = (path for stage in plan.stages for path in stage.inputs if not path.startswith("/"))
+    names = dict.fromkeys(path.removeprefix(HUB_DATASET) for path in inputs)
     return [
         warning(f"there is no {name} here: it will be looked for on the Hugging Face hub", fix=f"./{name} is a path")
         for name in names

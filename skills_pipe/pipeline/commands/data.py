@@ -7,7 +7,6 @@ On a cluster they are a job without a GPU.
 from __future__ import annotations
 
 import os
-import posixpath
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from skills_pipe.pipeline.checks.finding import Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.commands.data_names import as_jobs_see
 from skills_pipe.pipeline.commands.log_folder import log_folder
 from skills_pipe.pipeline.launch import Launcher
 from skills_pipe.pipeline.options.declaration import argument, option
@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 class DataOptions(JobOptions):
     """Data; keys of the trainer are given as ++key=value, and mean here what they mean in training."""
 
-    file: str | None = argument(None, metavar="FILE", help="rows to train on; not needed where --config names them")
+    file: str | None = argument(
+        None,
+        metavar="FILE",
+        help="rows to train on, or a data set on the Hugging Face hub by its id or name; not needed where --config "
+        "names them",
+    )
     hf_model: str | None = option(
         None, metavar="PATH|ID", help="model whose tokenizer is used; not needed where --config names one"
     )
-    validation_data: str | None = option(None, metavar="PATH", help="rows to validate on")
+    validation_data: str | None = option(None, metavar="PATH|ID|NAME", help="rows to validate on")
     config: str | None = option(None, metavar="PATH", help="configuration of a training run, in YAML")
 
 
@@ -83,10 +88,10 @@ def plan_of(program: Program, options: DataOptions, extras: tuple[str, ...], clu
     """One job without a GPU, which always runs; ``name`` is that of the experiment."""
     paths = {
         "hf_model": cluster.absolute_or_id(options.hf_model) if options.hf_model else None,
-        "validation_data": _rows(options.validation_data, cluster) if options.validation_data else None,
+        "validation_data": as_jobs_see(options.validation_data, cluster) if options.validation_data else None,
         "config": cluster.absolute(options.config) if options.config else None,
     }
-    file = _rows(options.file, cluster) if options.file else None
+    file = as_jobs_see(options.file, cluster) if options.file else None
     argv = (
         *("python", "-m", program.module, *([file] if file else [])),
         *(f"--{key}={path}" for key, path in paths.items() if path),
@@ -126,11 +131,6 @@ def check_trainer_keys(request: Request[OptionsT]) -> list[Finding]:
         return []
     words = [*_given(request.options), *request.extras]
     return [error(problem.what, where=problem.where, fix=problem.fix) for problem in check_overrides(words)]
-
-
-def _rows(path: str, cluster: ClusterConfig) -> str:
-    """A file, or a folder or data set on the hub; those have no suffix."""
-    return cluster.absolute(path) if posixpath.splitext(path)[1] else cluster.absolute_or_id(path)
 
 
 def _given(options: DataOptions) -> Iterator[str]:

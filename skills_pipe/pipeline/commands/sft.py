@@ -8,13 +8,16 @@ from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, TRAINING_LO
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion
+from skills_pipe.pipeline.commands.data_names import as_jobs_see, check_data
 from skills_pipe.pipeline.commands.sft_checks import check_fit, check_rows, check_size, check_training
+from skills_pipe.pipeline.commands.sft_hub import check_downloads
+from skills_pipe.pipeline.commands.sft_inputs import inputs_of, keys_of
 from skills_pipe.pipeline.commands.sft_options import WANDB_PROJECT, Backend, SftOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.decisions.decide import OnChange
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.groups import resources
-from skills_pipe.pipeline.options.overrides import of_result, override, path_of
+from skills_pipe.pipeline.options.overrides import of_result, override
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
 
 if TYPE_CHECKING:
@@ -36,9 +39,10 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
     stages: tuple[Stage, ...] = ()
     segments: tuple[Job, ...] = ()
     if options.num_training_jobs:
-        stages = (_training_stage(options, extras, cluster),)
+        job = _training_job(options, extras, cluster, log_dir)
+        stages = (_training_stage(options, extras, job, cluster),)
         segments = chain(
-            _training_job(options, extras, cluster, log_dir),
+            job,
             count=options.num_training_jobs,
             requeue=cluster.chain is ChainKind.REQUEUE and not cluster.is_local,
         )
@@ -73,6 +77,7 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
 CHECKS: dict[str, Check[SftOptions]] = {
     "keys of the trainer": check_training,
     "rows of the data": check_rows,
+    "downloads": check_downloads,
     "parallel sizes": check_size,
     "memory of the GPUs": check_fit,
 }
@@ -90,8 +95,8 @@ def _check(options: SftOptions, cluster: ClusterConfig) -> None:
         raise OptionError("--num_gpus is missing", fix="say how many GPUs of each node to train on")
     for name in ("training_data", "validation_data"):
         path = getattr(options, name)
-        if path and not cluster.is_local and not path.startswith("/"):
-            raise OptionError(f"{path} is not an absolute path", where=f"--{name}", fix="write it as jobs see it")
+        if path:
+            check_data(name, path, cluster)
     for name, least in (("num_gpus", 0), ("num_nodes", 1), ("num_training_jobs", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -104,26 +109,13 @@ def _check(options: SftOptions, cluster: ClusterConfig) -> None:
         raise OptionError("--remove_checkpoints_after_average needs --average_steps", fix="name the steps to average")
 
 
-def _training_stage(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Stage:
+def _training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, cluster: ClusterConfig) -> Stage:
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
         options={"backend": options.backend.value, **of_result(extras)},
-        inputs=_inputs(options, extras, cluster),
+        inputs=inputs_of(keys_of(job.command), cluster),
     )
-
-
-def _inputs(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> tuple[str, ...]:
-    """What training reads; where the user's keys name something else than the options, they win."""
-    models = [path_of(extras, "policy.model_name") or options.hf_model, path_of(extras, "policy.tokenizer.name")]
-    files = [
-        path_of(extras, "data.train_data_path") or options.training_data,
-        path_of(extras, "data.val_data_path") or options.validation_data,
-        path_of(extras, "data.prompt_file"),
-        path_of(extras, "data.system_prompt_file"),
-    ]
-    found = [*(cluster.absolute_or_id(name) for name in models if name), *(cluster.absolute(f) for f in files if f)]
-    return tuple(dict.fromkeys(found))
 
 
 def _training_job(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig, log_dir: str) -> Job:
@@ -156,9 +148,9 @@ def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[st
     if options.on_change is OnChange.CONTINUE:
         keys["checkpointing.on_change"] = "continue"
     if options.training_data:
-        keys["data.train_data_path"] = cluster.absolute(options.training_data)
+        keys["data.train_data_path"] = as_jobs_see(options.training_data, cluster)
     if options.validation_data:
-        keys["data.val_data_path"] = cluster.absolute(options.validation_data)
+        keys["data.val_data_path"] = as_jobs_see(options.validation_data, cluster)
     return tuple(override(key, value) for key, value in {**keys, **_wandb_keys(options, cluster)}.items())
 
 

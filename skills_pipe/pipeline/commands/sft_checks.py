@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.errors import ClusterConfigError, ConfigError
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
+from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
 from skills_pipe.pipeline.options.overrides import key_of
 from skills_pipe.pipeline.plan import Job
 
@@ -45,7 +45,7 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
     trainer = _trainer(request)
     if trainer is None:
         return []
-    config, problems = _load(_keys(trainer))
+    config, problems = read_keys(keys_of(trainer.command))
     if config is None:
         return [_finding(problem, request.extras) for problem in problems]
     return [
@@ -119,27 +119,10 @@ def _trainer(request: Request[SftOptions]) -> Job | None:
     return next((job for job in request.plan.jobs if job.segment), None)
 
 
-def _keys(trainer: Job) -> tuple[str, ...]:
-    return tuple(word for word in trainer.command.argv if word.startswith(("+", "~")))
-
-
 def _config(request: Request[SftOptions]) -> TrainingConfig | None:
     """The configuration of the trainer; None where there is none, or a wrong one."""
     trainer = _trainer(request)
-    return _load(_keys(trainer))[0] if trainer else None
-
-
-@lru_cache(maxsize=1)
-def _load(keys: tuple[str, ...]) -> tuple[TrainingConfig | None, tuple[ConfigError, ...]]:
-    """The configuration that keys make, or what is wrong with them. Every check here asks for it."""
-    from skills_pipe.training.config import ConfigErrors, load_config
-
-    try:
-        return load_config(None, keys), ()
-    except ConfigErrors as problems:
-        return None, problems.problems
-    except ConfigError as problem:
-        return None, (problem,)
+    return read_keys(keys_of(trainer.command))[0] if trainer else None
 
 
 def _ranks(trainer: Job) -> int:

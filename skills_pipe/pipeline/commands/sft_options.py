@@ -30,9 +30,12 @@ class SftOptions(JobOptions):
     output_dir: str = option(metavar="PATH", help="folder for checkpoints, logs and the final model")
     hf_model: str = option(metavar="PATH|ID", help="base model: a folder, or an id on the Hugging Face hub")
     training_data: str | None = option(
-        None, metavar="PATH", help="JSON lines with input and output, or messages; required to train"
+        None,
+        metavar="PATH|ID|NAME",
+        help="rows with input and output, or messages; or a data set on the Hugging Face hub, by its id or name "
+        "(squad, OpenAssistant, ...); required to train",
     )
-    validation_data: str | None = option(None, metavar="PATH", help="data for validation, in the same form")
+    validation_data: str | None = option(None, metavar="PATH|ID|NAME", help="data for validation, in the same form")
     num_gpus: int | None = option(
         None,
         help="GPUs on each node; required on Slurm. On this machine 0, the default, trains in one CPU process, "

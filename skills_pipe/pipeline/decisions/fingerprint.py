@@ -7,6 +7,8 @@
 ``file:<size>:<ns>``   any other file: bytes and time of the last change
 ``folder:<digest>``    any other folder: names, bytes and times of its files
 ``files:<digest>``     all that a glob pattern matches
+``hub:<id>``           a model or data set of the Hugging Face hub, where that
+                       is not a folder
 =====================  ========================================================
 
 They are taken where the files are: ``site.agent.looking``.
@@ -23,6 +25,9 @@ from skills_pipe.pipeline.site.site import HERE, Want
 AN_INPUT = "its input"
 """Where a missing input was named, when nobody knows better."""
 
+HUB_DATASET = "hf://datasets/"
+"""Before the id of a data set on the hub that is an input; the id of a model stands alone."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -32,8 +37,8 @@ def fingerprint(path: Path) -> str | None:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` may be the id of a model or data set on the Hugging Face hub: ``org/name``."""
-    return _HUB_ID.fullmatch(name) is not None
+    """Whether an input may be the id of a model on the Hugging Face hub, ``org/name``, or is that of a data set."""
+    return _HUB_ID.fullmatch(name.removeprefix(HUB_DATASET)) is not None
 
 
 def missing_input(path: str, stage: str) -> PlanError:

@@ -194,7 +194,7 @@ def _promised(path: str, upstream: Upstream) -> str | None:
     identity = upstream.promise(path)
     if identity is not None:
         return f"stage:{identity.digest}"
-    return f"hub:{path}" if is_hub_id(path) else None
+    return f"hub:{path.removeprefix('hf://')}" if is_hub_id(path) else None
 
 
 def _refused_by_executor(plan: Plan, cluster: ClusterConfig, run: Run, upstream: Upstream) -> list[Finding]:

@@ -144,6 +144,17 @@ def test_without_a_hub_nothing_is_wrong(monkeypatch):
     assert told("org/open") == "it says nothing about org/open|"
 
 
+DATA = "hf://datasets/org/rows"
+
+
+def test_datasets_are_asked_for_as_datasets(stand_in):
+    assert "there is no dataset org/rows on the hub" in told(DATA)
+    stand_in.answers["api/datasets/org/rows/auth-check"] = (200, {}, b"{}")
+    assert told(DATA) == "|org/rows can be read"
+    stand_in.answers["api/datasets/org/rows/auth-check"] = (403, GATED, b"")
+    assert f"accept its conditions at {stand_in.url}/datasets/org/rows, and export HF_TOKEN" in told(DATA)
+
+
 # --- in a command
 
 
@@ -155,8 +166,8 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     (tmp_path / "data.jsonl").write_text('{"input": "a", "output": "b"}\n')
 
-    def check(model: str) -> str:
-        words = ["nemo_rl", "sft", "--output_dir=out", f"--hf_model={model}", "--training_data=data.jsonl"]
+    def check(model: str, data: str = "data.jsonl") -> str:
+        words = ["nemo_rl", "sft", "--output_dir=out", f"--hf_model={model}", f"--training_data={data}"]
         code = main(["check", *words, "++sft.max_num_steps=1"])
         return f"{code} {capsys.readouterr().out}"
 
@@ -178,3 +189,23 @@ def test_offline_nobody_is_asked(stand_in, run, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "Hugging Face hub" not in run("org/gated")
     assert stand_in.tokens == []
+
+
+def test_a_command_tells_of_data_that_cannot_be_read(stand_in, run):
+    message = run("org/open", "rajpurkar/squad")
+    assert message.startswith("2 ") and "there is no dataset rajpurkar/squad on the hub" in message
+    stand_in.answers["api/datasets/rajpurkar/squad/auth-check"] = (200, {}, b"{}")
+    assert run("org/open", "rajpurkar/squad").startswith("0 ")
+    assert run("org/open", "squad").startswith("0 ")
+
+
+def test_jobs_without_a_connection_need_everything_in_their_cache(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    message = run("org/open", "squad")
+    assert message.startswith("2 ")
+    home = tmp_path / "hf"
+    assert f"HF_HOME={home} hf download --repo-type dataset rajpurkar/squad" in message
+    assert f"HF_HOME={home} hf download org/open" in message
+    for name in ("models--org--open", "datasets--rajpurkar--squad"):
+        (home / "hub" / name).mkdir(parents=True)
+    assert run("org/open", "squad").startswith("0 ")

@@ -46,6 +46,8 @@ def test_a_doctor_passes_on_what_was_asked_for():
         ("data/rows.jsonl", "/home/me/data/rows.jsonl", True),
         ("/data/folder", "/data/folder", True),
         ("org/dataset", "org/dataset", False),
+        ("org/dataset-v1.5", "org/dataset-v1.5", False),
+        ("squad", "squad", False),
     ],
 )
 def test_data_on_the_hub_stays_an_id(given, seen, is_input):

@@ -1,5 +1,6 @@
 """``ns nemo_rl sft``: the plan that options make."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,6 +160,25 @@ def test_data_is_a_path_even_where_it_looks_like_an_id_on_the_hub():
     assert key(made, "policy.model_name") == "org/model"
 
 
+@pytest.mark.parametrize("cluster", [HERE, SLURM], ids=["here", "slurm"])
+@pytest.mark.parametrize("data", ["nvidia/OpenMathInstruct-2", "org/rows-v1.5", "squad", "OpenAssistant"])
+def test_data_may_be_a_dataset_of_the_hub_by_id_or_by_name(cluster, data):
+    made = planned(cluster, training_data=data, validation_data="rajpurkar/squad")
+    assert key(made, "data.train_data_path") == data
+    assert key(made, "data.val_data_path") == "rajpurkar/squad"
+
+
+def test_what_lies_here_is_a_path_whatever_it_is_called(tmp_path):
+    here = replace(HERE, working_dir=str(tmp_path))
+    assert planned(here, training_data="org/rows").stage("sft").inputs[1] == "hf://datasets/org/rows"
+    (tmp_path / "org" / "rows").mkdir(parents=True)
+    (tmp_path / "squad").touch()
+    for data in ("org/rows", "squad"):
+        made = planned(here, training_data=data)
+        assert key(made, "data.train_data_path") == f"{tmp_path}/{data}"
+        assert made.stage("sft").inputs[1] == f"{tmp_path}/{data}"
+
+
 def test_every_job_of_a_chain_writes_to_one_run_of_weights_and_biases():
     made = planned(expname="e", wandb_project="p", wandb_group="g", num_training_jobs=2)
     for job in ("e-sft-0", "e-sft-1"):
@@ -215,6 +235,36 @@ def test_files_that_keys_of_the_user_name_are_what_is_read():
     assert planned(extras=("++data.val_data_path=null",)).stage("sft").inputs == planned().stage("sft").inputs
 
 
+@pytest.mark.parametrize(
+    ("options", "extras", "read"),
+    [
+        ({"training_data": "nvidia/OpenMathInstruct-2"}, (), ["hf://datasets/nvidia/OpenMathInstruct-2"]),
+        ({"training_data": "squad"}, (), ["hf://datasets/rajpurkar/squad"]),
+        (
+            {"training_data": "squad", "validation_data": "/workspace/v.jsonl"},
+            (),
+            ["hf://datasets/rajpurkar/squad", "/workspace/v.jsonl"],
+        ),
+        ({}, ("++data.train_data_path=org/rows",), ["hf://datasets/org/rows"]),
+        (
+            {},
+            ("++data.train=[{data_path:/data/a.jsonl},{dataset_name:squad}]",),
+            ["/data/a.jsonl", "hf://datasets/rajpurkar/squad"],
+        ),
+        ({}, ("++data.validation.data_path=/data/v.jsonl",), ["/workspace/d.jsonl", "/data/v.jsonl"]),
+        ({}, ("++data.default={prompt_file:/data/p.txt}",), ["/workspace/d.jsonl", "/data/p.txt"]),
+    ],
+)
+def test_what_is_read_is_what_the_trainer_will_read(options, extras, read):
+    assert planned(extras=extras, **options).stage("sft").inputs == ("meta-llama/Llama-3.1-8B", *read)
+
+
+def test_the_revision_of_a_dataset_decides_the_result_too():
+    one, other = (planned(extras=(f"++data.train.revision={name}",)).stage("sft") for name in ("v1", "v2"))
+    assert one.inputs == other.inputs
+    assert one.options != other.options
+
+
 def test_layout_and_logging_are_not():
     one = planned(num_gpus=8, num_nodes=1)
     other = planned(num_gpus=4, num_nodes=2, partition="x", wandb_project="p", extras=("++logger.wandb_enabled=false",))
@@ -231,6 +281,8 @@ def test_layout_and_logging_are_not():
         ({"training_data": None}, "--training_data is missing"),
         ({"num_gpus": None}, "--num_gpus is missing"),
         ({"training_data": "data/d.jsonl"}, "data/d.jsonl is not an absolute path (--training_data)"),
+        ({"training_data": "squat"}, "did you mean 'squad'?"),
+        ({"validation_data": "rows/*"}, "organisation/name for a data set on the Hugging Face hub"),
         ({"num_gpus": -1}, "--num_gpus is -1"),
         ({"num_nodes": 0}, "--num_nodes is 0"),
         ({"num_training_jobs": -1}, "--num_training_jobs is -1"),
