@@ -28,6 +28,11 @@ def model_fingerprint(config: PreTrainedConfig, name_or_path: str) -> str:
     return digest({"architecture": architecture, "weights": weights})
 
 
+def weights_fingerprint(folder: Path) -> str:
+    """Fingerprint of the weight files of a local folder, as in :func:`model_fingerprint`."""
+    return digest(_sample_folder(folder))
+
+
 def _sample_folder(folder: Path) -> list[list[Any]]:
     files = sorted(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
     return [[path.name, path.stat().st_size, _sample(path)] for path in files]

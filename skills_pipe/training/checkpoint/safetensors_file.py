@@ -136,7 +136,7 @@ def write_model(
     records, weight_map = {}, {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors" if many else SINGLE
-        records[name] = _write_shard(folder / name, shard, produce, metadata or {})
+        records[name] = write_tensors(folder / name, shard, produce, metadata)
         weight_map.update({tensor.name: name for tensor in shard})
     if many:
         total = sum(tensor.size for shard in shards for tensor in shard)
@@ -187,10 +187,13 @@ def _plan_shards(tensors: Iterable[Tensor], max_shard_size: int) -> list[list[Te
     return shards
 
 
-def _write_shard(path: Path, shard: Sequence[Tensor], produce: Produce, metadata: Mapping[str, str]) -> FileRecord:
+def write_tensors(
+    path: Path, tensors: Sequence[Tensor], produce: Produce, metadata: Mapping[str, str] | None = None
+) -> FileRecord:
+    """Write one file of tensors and return its size and hash; see :func:`write_model`."""
     # Wide elements first: every tensor then starts at a multiple of its element size.
-    ordered = sorted(shard, key=lambda tensor: -tensor.dtype.itemsize)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     for tensor in ordered:
         spot = [offset, offset + tensor.size]
