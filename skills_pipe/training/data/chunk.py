@@ -20,6 +20,7 @@ from skills_pipe.training.data.limit import Overlong, shorten_fields, truncate
 from skills_pipe.training.data.mask import MaskRules, Sample, make_samples, sample_of_pieces
 from skills_pipe.training.data.rows import BadRow, Conversation, Pieces, Row
 from skills_pipe.training.data.template import ChatTemplate
+from skills_pipe.training.data.tracing.quick import QuickTemplate
 
 TOO_LONG: Final = "longer than the limit"
 NOTHING_TRAINED: Final = "nothing to train"
@@ -107,6 +108,7 @@ class ChunkEncoder:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._rules = mask_rules(recipe.tokenizer, recipe.settings)
+        self._template = QuickTemplate(recipe.template)
         self._encoder = SampleEncoder(recipe.tokenizer, recipe.fast)
         self._reference = SampleEncoder(recipe.tokenizer) if recipe.fast is not None else None
 
@@ -158,7 +160,7 @@ class ChunkEncoder:
             what = f"a row of {_KINDS[row.form]} among rows of {_KINDS[form]}"
             return BadRow(where=row.where, what=what)
         try:
-            samples = make_samples(row, self._recipe.template, self._rules)
+            samples = make_samples(row, self._template, self._rules)
         except DataError as error:
             return BadRow(where=row.where, what=str(error))
         chunk.counts["split_documents"] += len(samples) - 1

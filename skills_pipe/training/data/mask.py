@@ -15,14 +15,14 @@ from skills_pipe.errors import DataError
 from skills_pipe.training.data.document import MaskRules, Sample, WeightedSpan, cut_into_sample
 from skills_pipe.training.data.per_message import per_message
 from skills_pipe.training.data.rows import Conversation, Pieces, Segment
-from skills_pipe.training.data.template import ChatTemplate
+from skills_pipe.training.data.template import Template
 from skills_pipe.training.data.train_flags import message_weights, without_flags
 from skills_pipe.training.data.turns import Turn, find_turns
 
 __all__ = ["MaskRules", "Sample", "make_samples", "sample_of_pieces"]
 
 
-def make_samples(conversation: Conversation, template: ChatTemplate, rules: MaskRules) -> list[Sample]:
+def make_samples(conversation: Conversation, template: Template, rules: MaskRules) -> list[Sample]:
     """The documents of a conversation: one, unless the template changes its earlier turns.
 
     Raises:
@@ -30,6 +30,7 @@ def make_samples(conversation: Conversation, template: ChatTemplate, rules: Mask
     """
     weights = message_weights(conversation) if rules.answers_only else [1.0] * len(conversation.messages)
     conversation = without_flags(conversation)
+    template = template.chosen(conversation.tools)
     if rules.train_on_header:
         return [per_message(conversation, weights, template, rules)]
     if not rules.answers_only:
@@ -40,7 +41,7 @@ def make_samples(conversation: Conversation, template: ChatTemplate, rules: Mask
     return _by_structure(find_turns(conversation, weights, template, rules), rules)
 
 
-def _marked(conversation: Conversation, weights: Sequence[float], template: ChatTemplate, rules: MaskRules) -> Sample:
+def _marked(conversation: Conversation, weights: Sequence[float], template: Template, rules: MaskRules) -> Sample:
     text, spans = template.render_marked(conversation.messages, conversation.tools)
     if not spans:
         raise DataError("the chat template marks nothing of the row by {% generation %}")

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.document import MaskRules, Sample, has_end, with_ends
 from skills_pipe.training.data.rows import Conversation, Segment
-from skills_pipe.training.data.template import ChatTemplate
+from skills_pipe.training.data.template import Template
 
 
-def per_message(
-    conversation: Conversation, weights: Sequence[float], template: ChatTemplate, rules: MaskRules
-) -> Sample:
+def per_message(conversation: Conversation, weights: Sequence[float], template: Template, rules: MaskRules) -> Sample:
     """The document whose segments are what each message adds to the text of the messages before it.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Final
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.document import MaskRules
 from skills_pipe.training.data.rows import Conversation
-from skills_pipe.training.data.template import ChatTemplate
+from skills_pipe.training.data.template import Template
 
 _MARK: Final = "\ue000\ue001\ue000"
 """Stands for a content; of private characters, which no template changes and no data has."""
@@ -38,7 +38,7 @@ class Turn:
 
 
 def find_turns(
-    conversation: Conversation, weights: Sequence[float], template: ChatTemplate, rules: MaskRules
+    conversation: Conversation, weights: Sequence[float], template: Template, rules: MaskRules
 ) -> list[Turn]:
     """The assistant's turns of a conversation, each in the text that the model saw and wrote.
 
@@ -56,7 +56,7 @@ def find_turns(
     return turns
 
 
-def _start(conversation: Conversation, index: int, told: str, template: ChatTemplate) -> int:
+def _start(conversation: Conversation, index: int, told: str, template: Template) -> int:
     """Where the trained part of an assistant message starts in ``told``, the text that ends with the message."""
     messages, tools = conversation.messages, conversation.tools
     asked = template.has_generation_prompt and index > 0
@@ -71,7 +71,7 @@ def _start(conversation: Conversation, index: int, told: str, template: ChatTemp
     return len(seen)
 
 
-def _header(conversation: Conversation, index: int, seen: str, template: ChatTemplate) -> str:
+def _header(conversation: Conversation, index: int, seen: str, template: Template) -> str:
     """What stands between ``seen`` and the content of an assistant message, for want of a generation prompt.
 
     Found by putting a mark in place of the content. Blanks alone are no header: the assistant writes them.

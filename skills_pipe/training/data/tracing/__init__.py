@@ -1,0 +1,1 @@
+"""Chat templates rendered once per kind of conversation, and then only filled in: the same text, without Jinja."""
