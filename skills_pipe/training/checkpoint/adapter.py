@@ -97,9 +97,9 @@ class AdapterRecord:
             "inference_mode": True,
         }
 
-    def write(self, folder: Path) -> None:
-        """Write ``adapter_config.json`` into ``folder``."""
-        write_json(folder / ADAPTER_CONFIG, self.peft_config())
+    def write(self, path: Path) -> None:
+        """Write ``adapter_config.json``."""
+        write_json(path, self.peft_config())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,9 @@ def check_same_adapters(manifest: Manifest, now: AdapterRecord | None, *, where:
         differing = [name for name in names if getattr(before, name) != getattr(now, name)]
         if not differing:
             return
-        pairs = [f"{name} was {_shown(getattr(before, name))} and is {_shown(getattr(now, name))}" for name in differing]
+        pairs = [
+            f"{name} was {_shown(getattr(before, name))} and is {_shown(getattr(now, name))}" for name in differing
+        ]
         what = f"the adapters changed since {where.name} was saved: {'; '.join(pairs)}"
     raise CheckpointError(
         what,

@@ -24,7 +24,7 @@ from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.artifacts.names import MANIFEST, hf_model_step
 from skills_pipe.errors import CheckpointError
-from skills_pipe.training.checkpoint.hf_folder import KIND, LINEAGE, publish_model, run_main, size_in_bytes
+from skills_pipe.training.checkpoint.hf_folder import ADAPTER, KIND, LINEAGE, publish_model, run_main, size_in_bytes
 from skills_pipe.training.checkpoint.safetensors_file import (
     INDEX,
     PIECE,
@@ -207,9 +207,12 @@ class _Mean:
 
 
 def _copy_side_files(source: Path, target: Path) -> None:
-    """Configuration, tokenizer, chat template, generation settings: everything but weights and records."""
+    """Configuration, tokenizer, chat template, generation settings: everything but weights and records.
+
+    Nor adapters: those of one step are not the average.
+    """
     for entry in sorted(source.iterdir()):
-        if entry.name in (MANIFEST, LINEAGE, INDEX) or entry.suffix == ".safetensors":
+        if entry.name in (MANIFEST, LINEAGE, INDEX, ADAPTER) or entry.suffix == ".safetensors":
             continue
         if entry.is_dir():
             shutil.copytree(entry, target / entry.name)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from skills_pipe.artifacts.identity import digest
+
+if TYPE_CHECKING:  # seconds that the programs which only read checkpoints save
+    from transformers import PreTrainedConfig
 
 _BLOCK = 64 * 1024
 _NOT_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation"}

@@ -15,6 +15,8 @@ from skills_pipe.artifacts.atomic import publish_directory
 from skills_pipe.errors import CheckpointError, UserError
 
 KIND = "hf_model"
+ADAPTER = "adapter"
+"""Folder, in a model that adapters were merged into, of these adapters."""
 LINEAGE = "lineage.json"
 """Where the weights come from: step, configuration, data, metrics."""
 

@@ -13,7 +13,6 @@ from skills_pipe.training.checkpoint.adapter import AdapterRecord
 from skills_pipe.training.checkpoint.fingerprint import weights_fingerprint
 from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, read_exactly, read_pieces
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
-from skills_pipe.training.models.pretrained.files import stored_tensors
 
 _WEIGHT = ".weight"
 
@@ -82,6 +81,9 @@ def base_tensors(record: AdapterRecord, base: str | None = None) -> dict[str, Te
     Raises:
         CheckpointError: it is not there, or its weights are others.
     """
+    # Imported here, for exports of all weights: it knows the hub, which takes seconds.
+    from skills_pipe.training.models.pretrained.files import stored_tensors
+
     name = base or record.base
     folder = Path(name)
     if (base or record.base_weights) and not folder.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from skills_pipe.artifacts.manifest import FileRecord
-from skills_pipe.training.checkpoint.adapter import AdapterRecord
+from skills_pipe.training.checkpoint.adapter import ADAPTER_CONFIG, AdapterRecord
 from skills_pipe.training.checkpoint.safetensors_file import Tensor, write_tensors
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
 
@@ -29,5 +29,5 @@ def write_peft_folder(folder: Path, adapters: StoredWeights, record: AdapterReco
     def produce(tensor: Tensor) -> Iterator[torch.Tensor]:
         return adapters.pieces(names[tensor.name])
 
-    record.write(folder)
+    record.write(folder / ADAPTER_CONFIG)
     return {ADAPTER_WEIGHTS: write_tensors(folder / ADAPTER_WEIGHTS, tensors, produce)}

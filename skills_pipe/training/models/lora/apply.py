@@ -23,7 +23,7 @@ def add_adapters(model: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:
         ConfigError: a pattern matches no layer, or the model has other adapters.
     """
     present = adapted_modules(model)
-    chosen = spec.choose(name for name, module in model.named_modules() if _is_linear(module, name, model))
+    chosen = spec.choose(linear_modules(model))
     if present:
         _check_same(present, chosen, spec)
         return chosen
@@ -54,6 +54,11 @@ def freeze_but_adapters(model: nn.Module, spec: AdapterSpec, dtype: torch.dtype)
 def adapted_modules(model: nn.Module) -> dict[str, LoraLinear]:
     """The layers of a model that have an adapter, by their full names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def linear_modules(model: nn.Module) -> tuple[str, ...]:
+    """The full names of the linear layers of a model, with adapters or without; not those of adapters."""
+    return tuple(name for name, module in model.named_modules() if _is_linear(module, name, model))
 
 
 def base_name(name: str) -> str | None:
