@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from skills_pipe.artifacts.broken_pipe import until_reader_leaves
 from skills_pipe.errors import JobFailed, UserError
 from skills_pipe.pipeline.console.app import application
 from skills_pipe.pipeline.console.argv import Arguments, wrap_arguments
@@ -95,6 +96,10 @@ gc = PythonCommand(entry("gc"))
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``ns``: 0 when all went well, 1 when a job failed, 2 for a mistake in what the user gave."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return until_reader_leaves(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
     try:
         result = application().main(words, prog_name="ns", standalone_mode=False)
     except (UserError, JobFailed, typer.TyperException) as error:

@@ -111,7 +111,7 @@ def _judge(name: str, model: HubModel, *, token: bool) -> Iterator[Finding]:
         # The hub answers the same for a private model, so as not to give it away.
         fix += "" if token else "; export HF_TOKEN if it is private"
         yield error(f"there is no {kind} {name} on the hub that you may read", where="Hugging Face hub", fix=fix)
-    elif model.code == "EntryNotFound":
+    elif model.code == "EntryNotFound" and kind == "model":
         yield error(f"{name} has no config.json: it is no model of transformers", where="Hugging Face hub")
 
 

@@ -155,6 +155,11 @@ def test_datasets_are_asked_for_as_datasets(stand_in):
     assert f"accept its conditions at {stand_in.url}/datasets/org/rows, and export HF_TOKEN" in told(DATA)
 
 
+def test_a_mirror_that_does_not_know_the_question_is_no_error(stand_in):
+    stand_in.answers["api/datasets/org/rows/auth-check"] = (404, {"X-Error-Code": "EntryNotFound"}, b"")
+    assert told(DATA) == "it says nothing about org/rows|"
+
+
 # --- in a command
 
 

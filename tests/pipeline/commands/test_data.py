@@ -1,6 +1,9 @@
 """``ns data preview`` and ``ns data doctor``: in the foreground here, a job on a cluster."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +89,16 @@ def test_a_dry_run_shows_the_job_and_runs_nothing(folder, capsys):
 def test_wrong_keys_are_found_before_a_job_is(folder):
     with pytest.raises(UserError, match=r"unknown key data\.ad_bos.*did you mean"):
         cli.data_preview(ctx=cli.wrap_arguments("++data.ad_bos=true"), file="rows.jsonl", dry_run=True)
+
+
+def test_who_has_read_enough_may_leave(folder):
+    """As ``ns data preview ... | head`` does; what is piped is the output of the program that the command runs."""
+    from tests.training.tiny import save_tiny_model
+
+    save_tiny_model(folder / "model")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "skills_pipe.pipeline.cli", "data", "preview", "rows.jsonl", "--hf_model=model"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (ended.stderr, ended.returncode) == ("", 141)

@@ -21,7 +21,8 @@ def dry_run(tmp_path, monkeypatch, capsys):
         config = Path("cluster.yaml")
         config.write_text(
             f"executor: slurm\naccount: me\njob_dir: {tmp_path}/jobs\npartition: gpu\ncpu_partition: cpu\n"
-            f"containers: {{nemo-rl: {tmp_path}/image.sqsh}}\nmounts: ['{tmp_path}:/workspace']\nenv_vars: {variables}\n"
+            f"containers: {{nemo-rl: {tmp_path}/image.sqsh}}\nmounts: ['{tmp_path}:/workspace']\n"
+            f"env_vars: {variables}\n"
         )
         options = ["--output_dir=/workspace/run", "--hf_model=org/open", "--num_gpus=1", "--disable_wandb"]
         code = main(["nemo_rl", "sft", f"--cluster={config.resolve()}", *options, *words, "--dry_run"])

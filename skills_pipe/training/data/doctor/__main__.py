@@ -19,6 +19,7 @@ from typing import Final
 import rich
 from transformers.utils.logging import disable_progress_bar
 
+from skills_pipe.artifacts.broken_pipe import until_reader_leaves
 from skills_pipe.errors import UserError
 from skills_pipe.training.data.doctor.diagnosis import Diagnosis, diagnose
 from skills_pipe.training.data.doctor.findings import Finding, Severity, findings
@@ -84,4 +85,4 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_reader_leaves(main))

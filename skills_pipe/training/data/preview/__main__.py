@@ -21,6 +21,7 @@ import rich
 from transformers.utils.logging import disable_progress_bar
 
 from skills_pipe.artifacts.atomic import write_text
+from skills_pipe.artifacts.broken_pipe import until_reader_leaves
 from skills_pipe.errors import UserError
 from skills_pipe.training.data.inspection.arguments import count, data_parser, parse, positive, training_config
 from skills_pipe.training.data.inspection.opening import OpenedData, open_data
@@ -104,4 +105,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_reader_leaves(main))
