@@ -4,40 +4,71 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, SequentialLR
 
 from skills_pipe.errors import ConfigError, did_you_mean
 from skills_pipe.training.config.schema.policy import ObjectConfig, SchedulerConfig
+from skills_pipe.training.joint_optimizer import JointOptimizer
 
 _OPTIMIZER = "policy.optimizer"
 _SCHEDULER = "policy.scheduler"
+_REST = "adamw"
+"""Argument of Muon that holds those of AdamW for the other weights."""
+_FUSED_SHARDED = (torch.optim.Adam, AdamW)
+"""Whose fused kernels know how tensors are sharded."""
+_WHOLE_ONLY = (torch.optim.Adafactor, torch.optim.Rprop)
+"""That do what torch knows for whole tensors only."""
+_LENGTH = "num_training_steps"
+"""Argument of transformers' schedules."""
 
 
-def build_optimizer(parameters: Iterable[torch.nn.Parameter], config: ObjectConfig) -> Optimizer:
+def build_optimizer(
+    parameters: Iterable[torch.nn.Parameter],
+    config: ObjectConfig,
+    *,
+    outer: Collection[torch.nn.Parameter] = (),
+) -> Optimizer:
     """The optimizer ``config`` names, over the parameters that are trained.
 
-    An optimizer that has a fused kernel uses it, unless ``foreach`` or ``fused`` is set.
+    An optimizer that has a fused kernel for these parameters uses it, unless ``foreach`` or ``fused`` is set.
+    ``torch.optim.Muon`` gets the matrices inside of the layers, for which it is made, and AdamW the rest (Jordan et
+    al. 2024, "Muon: An optimizer for hidden layers in neural networks").
+
+    Args:
+        parameters: of the model; those that are not trained are left out.
+        config: import path and arguments.
+        outer: matrices outside of the layers: embeddings and output layer.
 
     Raises:
         ConfigError: the class cannot be imported, does not take these arguments, or needs more than gradients.
     """
     factory = _import(config.name, _OPTIMIZER)
-    kwargs = _check_arguments(factory, config, _OPTIMIZER)
-    if "fused" in inspect.signature(factory).parameters and not {"foreach", "fused"} & kwargs.keys():
-        kwargs["fused"] = True
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return _stepped_alone(_construct(factory, _OPTIMIZER, trained, **kwargs), _OPTIMIZER)
+    if factory is Muon:
+        return _muon(trained, config, outer)
+    if factory in _WHOLE_ONLY and any(isinstance(parameter, DTensor) for parameter in trained):
+        raise ConfigError(
+            f"{config.name} cannot update weights that are sharded over ranks",
+            where=f"{_OPTIMIZER}.name",
+            fix="choose another, such as torch.optim.AdamW, or train in one process",
+        )
+    kwargs = _fused(factory, _check_arguments(factory, config, _OPTIMIZER), trained)
+    return _stepped_alone(_construct(factory, _OPTIMIZER, _by_mesh(trained), **kwargs), _OPTIMIZER)
 
 
-def build_scheduler(optimizer: Optimizer, config: SchedulerConfig | None) -> LRScheduler | None:
+def build_scheduler(
+    optimizer: Optimizer, config: SchedulerConfig | None, *, total_steps: int | None = None
+) -> LRScheduler | None:
     """The schedule of the learning rate, stepped once per optimizer step; None for a constant rate.
 
-    Several parts follow each other at their milestones.
+    Several parts follow each other at their milestones. A part that has to know the length of the training
+    (``num_training_steps``) and is not told gets ``total_steps``.
 
     Raises:
         ConfigError: a class cannot be imported, does not take these arguments, or milestones and parts do not fit.
@@ -47,26 +78,93 @@ def build_scheduler(optimizer: Optimizer, config: SchedulerConfig | None) -> LRS
     parts = []
     for part in config.parts:
         factory = _import(part.name, _SCHEDULER)
-        built = _construct(factory, _SCHEDULER, optimizer, **_check_arguments(factory, part, _SCHEDULER))
-        parts.append(_stepped_alone(built, _SCHEDULER))
+        kwargs = _check_arguments(factory, part, _SCHEDULER)
+        if total_steps is not None and _LENGTH in inspect.signature(factory).parameters and kwargs.get(_LENGTH) is None:
+            kwargs[_LENGTH] = total_steps
+        parts.append(_stepped_alone(_construct(factory, _SCHEDULER, optimizer, **kwargs), _SCHEDULER))
     if len(parts) == 1:
         return parts[0]
     return _construct(SequentialLR, _SCHEDULER, optimizer, parts, list(config.milestones))
+
+
+def outer_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The matrices of a language model that are not inside of its layers: embeddings and output layer."""
+    embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    output = model.get_output_embeddings()
+    return [*embeddings, *([output.weight] if output is not None else [])]
+
+
+def _muon(
+    trained: list[torch.nn.Parameter], config: ObjectConfig, outer: Collection[torch.nn.Parameter]
+) -> JointOptimizer:
+    """Muon and AdamW side by side.
+
+    An argument goes to whichever takes it, ``lr`` and ``weight_decay`` to both, ``eps`` to AdamW; what ``adamw`` holds
+    is for AdamW alone.
+    """
+    own = config.kwargs.get(_REST, {})
+    muon_names, adamw_names = inspect.signature(Muon).parameters, inspect.signature(AdamW).parameters
+    plain = {key: value for key, value in config.kwargs.items() if key != _REST}
+    for key, known in [*((key, {*muon_names, *adamw_names}) for key in plain), *((key, {*adamw_names}) for key in own)]:
+        if key not in known:
+            fix = did_you_mean(key, known)
+            raise ConfigError(f"neither Muon nor AdamW has an argument {key!r}", where=f"{_OPTIMIZER}.kwargs", fix=fix)
+    hidden = [one for one in trained if one.ndim == 2 and not any(one is other for other in outer)]
+    rest = [one for one in trained if not any(one is other for other in hidden)]
+    for_muon = {key: value for key, value in plain.items() if key in muon_names and key != "eps"}
+    for_adamw = {key: value for key, value in plain.items() if key in adamw_names} | own
+    parts = []
+    if hidden:
+        parts.append(_construct(Muon, _OPTIMIZER, _by_mesh(hidden), **_resolve(for_muon)))
+    if rest:
+        kwargs = _fused(AdamW, _resolve(for_adamw), rest)
+        parts.append(_construct(AdamW, _OPTIMIZER, _by_mesh(rest), **kwargs))
+    return JointOptimizer(parts)
+
+
+def _fused(
+    factory: Callable[..., Any], kwargs: dict[str, Any], trained: Collection[torch.nn.Parameter]
+) -> dict[str, Any]:
+    """With the fused kernel, where there is one for these parameters and nothing else was chosen."""
+    sharded = any(isinstance(parameter, DTensor) for parameter in trained)
+    has_one = factory in _FUSED_SHARDED if sharded else "fused" in inspect.signature(factory).parameters
+    return kwargs | ({"fused": True} if has_one and not {"foreach", "fused"} & kwargs.keys() else {})
+
+
+def _by_mesh(parameters: list[torch.nn.Parameter]) -> list[Any]:
+    """A group for each device mesh: one call of a kernel cannot take tensors of several."""
+    groups: dict[object, list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)
+    return parameters if len(groups) < 2 else [{"params": group} for group in groups.values()]
 
 
 def _import(path: str, where: str) -> Callable[..., Any]:
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except ModuleNotFoundError as error:
+        package = module_name.partition(".")[0]
+        if error.name != package:
+            raise _no_module(module_name, path, where) from error
         raise ConfigError(
-            f"no module {module_name!r} to import {path!r} from", where=f"{where}.name", fix="give an import path"
+            f"no module {module_name!r} to import {path!r} from: {package} is not installed",
+            where=f"{where}.name",
+            fix=f"pip install {package}, or give another import path",
         ) from error
+    except (ImportError, ValueError) as error:
+        raise _no_module(module_name, path, where) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         fix = did_you_mean(name, dir(module)) or "give the import path of a class"
         raise ConfigError(f"no class {name!r} in {module_name}", where=f"{where}.name", fix=fix)
     return factory
+
+
+def _no_module(module_name: str, path: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"no module {module_name!r} to import {path!r} from", where=f"{where}.name", fix="give an import path"
+    )
 
 
 def _check_arguments(factory: Callable[..., Any], config: ObjectConfig, where: str) -> dict[str, Any]:

@@ -2,11 +2,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, SequentialLR
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.checkpoint import tensors
+from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.config import ObjectConfig, SchedulerConfig
-from skills_pipe.training.optim import build_optimizer, build_scheduler
+from skills_pipe.training.distributed import World
+from skills_pipe.training.optim import build_optimizer, build_scheduler, outer_matrices
+from tests.training.backends.scenario import PACKED, train
+from tests.training.tiny import tiny_model
 
 LINEAR = ObjectConfig(name="torch.optim.lr_scheduler.LinearLR", kwargs={"start_factor": 0.1, "total_iters": 5})
 COSINE = ObjectConfig(name="torch.optim.lr_scheduler.CosineAnnealingLR", kwargs={"T_max": 10, "eta_min": 1e-4})
@@ -124,3 +133,182 @@ def test_classes_that_need_more_than_gradients_are_refused():
     plateau = ObjectConfig(name="torch.optim.lr_scheduler.ReduceLROnPlateau", kwargs={})
     with pytest.raises(ConfigError, match=r"ReduceLROnPlateau needs metrics at each step.*policy\.scheduler\.name"):
         build_scheduler(adamw(), SchedulerConfig(parts=(plateau,), milestones=()))
+
+
+MUON = {"lr": 1e-2, "weight_decay": 0.1, "momentum": 0.9, "betas": [0.9, 0.98], "eps": 1e-8}
+
+
+def muon(model, **kwargs):
+    config = ObjectConfig(name="torch.optim.Muon", kwargs=MUON | kwargs)
+    return build_optimizer(model.parameters(), config, outer=outer_matrices(model))
+
+
+def trained_with(optimizer, model, steps=4):
+    """The weights after a few steps on the same tokens."""
+    tokens = torch.arange(5, 37)[None]
+    for _ in range(steps):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest(architecture):
+    ours, theirs = tiny_model(architecture), tiny_model(architecture)
+    inside = {
+        name for name, value in theirs.named_parameters() if value.ndim == 2 and (".h." in name or "layers" in name)
+    }
+    named = dict(theirs.named_parameters())
+    first = torch.optim.Muon([named[name] for name in named if name in inside], lr=1e-2, weight_decay=0.1, momentum=0.9)
+    rest = [named[name] for name in named if name not in inside]
+    second = torch.optim.AdamW(rest, lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    joint = Both(first, second)
+
+    found, expected = trained_with(muon(ours), ours), trained_with(joint, theirs)
+
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    other = tiny_model(architecture)
+    alone = trained_with(torch.optim.AdamW(other.parameters(), lr=1e-2, weight_decay=0.1, betas=(0.9, 0.98)), other)
+    assert not all(torch.equal(found[name], alone[name]) for name in inside)
+
+
+class Both:
+    """A reference loop's two optimizers."""
+
+    def __init__(self, *optimizers):
+        self.optimizers = optimizers
+
+    def step(self):
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self):
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+
+def test_adamw_beside_muon_may_have_arguments_of_its_own():
+    groups = muon(tiny_model(), adamw={"lr": 3e-4, "weight_decay": 0.0}).param_groups
+
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-2, 0.1), (3e-4, 0.0)]
+    with pytest.raises(ConfigError, match=r"neither Muon nor AdamW has .* 'momentun'.*did you mean 'momentum'"):
+        muon(tiny_model(), momentun=0.9)
+    with pytest.raises(ConfigError, match="argument 'momentum'"):
+        muon(tiny_model(), adamw={"momentum": 0.9})
+
+
+def test_a_schedule_moves_both_rates():
+    optimizer = muon(tiny_model(), adamw={"lr": 1e-3})
+    scheduler = build_scheduler(optimizer, SchedulerConfig(parts=(LINEAR,), milestones=()))
+
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-3, 1e-4])
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2.8e-3, 2.8e-4])
+
+
+@pytest.mark.parametrize("name", ["torch.optim.AdamW", "torch.optim.Muon"])
+def test_its_state_goes_through_a_checkpoint(name, tmp_path):
+    def trainee():
+        model = tiny_model()
+        kwargs = {"lr": 1e-2}
+        optimizer = build_optimizer(
+            model.parameters(), ObjectConfig(name=name, kwargs=kwargs), outer=outer_matrices(model)
+        )
+        return Trainee(model=model, optimizer=optimizer)
+
+    first, second = trainee(), trainee()
+    trained_with(first.optimizer, first.model, steps=2)
+    tensors.write(tensors.optimizer_state(first), tmp_path)
+    second.model.load_state_dict(first.model.state_dict())
+    tensors.load_optimizer_state(second, tmp_path)
+    fresh = trainee()
+    fresh.model.load_state_dict(first.model.state_dict())
+
+    expected = trained_with(first.optimizer, first.model)
+    found, without = trained_with(second.optimizer, second.model), trained_with(fresh.optimizer, fresh.model)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert not all(torch.equal(without[name], expected[name]) for name in expected)
+
+
+def updated(world, name, architecture="llama"):
+    """Weights after three steps with an optimizer, on any number of ranks."""
+    kwargs = {"lr": 1e-2, "momentum": 0.9} if name.endswith("SGD") else {"lr": 1e-2}
+    return train(FsdpSettings(optimizer=ObjectConfig(name=name, kwargs=kwargs)), world, PACKED, architecture).weights
+
+
+@pytest.mark.parametrize("name", ["torch.optim.AdamW", "torch.optim.SGD", "torch.optim.Adagrad"])
+def test_sharded_weights_are_updated_as_whole_ones(name, two_ranks):
+    alone = updated(World(rank=0, size=1, device=torch.device("cpu")), name)
+    together = two_ranks(updated, name=name)[0]
+
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-4, atol=1e-5)
+
+
+def orthogonal_update(world, *, sharded):
+    """What one step of Muon adds to a matrix, from a gradient whose singular values are not small."""
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(64, 16, generator=generator)
+    mesh = init_device_mesh("cpu", (world.size,))
+    matrix, own = torch.zeros(64, 16), gradient.chunk(world.size)[world.rank]
+    parameter = torch.nn.Parameter(distribute_tensor(matrix, mesh, [Shard(0)]) if sharded else torch.zeros_like(own))
+    parameter.grad = distribute_tensor(gradient, mesh, [Shard(0)]) if sharded else own
+    config = ObjectConfig(name="torch.optim.Muon", kwargs={"lr": 1.0, "weight_decay": 0.0})
+    build_optimizer([parameter], config).step()
+    return parameter.full_tensor().detach() if sharded else parameter.detach()
+
+
+def test_muon_makes_the_whole_of_a_sharded_matrix_orthogonal(two_ranks):
+    whole = torch.nn.Parameter(torch.zeros(64, 16))
+    whole.grad = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    torch.optim.Muon([whole], lr=1.0, weight_decay=0.0).step()
+
+    for update in two_ranks(orthogonal_update, sharded=True):
+        assert torch.dist(update, whole) < 0.02 * whole.norm()
+    apart = torch.cat(two_ranks(orthogonal_update, sharded=False))
+    assert torch.dist(apart, whole) > 0.2 * whole.norm()
+
+
+def refused(world, name):
+    """What is said of an optimizer on several ranks."""
+    try:
+        updated(world, name)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", ["torch.optim.Adafactor", "torch.optim.Rprop"])
+def test_what_cannot_update_shards_is_refused_before_training(name, two_ranks):
+    for sentence in two_ranks(refused, name=name):
+        assert sentence.startswith(f"{name} cannot update weights that are sharded over ranks (policy.optimizer.name)")
+    assert refused(World(rank=0, size=1, device=torch.device("cpu")), name) is None
+
+
+TRANSFORMERS = {
+    "get_cosine_schedule_with_warmup": {"num_warmup_steps": 4},
+    "get_linear_schedule_with_warmup": {"num_warmup_steps": 4},
+    "get_wsd_schedule": {"num_warmup_steps": 3, "num_decay_steps": 5, "decay_type": "linear"},
+    "get_constant_schedule_with_warmup": {"num_warmup_steps": 5},
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_schedules_with_warmup_know_the_length_of_the_training(name):
+    ours, theirs = adamw(), adamw()
+    kwargs = TRANSFORMERS[name]
+    length = {} if name == "get_constant_schedule_with_warmup" else {"num_training_steps": 20}
+    expected = rates(theirs, getattr(transformers, name)(theirs, **kwargs, **length))
+    config = SchedulerConfig(parts=(ObjectConfig(name=f"transformers.{name}", kwargs=kwargs),), milestones=())
+
+    assert rates(ours, build_scheduler(ours, config, total_steps=20)) == expected
+    other = adamw()
+    shorter = rates(other, build_scheduler(other, config, total_steps=12))
+    assert (shorter == expected) is (name == "get_constant_schedule_with_warmup")
+
+
+def test_a_package_that_is_not_installed_is_named():
+    with pytest.raises(ConfigError, match=r"no module 'nowhere\.optim'.*nowhere is not installed.*pip install nowhere"):
+        build_optimizer([weight()], ObjectConfig(name="nowhere.optim.AdamW8bit", kwargs={}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,8 @@ class EarlyStopping:
             return
         value = metrics[self.settings.metric]
         # A value that is no number is never better.
-        if self.best is None or value < self.best - self.settings.min_delta:
+        before = math.inf if self.best is None else self.best - self.settings.min_delta
+        if value < before:
             self.best, self.best_step, self.waited = value, step, 0
         else:
             self.waited += 1
@@ -41,9 +43,8 @@ class EarlyStopping:
         """Why the training is over; None while it goes on."""
         if self.settings is None or self.waited < self.settings.patience:
             return None
-        return (
-            f"{self.settings.metric} has not fallen in {self.waited} validations: "
-            f"its best is {self.best:.4f} of step {self.best_step}"
+        return f"{self.settings.metric} has not fallen in {self.waited} validations: " + (
+            "it was never a number" if self.best is None else f"its best is {self.best:.4f} of step {self.best_step}"
         )
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+import json
+import math
+
+import pytest
+
+from skills_pipe.training.config.schema.watches import EarlyStoppingConfig
+from skills_pipe.training.watches.early_stopping import EarlyStopping
+
+METRIC = "val:val_loss"
+
+
+def settings(patience=2, min_delta=0.0, metric=METRIC):
+    return EarlyStoppingConfig(patience=patience, metric=metric, min_delta=min_delta)
+
+
+def ended_at(stopping, losses):
+    """The validation after which training is over, from 1; None when it never is."""
+    for step, loss in enumerate(losses, start=1):
+        stopping.observe(step, {METRIC: loss})
+        if stopping.sentence:
+            return step
+    return None
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "ended"),
+    [
+        ([3.0, 2.0, 2.5, 2.1], 2, 4),
+        ([3.0, 2.0, 2.5, 1.9, 2.5, 2.4], 2, 6),
+        ([3.0, 3.0], 1, 2),
+        ([3.0, 2.9, 2.8, 2.7], 1, None),
+        ([3.0, math.nan, math.nan], 2, 3),
+        ([math.nan, 3.0, 2.0], 2, None),
+    ],
+)
+def test_training_ends_after_so_many_validations_without_a_better_one(losses, patience, ended):
+    assert ended_at(EarlyStopping.of(settings(patience)), losses) == ended
+
+
+def test_a_little_lower_is_not_better_when_more_is_asked_for():
+    losses = [3.0, 2.95, 2.91]
+
+    assert ended_at(EarlyStopping.of(settings(2, min_delta=0.1)), losses) == 3
+    assert ended_at(EarlyStopping.of(settings(2)), losses) is None
+
+
+def test_it_says_what_was_best():
+    stopping = EarlyStopping.of(settings(1))
+    ended_at(stopping, [2.5, 2.6])
+
+    assert stopping.sentence == "val:val_loss has not fallen in 1 validations: its best is 2.5000 of step 1"
+
+
+def test_other_metrics_and_no_settings_end_nothing():
+    assert ended_at(EarlyStopping.of(None), [1.0, 2.0, 3.0]) is None
+    assert ended_at(EarlyStopping.of(settings(1, metric="val:math/val_loss")), [1.0, 2.0, 3.0]) is None
+
+
+def test_it_goes_on_where_a_checkpoint_left_it():
+    first = EarlyStopping.of(settings(2))
+    assert ended_at(first, [2.0, 2.5]) is None
+    kept = json.loads(json.dumps(first.state()))
+
+    assert ended_at(EarlyStopping.of(settings(2), kept), [2.4]) == 1
+    # The configuration is what counts, also for a training that had ended.
+    assert ended_at(EarlyStopping.of(settings(3), kept), [2.4]) is None
