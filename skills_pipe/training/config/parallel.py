@@ -15,6 +15,9 @@ from skills_pipe.training.config.schema.dtensor import DtensorConfig
 DIMENSIONS = ("replicate", "shard", "context", "tensor")
 """Names of the dimensions of the mesh of ranks, the slowest first."""
 
+TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""``model_type`` of the models whose layers ranks can share on the fsdp backend, proven equal to one process."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:

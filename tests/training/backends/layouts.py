@@ -1,0 +1,100 @@
+"""Two steps of training on any layout of ranks: losses, gradient norms, and the whole gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.config import ObjectConfig
+from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.data.batches import BatchSettings, split_batch
+from skills_pipe.training.distributed import World
+from tests.training.backends.scenario import BATCH, dataset, whole
+from tests.training.tiny import tiny_model
+
+ROWS = BatchSettings(capacity=61)
+"""Several microbatches of odd lengths."""
+
+SGD = ObjectConfig(name="torch.optim.SGD", kwargs={"lr": 0.1, "momentum": 0.5})
+
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": 16},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {},
+}
+"""Tensor parallel families, each with what is special in it; four key-value heads, so that four ranks can share them."""
+
+LAYOUTS = {
+    "dp2": Layout(shard=2),
+    "tp2": Layout(tensor=2),
+    "tp2+sp": Layout(tensor=2, sequence_parallel=True),
+    "dp2 x tp2": Layout(shard=2, tensor=2),
+    "dp2 x tp2+sp": Layout(shard=2, tensor=2, sequence_parallel=True),
+    "replicate2 x shard2": Layout(replicate=2, shard=2),
+    "replicate2 x tp2": Layout(replicate=2, tensor=2),
+    "tp4": Layout(tensor=4),
+    "tp4+sp": Layout(tensor=4, sequence_parallel=True),
+}
+
+
+def settings(**changes: Any) -> FsdpSettings:
+    return replace(FsdpSettings(optimizer=SGD, max_grad_norm=0.25), **changes)
+
+
+def two_steps(
+    world: World, *, family: str, layout: Layout | None = None, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Losses and norms of two steps, the loss of an evaluation, gradients of the second step, weights after it."""
+    layout = layout or Layout(shard=world.size)
+    model = tiny_model(family, num_key_value_heads=4, **FAMILIES[family])
+    randomise(model)
+    here = replace(world, same_rows=layout.same_rows)
+    backend = FsdpBackend(model, settings(layout=layout, **(changes or {})), here)
+    data, losses, norms, gradients = dataset(), [], [], {}
+    backend.trainee.optimizer.register_step_pre_hook(lambda *_: gradients.update(gradients_of(backend)))
+    for step in range(2):
+        batch = split_batch(data, range(step * BATCH, (step + 1) * BATCH), ROWS, here.data_rank, here.data_size)
+        result = backend.train_step(batch.microbatches, targets=batch.global_weight)
+        losses.append(result.loss)
+        norms.append(result.grad_norm)
+    batch = split_batch(data, range(BATCH), ROWS, here.data_rank, here.data_size)
+    evaluated = backend.evaluate(batch.microbatches) / batch.global_weight
+    weights = {name: whole(value) for name, value in backend.trainee.model.state_dict().items()}
+    return {"losses": losses, "norms": norms, "evaluated": evaluated, "gradients": gradients, "weights": weights}
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Norms and biases away from their initial ones and zeros, which would hide what is done to them twice."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def gradients_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:
+    named = backend.trainee.model.named_parameters()
+    return {name: whole(parameter.grad) for name, parameter in named if parameter.grad is not None}
+
+
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, float]:
+    """Relative differences by what differs: losses, norms, every gradient and weight.
+
+    A tensor whose norm is below a tenth of that of all is compared with that tenth: gradients of queries and keys are
+    small sums of large terms, with the rounding of the terms.
+    """
+    losses = torch.tensor([*found["losses"], found["evaluated"], *found["norms"]], dtype=torch.float64)
+    same = torch.tensor([*expected["losses"], expected["evaluated"], *expected["norms"]], dtype=torch.float64)
+    relative = {"losses and norms": float(((losses - same) / same).abs().max())}
+    for part in ("gradients", "weights"):
+        assert found[part].keys() == expected[part].keys()
+        least = 0.1 * torch.nn.utils.get_total_norm(expected[part].values())
+        for name, value in expected[part].items():
+            difference = (found[part][name] - value).norm() / torch.maximum(value.norm(), least)
+            relative[f"{part}: {name}"] = float(difference)
+    return relative
