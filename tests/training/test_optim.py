@@ -266,7 +266,7 @@ def test_muon_makes_the_whole_of_a_sharded_matrix_orthogonal(two_ranks):
     torch.optim.Muon([whole], lr=1.0, weight_decay=0.0).step()
 
     for update in two_ranks(orthogonal_update, sharded=True):
-        assert torch.dist(update, whole) < 0.02 * whole.norm()
+        assert torch.dist(update, whole) < 0.05 * whole.norm()
     apart = torch.cat(two_ranks(orthogonal_update, sharded=False))
     assert torch.dist(apart, whole) > 0.2 * whole.norm()
 
