@@ -12,10 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.metrics import read_metrics
@@ -27,6 +23,7 @@ from skills_pipe.training.console import Console
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import StopReason, StopRequest
 from tests.training.launch import environment, python, run, torchrun
+from tests.training.outputs import assert_equal_bits, logged, state
 from tests.training.sft_arguments import BATCH, STEPS, arguments
 from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
 
@@ -60,32 +57,6 @@ def verdict(output: Path) -> Verdict | None:
 
 def saved_steps(output: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in (output / "checkpoints").glob("step_*"))
-
-
-def state(output: Path, step: int) -> dict[str, torch.Tensor]:
-    """Weights and optimizer moments of a checkpoint, by name."""
-    found = {}
-    for part in ("weights", "optimizer"):
-        reader = FileSystemReader(output / "checkpoints" / f"step_{step}" / "policy" / part)
-        entries = reader.read_metadata().state_dict_metadata
-        tensors = {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype)
-            for name, entry in entries.items()
-            if isinstance(entry, TensorStorageMetadata)
-        }
-        dcp_load(tensors, storage_reader=reader, no_dist=True)
-        found |= {f"{part}:{name}": value for name, value in tensors.items()}
-    return found
-
-
-def logged(output: Path, name: str) -> dict[int, float]:
-    lines = read_metrics(output / "training-logs" / "metrics.jsonl")
-    return {line["step"]: line[name] for line in lines if name in line}
-
-
-def assert_equal_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
 @pytest.fixture(scope="session")
