@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,8 +93,9 @@ def train(run: Run) -> Verdict:
         stop = StopReason.NONE if last else _poll(run, progress)
         _log(run, progress.step, values)
         _log(run, progress.step, validated)
+        _tell_saved(run)
         if is_save_step(run.config.checkpointing, progress.step, run.total_steps) or last or stop:
-            _save(run, progress, {"train:loss": result.loss, **_as_metrics(validated)})
+            _save(run, progress, {"train:loss": result.loss, **_as_metrics(validated)}, wait=last or bool(stop))
         if stop:
             return _stopped(run, stop, progress.step)
     beyond = f", the checkpoint is of step {progress.step}" if progress.step > run.total_steps else ""
@@ -236,12 +237,13 @@ def _next_validation_seconds(run: Run, progress: _Progress) -> float:
 
 
 def _guess_save_seconds(run: Run) -> float:
-    """Weights and two moments in fp32, shared out over the ranks."""
-    numbers = sum(parameter.numel() for parameter in run.backend.trainee.model.parameters())
+    """What is trained and two moments of it in fp32, shared out over the ranks."""
+    parameters = run.backend.trainee.model.parameters()
+    numbers = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return 12 * numbers / run.world.size / _SAVE_BYTES_PER_SECOND
 
 
-def _save(run: Run, progress: _Progress, metrics: Mapping[str, float]) -> None:
+def _save(run: Run, progress: _Progress, metrics: Mapping[str, float], *, wait: bool) -> None:
     if run.checkpoints is None:
         return
     began = time.monotonic()
@@ -257,10 +259,21 @@ def _save(run: Run, progress: _Progress, metrics: Mapping[str, float]) -> None:
         watches=progress.watches,
     )
     position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.data_fingerprint)
-    run.checkpoints.save(run.backend.trainee, info, position)
+    on_disk = run.checkpoints.save(run.backend.trainee, info, position, wait=wait)
     _log(run, progress.step, {"timing/train/checkpointing": time.monotonic() - began})
-    if run.metrics is not None:
-        run.metrics.saved(progress.step)
+    _tell_steps(run, on_disk)
+
+
+def _tell_saved(run: Run) -> None:
+    """Whether a checkpoint that is written in the background has come onto disk, or has failed."""
+    if run.checkpoints is not None:
+        _tell_steps(run, run.checkpoints.poll(run.backend.trainee))
+
+
+def _tell_steps(run: Run, on_disk: Sequence[int]) -> None:
+    for step in on_disk:
+        if run.metrics is not None:
+            run.metrics.saved(step)
 
 
 def _stopped(run: Run, stop: StopReason, step: int) -> Verdict:

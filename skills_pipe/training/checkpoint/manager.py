@@ -7,6 +7,7 @@
     point = manager.resume(trainee)          # None: a fresh run
     ...
     manager.save(trainee, info, position)
+    manager.poll(trainee)                    # after each step, where saves are written in the background
     ...
     manager.complete({"steps": 120})         # or manager.close() when the work goes on in another job
 
@@ -25,12 +26,14 @@ from typing import Any
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.names import step_directory
 from skills_pipe.training.checkpoint import owner as owners
+from skills_pipe.training.checkpoint.background import BackgroundWriter
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_first
 from skills_pipe.training.checkpoint.resume import latest_whole, restore
 from skills_pipe.training.checkpoint.retention import Retention
 from skills_pipe.training.checkpoint.save import remove_stale, write_step
+from skills_pipe.training.checkpoint.snapshot import Snapshot, live_states
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
 
 
@@ -42,22 +45,35 @@ class CheckpointManager:
         run: what all checkpoints of the run have in common.
         retention: which steps stay; by default all.
         accept_changes: resume although the base model or the data changed (``checkpointing.on_change=continue``).
+        in_background: write while training goes on, from a copy in host memory that is kept.
     """
 
     def __init__(
-        self, folder: Path, *, run: RunDescription, retention: Retention | None = None, accept_changes: bool = False
+        self,
+        folder: Path,
+        *,
+        run: RunDescription,
+        retention: Retention | None = None,
+        accept_changes: bool = False,
+        in_background: bool = False,
     ) -> None:
         self._folder = folder
         self._run = run
         self._retention = retention or Retention()
         self._accept_changes = accept_changes
+        self._in_background = in_background
+        self._background: BackgroundWriter | None = None
         self._owner: Owner | None = None
         self._longest_save = 0.0
 
     @property
     def longest_save_seconds(self) -> float:
-        """Longest save so far in this process, 0 before the first."""
-        return self._longest_save
+        """Longest that a save may take to be on disk, as far as was seen; 0 before the first.
+
+        Twice that of one save while another one is still being written.
+        """
+        under_way = self._background is not None and self._background.busy
+        return self._longest_save * (2 if under_way else 1)
 
     def start(self) -> None:
         """Claim the folder and clear away what killed writers left.
@@ -67,6 +83,8 @@ class CheckpointManager:
         """
         self._owner = on_first(lambda: owners.claim(self._folder))
         on_first(lambda: remove_stale(self._folder))
+        if self._in_background:
+            self._background = BackgroundWriter()
 
     def resume(self, trainee: Trainee) -> ResumePoint | None:
         """Restore the latest whole checkpoint, None when there is none.
@@ -79,30 +97,83 @@ class CheckpointManager:
             return None
         return restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
 
-    def save(self, trainee: Trainee, info: TrainingInfo, position: DataPosition) -> Path:
+    def save(
+        self, trainee: Trainee, info: TrainingInfo, position: DataPosition, *, wait: bool = False
+    ) -> tuple[int, ...]:
         """Write the checkpoint of ``info.total_steps``, then delete those that the retention rule lets go.
 
+        In the background, this returns as soon as the state is copied, and a save that is still under way is waited
+        for first.
+
+        Args:
+            trainee: the live objects.
+            info: counters.
+            position: in the data.
+            wait: return when the checkpoint is on disk, as at the end of a job.
+
+        Returns:
+            the steps whose checkpoints are on disk now and were not told before.
+
         Raises:
-            CheckpointError: it could not be written; the earlier checkpoints are untouched.
+            CheckpointError: it, or the one before, could not be written; the earlier checkpoints are untouched.
         """
+        told = self._finish()
+        snapshot = Snapshot.of(trainee, self._run, info, position)
+        if self._background is not None and not wait:
+            self._background.begin(snapshot, self._write)
+            return told
         begin = time.monotonic()
-        path = write_step(
-            self._folder, owner=self._claimed(), run=self._run, trainee=trainee, info=info, position=position
-        )
-        on_first(self._retire)
+        self._write(snapshot)
         self._longest_save = max(self._longest_save, time.monotonic() - begin)
-        return path
+        return *told, info.total_steps
+
+    def poll(self, trainee: Trainee) -> tuple[int, ...]:
+        """The step whose checkpoint came onto disk since it was last asked, if any; called after each step.
+
+        Raises:
+            CheckpointError: the save under way has failed; the earlier checkpoints are untouched.
+        """
+        if self._background is None:
+            return ()
+        # After the first step the optimizer has its state: the memory is taken before it is needed.
+        self._background.reserve(lambda: live_states(trainee, self._run))
+        return self._finish() if self._background.has_ended() else ()
 
     def close(self) -> None:
-        """Give the folder back at the end of this process's work."""
-        if self._owner is not None:
-            on_first(lambda: owners.release(self._folder, self._claimed()))
-            self._owner = None
+        """Give the folder back at the end of this process's work, once the save under way is on disk.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        try:
+            self._finish()
+        finally:
+            self._give_back()
 
     def complete(self, facts: Mapping[str, Any]) -> None:
         """Close, and seal the folder as a finished training."""
         self.close()
         on_first(lambda: manifests.seal(self._folder, kind="training", facts=facts))
+
+    def _give_back(self) -> None:
+        if self._background is not None:
+            self._background.close()
+            self._background = None
+        if self._owner is not None:
+            on_first(lambda: owners.release(self._folder, self._claimed()))
+            self._owner = None
+
+    def _finish(self) -> tuple[int, ...]:
+        """Wait for the save under way; its step, if there was one."""
+        written = self._background.finish() if self._background is not None else None
+        if written is None:
+            return ()
+        self._longest_save = max(self._longest_save, written.seconds)
+        return (written.step,)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        write_step(self._folder, owner=self._claimed(), run=self._run, snapshot=snapshot)
+        on_first(self._retire)
 
     def _claimed(self) -> Owner:
         if self._owner is None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from skills_pipe.errors import UserError
 
 T = TypeVar("T")
+
+_group: ContextVar[dist.ProcessGroup | None] = ContextVar("group", default=None)
 
 
 def rank() -> int:
@@ -20,6 +25,36 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes that train together, 1 without a process group."""
     return dist.get_world_size() if _grouped() else 1
+
+
+def new_group() -> dist.ProcessGroup | None:
+    """A second way for all ranks to talk, beside the one that training uses; None without a process group."""
+    return dist.new_group(backend="gloo") if _grouped() else None
+
+
+@contextmanager
+def talking_in(group: dist.ProcessGroup | None) -> Iterator[None]:
+    """Everything of this module goes through ``group`` inside this block, in this thread."""
+    token = _group.set(group)
+    try:
+        yield
+    finally:
+        _group.reset(token)
+
+
+def present_group() -> dist.ProcessGroup | None:
+    """The group that :func:`talking_in` set for this thread; None for the one of all ranks."""
+    return _group.get()
+
+
+def everywhere(statement: bool) -> bool:
+    """Whether ``statement`` holds on every rank."""
+    if not _grouped():
+        return statement
+    # A CPU tensor goes through gloo, so that waiting does not stop a GPU's stream.
+    least = torch.tensor(int(statement))
+    dist.all_reduce(least, dist.ReduceOp.MIN, group=_group.get())
+    return bool(least.item())
 
 
 def on_all(action: Callable[[], T]) -> list[T]:
@@ -53,7 +88,7 @@ def _gather(value: T) -> list[T]:
     if not _grouped():
         return [value]
     values: list[T] = [value] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_group.get())
     return values
 
 

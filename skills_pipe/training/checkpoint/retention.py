@@ -1,7 +1,4 @@
-"""Which checkpoints of a run stay on disk.
-
-Retention knows only the metric and the steps: a step that is meant for averaging later must be among those kept.
-"""
+"""Which checkpoints of a run stay on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from skills_pipe.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """Rule for keeping checkpoints: the union of the latest, the best and the most recent ones.
+    """Rule for keeping checkpoints: the union of the latest, the best, the most recent ones and those that are named.
 
     Attributes:
         metric_name: ``val:...`` or ``train:...``; None ranks by recency.
@@ -23,6 +20,7 @@ class Retention:
         keep_top_k: how many of the best to keep; None keeps all that compete.
         keep_latest_k: how many of the most recent to keep besides the best ones.
         save_period: only steps that are a multiple of it compete for ``keep_top_k``; None lets all compete.
+        keep_steps: steps that stay because they are needed later; they take no place of the best ones.
     """
 
     metric_name: str | None = None
@@ -30,6 +28,7 @@ class Retention:
     keep_top_k: int | None = None
     keep_latest_k: int | None = None
     save_period: int | None = None
+    keep_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.metric_name is not None and not self.metric_name.startswith(("train:", "val:")):
@@ -49,7 +48,7 @@ class Retention:
         with a value that is not a number, is worse than all others.
         """
         recent = sorted(steps)
-        kept = set(recent[-1:])
+        kept = {*recent[-1:], *self.keep_steps}
         kept.update(self.ranked(steps)[: self.keep_top_k])
         # Steps saved off the period (when the time ran out) do not compete, so only recency can keep them.
         kept.update(recent[max(0, len(recent) - (self.keep_latest_k or 0)) :])

@@ -25,10 +25,10 @@ def state() -> dict[str, Any]:
     return found
 
 
-def save(path: Path) -> None:
-    """Write the state of every generator of this process."""
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write what :func:`state` gave."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state(), path)
+    torch.save(dict(state), path)
 
 
 def load(path: Path) -> None:

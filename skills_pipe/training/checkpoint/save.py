@@ -25,15 +25,14 @@ from skills_pipe.training.checkpoint.failures import disk_failures
 from skills_pipe.training.checkpoint.layout import StepFolder
 from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_all, on_first, rank, world_size
-from skills_pipe.training.checkpoint.state import DataPosition, RunDescription, Trainee, TrainingInfo
+from skills_pipe.training.checkpoint.snapshot import AVERAGE, OPTIMIZER, WEIGHTS, Snapshot
+from skills_pipe.training.checkpoint.state import RunDescription, TrainingInfo
 
 _HASHING_THREADS = 4
 
 
-def write_step(
-    folder: Path, *, owner: Owner, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
-) -> Path:
-    """Write ``folder/step_N`` for ``N = info.total_steps`` and return it; to be called on every rank.
+def write_step(folder: Path, *, owner: Owner, run: RunDescription, snapshot: Snapshot) -> Path:
+    """Write ``folder/step_N`` for ``N = snapshot.info.total_steps`` and return it; to be called on every rank.
 
     All ranks write into one temporary folder. Each hashes what it wrote; then rank 0 writes the manifest and renames.
     Whatever stops this before the rename leaves the older checkpoints as they were.
@@ -41,21 +40,21 @@ def write_step(
     Raises:
         CheckpointError: a file could not be written, or another process owns ``folder`` now.
     """
-    target = folder / step_directory(info.total_steps)
+    number = snapshot.info.total_steps
+    target = folder / step_directory(number)
     temporary = folder / f".tmp-{target.name}.{on_first(lambda: owner.label)}"
     step = StepFolder(temporary)
     try:
         on_first(lambda: _begin(temporary, folder, owner))
-        tensors.write(tensors.model_state(trainee.model), step.weights)
-        if run.save_optimizer:
-            tensors.write(tensors.optimizer_state(trainee), step.optimizer)
-        on_all(lambda: _write_rest(step, run, trainee, info, position))
+        for name, state in snapshot.states.items():
+            tensors.write(state, _folder_of(name, step))
+        on_all(lambda: _write_rest(step, run, snapshot))
         records = on_all(lambda: _hash_own_files(temporary))
         files = {name: record for part in records for name, record in part.items()}
-        on_first(lambda: _publish(temporary, target, owner, files=files, facts=_facts(run, info)))
+        on_first(lambda: _publish(temporary, target, owner, files=files, facts=_facts(run, snapshot.info)))
     except OSError as error:
         raise CheckpointError(
-            f"the checkpoint of step {info.total_steps} could not be written: {error.strerror or error}",
+            f"the checkpoint of step {number} could not be written: {error.strerror or error}",
             where=str(folder),
             fix="make room or check the quota of the file system; earlier checkpoints are untouched",
         ) from error
@@ -84,26 +83,28 @@ def _begin(temporary: Path, folder: Path, owner: Owner) -> None:
     (temporary / "policy").mkdir()
 
 
-def _write_rest(
-    step: StepFolder, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
-) -> None:
+def _folder_of(name: str, step: StepFolder) -> Path:
+    return {WEIGHTS: step.weights, OPTIMIZER: step.optimizer, AVERAGE: step.average}[name]
+
+
+def _write_rest(step: StepFolder, run: RunDescription, snapshot: Snapshot) -> None:
     with disk_failures():
-        rng.save(step.rng(rank()))
+        rng.save(snapshot.generators, step.rng(rank()))
         if rank() == 0:
-            _write_settings(step, run, trainee, info, position)
+            _write_settings(step, run, snapshot)
 
 
-def _write_settings(
-    step: StepFolder, run: RunDescription, trainee: Trainee, info: TrainingInfo, position: DataPosition
-) -> None:
+def _write_settings(step: StepFolder, run: RunDescription, snapshot: Snapshot) -> None:
     step.config.write_text(run.config_yaml, encoding="utf-8")
-    step.info.write_text(json.dumps(info.to_json(), indent=2), encoding="utf-8")
-    step.position.write_text(json.dumps(asdict(position), indent=2), encoding="utf-8")
-    if trainee.scheduler is not None:
-        torch.save(trainee.scheduler.state_dict(), step.scheduler)
+    step.info.write_text(json.dumps(snapshot.info.to_json(), indent=2), encoding="utf-8")
+    step.position.write_text(json.dumps(asdict(snapshot.position), indent=2), encoding="utf-8")
+    if snapshot.scheduler is not None:
+        torch.save(dict(snapshot.scheduler), step.scheduler)
     if run.tokenizer is not None:
         run.tokenizer.save_pretrained(step.tokenizer)
-    _write_model_settings(step.model, trainee.model, run)
+    if run.adapter is not None:
+        run.adapter.write(step.adapter_config)
+    _write_model_settings(step.model, snapshot.model, run)
 
 
 def _write_model_settings(folder: Path, model: torch.nn.Module, run: RunDescription) -> None:
@@ -157,6 +158,7 @@ def _facts(run: RunDescription, info: TrainingInfo) -> dict[str, Any]:
         "data": run.data_fingerprint,
         "precision": run.precision,
         "world_size": world_size(),
+        **(run.adapter.facts if run.adapter is not None else {}),
     }
 
 

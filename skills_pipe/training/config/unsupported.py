@@ -96,8 +96,6 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
 
 def _checkpoints(config: TrainingConfig) -> Iterator[Refusal]:
     settings = config.checkpointing
-    if settings.is_async:
-        yield "checkpointing.is_async", "checkpoints are written synchronously as yet", "set it to false"
     if settings.save_consolidated:
         yield "checkpointing.save_consolidated", "checkpoints are exported by a step of their own", "run the export"
     if settings.pretrained_checkpoint is not None:

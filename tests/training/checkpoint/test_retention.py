@@ -42,6 +42,9 @@ def kept(losses, **rule):
         # without a metric recency ranks
         ({1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}, {"metric_name": None, "keep_top_k": 2}, [3, 4]),
         ({10: 1.0, 9: 2.0}, {"keep_top_k": 1}, [10]),
+        # steps that are needed later stay beside the best ones, on the period or off it
+        ({10: 1.0, 20: 9.0, 30: 0.5, 33: 8.0, 40: 7.0}, {"keep_top_k": 1, "keep_steps": (20, 33)}, [20, 30, 33, 40]),
+        ({10: 1.0, 20: 2.0}, {"keep_top_k": 1, "keep_steps": (15,)}, [10, 20]),
         ({}, {"keep_top_k": 1}, []),
     ],
 )

@@ -147,8 +147,8 @@ def test_a_step_holds_what_the_layout_says(tmp_path):
 
 def test_training_info_has_counters_and_metrics_side_by_side(tmp_path):
     manager = new_manager(tmp_path)
-    path = manager.save(new_trainee(), info_at(3, val__val_loss=1.5), position_at(3))
-    assert json.loads((path / "training_info.json").read_text()) == {
+    assert manager.save(new_trainee(), info_at(3, val__val_loss=1.5), position_at(3)) == (3,)
+    assert json.loads((tmp_path / "step_3" / "training_info.json").read_text()) == {
         "epoch": 0,
         "step": 3,
         "total_steps": 3,

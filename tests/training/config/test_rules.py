@@ -71,7 +71,6 @@ def test_a_time_that_yaml_reads_as_a_number_is_refused(tmp_path):
         "policy.dtensor_cfg.cpu_offload=true",
         "policy.sequence_parallel=true",
         "policy.precision=float16",
-        "checkpointing.is_async=true",
         "checkpointing.save_consolidated=true",
         "++data.train.processor=own_processor",
     ],

@@ -42,6 +42,9 @@ class CheckpointingConfig:
     ft_keep_latest_k: Annotated[
         int | None, Key("Newest checkpoints to keep, whatever their metric; null: the latest one.", minimum=1)
     ]
+    keep_steps: Annotated[
+        tuple[int, ...], Key("Steps whose checkpoints are kept whatever their metric, as those to be averaged.")
+    ]
     pretrained_checkpoint: Annotated[
         PretrainedCheckpointConfig | None, Key("Weights of another run to start from; null: policy.model_name.")
     ]
@@ -55,7 +58,10 @@ class CheckpointingConfig:
     peft_config: Annotated[
         Mapping[str, Any] | None, Key("Adapter settings saved with the adapters; null: from policy.")
     ]
-    is_async: Annotated[bool, Key("Write checkpoints while training goes on.")]
+    is_async: Annotated[
+        bool | None,
+        Key("Write checkpoints from a copy in host memory while training goes on; null: where training is on GPUs."),
+    ]
     stop_after_steps: Annotated[
         int | None,
         Key("Save and end this job, as if its time were over, after so many steps of its own; null: never.", minimum=1),
