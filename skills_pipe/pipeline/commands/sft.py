@@ -136,7 +136,7 @@ def _training_job(options: SftOptions, extras: tuple[str, ...], cluster: Cluster
 
 def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[str, ...]:
     megatron = options.backend is Backend.MEGATRON
-    keys: dict[str, str | int | bool] = {
+    keys: dict[str, str | int | bool | tuple[int, ...]] = {
         "policy.model_name": cluster.absolute_or_id(options.hf_model),
         "cluster.gpus_per_node": max(1, options.num_gpus or 0),
         "cluster.num_nodes": options.num_nodes,
@@ -147,6 +147,8 @@ def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[st
     }
     if options.on_change is OnChange.CONTINUE:
         keys["checkpointing.on_change"] = "continue"
+    if options.needed_steps:
+        keys["checkpointing.keep_steps"] = options.needed_steps
     if options.training_data:
         keys["data.train_data_path"] = as_jobs_see(options.training_data, cluster)
     if options.validation_data:

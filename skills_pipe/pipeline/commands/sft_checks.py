@@ -176,7 +176,7 @@ def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:
 
 def _check_steps(options: SftOptions, config: TrainingConfig) -> list[Finding]:
     where = "--average_steps" if options.average_steps else "--conversion_step"
-    steps = options.average_steps or ((int(options.conversion_step),) if options.conversion_step.isdecimal() else ())
+    steps = options.needed_steps
     period, last = config.checkpointing.save_period, config.sft.max_num_steps
     findings = []
     for step in steps:
@@ -202,12 +202,10 @@ def _period_advice(period: int) -> str:
 
 
 def _check_kept(steps: tuple[int, ...], config: TrainingConfig, where: str) -> list[Finding]:
-    """Old checkpoints are deleted as training goes on; those that are still needed must not be among them."""
-    keep, last = config.checkpointing.keep_top_k, config.sft.max_num_steps
-    if not steps or keep is None or last is None or not config.checkpointing.save_period:
+    """Old checkpoints are deleted as training goes on; those that are needed are kept unless the user's keys differ."""
+    settings = config.checkpointing
+    missing = [str(step) for step in steps if step not in settings.keep_steps]
+    if not missing or settings.keep_top_k is None:
         return []
-    saved = -(-last // config.checkpointing.save_period)
-    if saved <= keep:
-        return []
-    what = f"{saved} checkpoints will be saved and {keep} kept (checkpointing.keep_top_k): some steps may be gone"
-    return [warning(what, where=where, fix=f"set ++checkpointing.keep_top_k={saved}")]
+    what = f"step {', '.join(missing)} may be deleted before it is needed: checkpointing.keep_steps does not name it"
+    return [warning(what, where=where, fix="leave ++checkpointing.keep_steps out, or name it there")]

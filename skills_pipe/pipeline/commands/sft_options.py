@@ -68,3 +68,10 @@ class SftOptions(JobOptions):
     exclusive: bool = switch(
         True, on=("--exclusive",), off=("--not_exclusive",), help="share the nodes of training with other jobs"
     )
+
+    @property
+    def needed_steps(self) -> tuple[int, ...]:
+        """Steps whose checkpoints the conversion reads, besides the last one."""
+        if self.conversion_step.isdecimal():
+            return (int(self.conversion_step),)
+        return self.average_steps

@@ -23,12 +23,14 @@ _NOT_OF_RESULT = (
 """Keys that change how a program runs or reports, not what it makes."""
 
 
-def override(key: str, value: str | int | bool) -> str:
+def override(key: str, value: str | int | bool | tuple[int, ...]) -> str:
     """``++key=value``, quoted so that the program reads back the very value."""
     if isinstance(value, bool):
         return f"++{key}={str(value).lower()}"
     if isinstance(value, int):
         return f"++{key}={value}"
+    if isinstance(value, tuple):
+        return f"++{key}=[{','.join(str(item) for item in value)}]"
     return f"++{key}={quote(value)}"
 
 

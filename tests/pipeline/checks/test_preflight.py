@@ -247,9 +247,9 @@ def test_a_run_without_end_is_told():
         ),
         (("++sft.max_num_steps=200",), {"conversion_step": "250"}, "error: step 250 is never reached"),
         (
-            ("++sft.max_num_steps=5000", "++checkpointing.keep_top_k=10"),
+            ("++sft.max_num_steps=5000", "++checkpointing.keep_top_k=10", "++checkpointing.keep_steps=[5000]"),
             {"average_steps": "100,5000"},
-            "warning: 50 checkpoints will be saved and 10 kept",
+            "warning: step 100 may be deleted before it is needed",
         ),
     ],
 )

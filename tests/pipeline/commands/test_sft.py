@@ -81,6 +81,15 @@ def test_averaging_converts_each_step_and_then_averages():
     assert "--remove" not in made.job("sft-average-ckpt").command.argv
 
 
+@pytest.mark.parametrize("wanted", [{"average_steps": "100,200"}, {"conversion_step": "200"}])
+def test_training_keeps_the_steps_that_are_needed_later_and_is_the_same_stage_without_them(wanted):
+    kept, plain = planned(**wanted), planned()
+    steps = "[100,200]" if "average_steps" in wanted else "[200]"
+    assert f"++checkpointing.keep_steps={steps}" in kept.job("sft-sft-0").command.argv
+    assert not any("keep_steps" in word for word in plain.job("sft-sft-0").command.argv)
+    assert kept.stage("sft").options == plain.stage("sft").options
+
+
 def test_removal_is_passed_on():
     made = planned(average_steps=[100, 200], remove_checkpoints_after_average=True)
     assert made.job("sft-average-ckpt").command.argv[-1] == "--remove"
