@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.schema import PolicyConfig
 
 GIB = 1 << 30
@@ -99,14 +100,31 @@ class ModelShape:
         """All weights."""
         return self.layers * self.layer_parameters + self.outer_parameters
 
-    def flops_per_token(self, context: int) -> float:
+    @property
+    def linear_layers(self) -> Mapping[str, tuple[int, int]]:
+        """Inputs and outputs of every linear layer in the layers, by its full name in Hugging Face's models."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        of_one = {
+            "self_attn.q_proj": (self.hidden, queries),
+            "self_attn.k_proj": (self.hidden, keys),
+            "self_attn.v_proj": (self.hidden, keys),
+            "self_attn.o_proj": (queries, self.hidden),
+            "mlp.gate_proj": (self.hidden, self.inner),
+            "mlp.up_proj": (self.hidden, self.inner),
+            "mlp.down_proj": (self.inner, self.hidden),
+        }
+        return {f"model.layers.{layer}.{name}": of_one[name] for layer in range(self.layers) for name in of_one}
+
+    def flops_per_token(self, context: int, *, adapters: int | None = None) -> float:
         """Floating point operations of a forward and backward pass for one token.
 
         ``6 N`` for the matrices (Kaplan et al. 2020, section 2.1; the embedding is looked up and costs nothing), and
         ``6 * layers * heads * head_dim * context`` for causal attention, where a token sees half of ``context``.
+        Matrices that are not trained, under ``adapters`` weights that are, have no gradient of their own: ``4 N``.
         """
         matrices = self.parameters - (0 if self.tied else self.vocabulary * self.hidden)
-        return 6 * matrices + 6 * self.layers * self.heads * self.head_dim * context
+        products = 6 * matrices if adapters is None else 4 * matrices + 6 * adapters
+        return products + 6 * self.layers * self.heads * self.head_dim * context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +132,8 @@ class MemoryEstimate:
     """Bytes on each GPU while it trains.
 
     Attributes:
-        weights: fp32, this rank's part.
-        gradients: fp32, this rank's part, or all of them where they are exchanged once per step only.
+        weights: this rank's part: fp32, but for those that are not trained, which have the type that computes.
+        gradients: of what is trained, fp32: this rank's part, or all where they are exchanged once per step only.
         optimizer: its states.
         compute: weights as the forward pass has them: a copy of all in one process, else what is whole at a time.
         activations: what the forward pass keeps for the backward pass.
@@ -156,17 +174,33 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     dtensor = policy.dtensor_cfg
     width = _FLOAT if policy.precision == "float32" else 2
     shards = max(1, ranks // dtensor.dp_replicate_size)
-    part = -(-shape.parameters // shards) * _FLOAT
+    adapters = adapter_parameters(shape, policy)
+    trained = shape.parameters if adapters is None else adapters
+    part = -(-trained // shards) * _FLOAT
+    frozen = 0 if adapters is None else -(-shape.parameters // shards) * width
     microbatches = policy.train_global_batch_size / max(1, ranks * policy.train_micro_batch_size)
     deferred = ranks > 1 and dtensor.defer_fsdp_grad_sync and microbatches > 1
     tokens = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
     return MemoryEstimate(
-        weights=part,
-        gradients=shape.parameters * _FLOAT if deferred else part,
+        weights=part + frozen,
+        gradients=trained * _FLOAT if deferred else part,
         optimizer=part * states,
-        compute=_compute_bytes(shape, width, ranks=ranks),
-        activations=activation_bytes(shape, tokens, width=width, recompute=dtensor.activation_checkpointing),
-        loss=_loss_bytes(shape, tokens, width),
+        compute=_compute_bytes(shape, width, trained=trained, ranks=ranks),
+        activations=activation_bytes(shape, tokens, width=width, recompute=dtensor.activation_checkpointing)
+        + _adapter_activations(shape, policy, tokens) * width,
+        loss=_loss_bytes(shape, tokens, width, trained=adapters is None),
+    )
+
+
+def adapter_parameters(shape: ModelShape, policy: PolicyConfig) -> int | None:
+    """Numbers in the adapters that are trained; None where all weights are."""
+    spec = adapter_spec(policy)
+    if spec is None:
+        return None
+    return sum(
+        spec.dim * (inputs + outputs) + outputs * spec.decomposed
+        for name, (inputs, outputs) in shape.linear_layers.items()
+        if spec.wants(name)
     )
 
 
@@ -202,21 +236,32 @@ def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: b
 def seconds_per_step(shape: ModelShape, policy: PolicyConfig, *, flops: float) -> float:
     """Seconds of one optimizer step whose samples all have the greatest length, at ``flops`` operations per second."""
     tokens = policy.train_global_batch_size * policy.max_total_sequence_length
-    return tokens * shape.flops_per_token(policy.max_total_sequence_length) / flops
+    adapters = adapter_parameters(shape, policy)
+    return tokens * shape.flops_per_token(policy.max_total_sequence_length, adapters=adapters) / flops
+
+
+def _adapter_activations(shape: ModelShape, policy: PolicyConfig, tokens: int) -> int:
+    """Numbers that adapters keep besides: what is between A and B."""
+    spec = adapter_spec(policy)
+    if spec is None:
+        return 0
+    layers = 1 if policy.dtensor_cfg.activation_checkpointing else shape.layers
+    return tokens * spec.dim * sum(spec.wants(name) for name in shape.linear_layers) * layers // shape.layers
 
 
 def _padded_tokens(policy: PolicyConfig) -> int:
     return policy.train_micro_batch_size * policy.max_total_sequence_length
 
 
-def _compute_bytes(shape: ModelShape, width: int, *, ranks: int) -> int:
+def _compute_bytes(shape: ModelShape, width: int, *, trained: int, ranks: int) -> int:
     """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once."""
     if ranks == 1:
-        return 0 if width == _FLOAT else shape.parameters * width
+        return 0 if width == _FLOAT else trained * width
     return (shape.outer_parameters + 2 * shape.layer_parameters) * width
 
 
-def _loss_bytes(shape: ModelShape, tokens: int, width: int) -> int:
+def _loss_bytes(shape: ModelShape, tokens: int, width: int, *, trained: bool) -> int:
     """Logits in the forward precision and in fp32, and the output layer's gradient, summed up in fp32."""
     logits = min(_LOGITS_AT_ONCE, tokens * shape.vocabulary)
-    return logits * (width + _FLOAT) + shape.vocabulary * shape.hidden * (_FLOAT + 2 * width)
+    gradient = shape.vocabulary * shape.hidden * (_FLOAT + 2 * width) if trained else 0
+    return logits * (width + _FLOAT) + gradient

@@ -8,6 +8,7 @@ import pytest
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config
+from skills_pipe.training.config.adapters import adapter_spec
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "configs" / "sft.yaml"
 NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
@@ -132,18 +133,17 @@ def test_the_example_with_the_documented_overrides():
     assert all(Path(EXAMPLE.parents[2], dataset.data_path).is_file() for dataset in config.data.train)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["policy.dtensor_cfg.lora_cfg.enabled=true"],
-        [
-            "policy.dtensor_cfg.enabled=false",
-            "policy.megatron_cfg.enabled=true",
-            "policy.megatron_cfg.peft.enabled=true",
-        ],
-    ],
-)
-def test_what_is_documented_and_not_there_yet_is_refused_not_ignored(overrides):
+def test_the_documented_override_for_adapters():
+    spec = adapter_spec(load_config(EXAMPLE, ["policy.dtensor_cfg.lora_cfg.enabled=true"]).policy)
+    assert (spec.dim, spec.alpha, spec.scale, spec.targets) == (8, 32, 4.0, ())
+
+
+def test_what_is_documented_and_not_there_yet_is_refused_not_ignored():
+    overrides = [
+        "policy.dtensor_cfg.enabled=false",
+        "policy.megatron_cfg.enabled=true",
+        "policy.megatron_cfg.peft.enabled=true",
+    ]
     with pytest.raises(ConfigError, match="yet"):
         load_config(EXAMPLE, overrides)
 
