@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
@@ -17,7 +18,10 @@ from skills_pipe.training.data.batches import BatchSettings, RankBatch, split_ba
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.sampler import BatchSampler
 from skills_pipe.training.distributed import World
+from skills_pipe.training.forecast import COMPARED_STEP, Forecast
 from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.models.flops import ModelFlops
+from skills_pipe.training.performance import Performance, peak_flops
 from skills_pipe.training.signals import StopReason, StopRequest
 from skills_pipe.training.validation import Validation
 from skills_pipe.training.watches.early_stopping import EarlyStopping
@@ -62,6 +66,22 @@ class Run:
     metrics: MetricsLogger | None = None
     resumed: ResumePoint | None = None
 
+    @cached_property
+    def performance(self) -> Performance:
+        """How fast this rank's device works on this model."""
+        return Performance(
+            flops=ModelFlops.of(self.backend.trainee.model),
+            ranks=self.world.size,
+            device=self.world.device,
+            peak=peak_flops(self.world.device, self.config.policy.precision),
+        )
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """What a rank will need."""
+        model = self.backend.trainee.model.config
+        return Forecast.of(self.config, model, self.world.device, ranks=self.world.size)
+
     @property
     def data_fingerprint(self) -> str:
         """Of the samples that the position in the data counts, and of their order."""
@@ -85,13 +105,15 @@ def train(run: Run) -> Verdict:
         prepared = time.monotonic()
         result = _step(run, batch, progress)
         progress.advance(batch, seconds=time.monotonic() - began)
-        values = _training_values(batch, result, progress, data_seconds=prepared - began)
+        values = _training_values(run, batch, result, progress, data_seconds=prepared - began)
 
         validated = _validate(run) if _is_validation_step(run, progress.step) else {}
         progress.count_validation(validated)
         last = progress.step == run.total_steps or bool(progress.stopping.sentence)
         stop = StopReason.NONE if last else _poll(run, progress)
         _log(run, progress.step, values)
+        if progress.steps_here == COMPARED_STEP and run.metrics is not None:
+            run.metrics.say(run.forecast.beside(progress.step_seconds[-1]))
         _log(run, progress.step, validated)
         _tell_saved(run)
         if is_save_step(run.config.checkpointing, progress.step, run.total_steps) or last or stop:
@@ -180,7 +202,7 @@ def _step(run: Run, batch: RankBatch, progress: _Progress) -> StepResult:
 
 
 def _training_values(
-    batch: RankBatch, result: StepResult, progress: _Progress, *, data_seconds: float
+    run: Run, batch: RankBatch, result: StepResult, progress: _Progress, *, data_seconds: float
 ) -> dict[str, float]:
     seconds = progress.step_seconds[-1]
     return {
@@ -191,7 +213,10 @@ def _training_values(
         "train/global_valid_toks": batch.global_targets,
         "train/passed_over_steps": progress.guard.passed_over,
         "train/tokens": batch.global_tokens,
+        "train/num_valid_samples": batch.global_documents,
+        "train/num_unmasked_tokens": batch.global_targets,
         "train/tokens_per_second": batch.global_tokens / seconds,
+        **run.performance.metrics(batch, seconds=seconds, busy=seconds - data_seconds),
         "timing/train/total_step_time": seconds,
         "timing/train/data_processing": data_seconds,
         "timing/train/policy_training": seconds - data_seconds,

@@ -11,10 +11,12 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.training.config import TrainingConfig, without_effect
+from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.loop import Run
+from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.optim import build_optimizer, build_scheduler
 
 Rows = list[tuple[str, str]]
@@ -30,6 +32,7 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     for name, dataset in data.validation.items():
         _table(f"validation data {name}" if len(data.validation) > 1 else "validation data", dataset.report.describe())
     _table("steps", _steps(run))
+    _table("estimate", run.forecast.rows())
     console.print("first document, trained tokens marked:", highlight=False)
     console.print(
         preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
@@ -47,12 +50,29 @@ def _model(run: Run) -> Rows:
     optimizer = policy.optimizer
     return [
         ("model", f"{policy.model_name} ({model.config.model_type}, {numbers:,} parameters)"),
-        ("precision", f"{policy.precision}, weights and optimizer in float32"),
+        *_trained(run),
         ("ranks", f"{run.world.size} on {run.world.device.type}"),
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
         ("learning rate", _learning_rate(run.config, run.total_steps)),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
         ("activation checkpointing", "on" if policy.dtensor_cfg.activation_checkpointing else "off"),
+    ]
+
+
+def _trained(run: Run) -> Rows:
+    """How much of the model learns, and in which types."""
+    precision, spec = run.config.policy.precision, adapter_spec(run.config.policy)
+    if spec is None:
+        return [("trained", "all weights"), ("precision", f"{precision}, weights and optimizer in float32")]
+    model = run.backend.trainee.model
+    learns = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    share = learns / sum(parameter.numel() for parameter in model.parameters())
+    kind = "adapters (DoRA)" if spec.decomposed else "adapters"
+    dropout = f", dropout {spec.dropout:g}" if spec.dropout else ""
+    where = f"of rank {spec.dim} and scale {spec.scale:g} on {len(adapted_modules(model))} linear layers{dropout}"
+    return [
+        ("trained", f"{learns:,} parameters ({share:.2%}): {kind} {where}"),
+        ("precision", f"{precision}, adapters and optimizer in float32"),
     ]
 
 
@@ -127,7 +147,7 @@ def _learning_rate(config: TrainingConfig, total: int) -> str:
     if config.policy.optimizer is None:
         return ""
     optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], config.policy.optimizer)
-    scheduler = build_scheduler(optimizer, config.policy.scheduler)
+    scheduler = build_scheduler(optimizer, config.policy.scheduler, total_steps=total)
     if scheduler is None:
         return f"{optimizer.param_groups[0]['lr']:.3g}, constant"
     if total > _SIMULATED_STEPS:
@@ -146,6 +166,9 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     if not console.is_terminal:
         for label, value in rows:
             console.print(f"{title}: {label}: {value}", highlight=False, markup=False, soft_wrap=True)
+        return
+    rows = list(rows)
+    if not rows:
         return
     table = Table(title=title, title_justify="left", show_header=False)
     for label, value in rows:

@@ -106,6 +106,7 @@ class RankBatch:
         global_weight: sum of their weights, the divisor of the loss; without weights the number of trained tokens.
         global_tokens: tokens over all ranks.
         global_documents: documents over all ranks.
+        lengths: tokens of each of these documents.
     """
 
     microbatches: list[Microbatch]
@@ -113,6 +114,7 @@ class RankBatch:
     global_weight: float
     global_tokens: int
     global_documents: int
+    lengths: NDArray[np.int32] | NDArray[np.int64]
 
 
 def split_batch(
@@ -142,6 +144,7 @@ def split_batch(
         global_weight=_weight(dataset, chosen),
         global_tokens=int(lengths.sum()),
         global_documents=len(chosen),
+        lengths=lengths,
     )
 
 

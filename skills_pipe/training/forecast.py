@@ -1,0 +1,64 @@
+"""What a run will take, told before its first step, and what it took, told beside it after the first steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedConfig
+
+from skills_pipe.artifacts.units import duration
+from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.config.estimate import GIB, MemoryEstimate, ModelShape, estimate_memory, seconds_per_step
+from skills_pipe.training.performance import peak_flops, process_peak
+
+COMPARED_STEP = 3
+"""Step of a job after which it is told: the first two allocate and compile what later ones reuse."""
+
+_UTILISATION = 0.4
+"""Share of a device's peak that training usually reaches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Of one rank.
+
+    Attributes:
+        device: it computes there.
+        memory: None where the model's family or the optimizer is not known.
+        step_seconds: of a step whose documents all have the greatest length; None where the device is not known.
+    """
+
+    device: torch.device
+    memory: MemoryEstimate | None
+    step_seconds: float | None
+
+    @classmethod
+    def of(cls, config: TrainingConfig, model: PreTrainedConfig, device: torch.device, *, ranks: int) -> Forecast:
+        """By arithmetic on the model's configuration."""
+        shape, peak = ModelShape.of(model.to_dict()), peak_flops(device, config.policy.precision)
+        if shape is None:
+            return cls(device=device, memory=None, step_seconds=None)
+        flops = _UTILISATION * peak * ranks if peak is not None else None
+        return cls(
+            device=device,
+            memory=estimate_memory(shape, config.policy, ranks=ranks),
+            step_seconds=seconds_per_step(shape, config.policy, flops=flops) if flops else None,
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """For the table before the first step."""
+        where = "GPU" if self.device.type == "cuda" else "process"
+        rows = []
+        if self.memory is not None:
+            rows.append((f"memory of a {where}", f"about {self.memory.total / GIB:.1f} GiB: {self.memory}"))
+        if self.step_seconds is not None:
+            rows.append(("time of a step", f"at most about {duration(self.step_seconds)}"))
+        return rows
+
+    def beside(self, seconds: float) -> str:
+        """The sentence after the first steps, of which the last took ``seconds``."""
+        seen = torch.cuda.max_memory_reserved(self.device) if self.device.type == "cuda" else process_peak()
+        memory = f", estimated {self.memory.total / GIB:.1f}" if self.memory is not None else ""
+        time = f", estimated at most {self.step_seconds:.2g}" if self.step_seconds is not None else ""
+        return f"seen on rank 0: {seen / GIB:.1f} GiB{memory}; {seconds:.2g} seconds a step{time}"
