@@ -27,7 +27,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {},
 }
-"""Tensor parallel families, each with what is special in it; four key-value heads, so that four ranks can share them."""
+"""Tensor parallel families, each with what is special in it; they get four key-value heads, for four ranks."""
 
 LAYOUTS = {
     "dp2": Layout(shard=2),
@@ -72,7 +72,7 @@ def randomise(model: torch.nn.Module) -> None:
     """Norms and biases away from their initial ones and zeros, which would hide what is done to them twice."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
 

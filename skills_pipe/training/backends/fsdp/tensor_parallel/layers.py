@@ -6,6 +6,8 @@ Parameters are DTensors over the group. The layers compute with this rank's part
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
@@ -20,7 +22,7 @@ Parameters = dict[int, nn.Parameter]
 class ColumnLinear(nn.Linear):
     """A linear layer of which each rank computes some outputs, from all inputs."""
 
-    placements: dict[str, Placement] = {"weight": Shard(0), "bias": Shard(0)}
+    placements: ClassVar[Mapping[str, Placement]] = {"weight": Shard(0), "bias": Shard(0)}
     tensor_group: TensorGroup
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ class ColumnLinear(nn.Linear):
 class RowLinear(nn.Linear):
     """A linear layer of which each rank has some inputs; the outputs are summed up over the ranks."""
 
-    placements: dict[str, Placement] = {"weight": Shard(1), "bias": Replicate()}
+    placements: ClassVar[Mapping[str, Placement]] = {"weight": Shard(1), "bias": Replicate()}
     tensor_group: TensorGroup
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ class RowLinear(nn.Linear):
 class VocabularyEmbedding(nn.Embedding):
     """An embedding of which each rank has some words."""
 
-    placements: dict[str, Placement] = {"weight": Shard(0)}
+    placements: ClassVar[Mapping[str, Placement]] = {"weight": Shard(0)}
     tensor_group: TensorGroup
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ class VocabularyEmbedding(nn.Embedding):
 class _WholeWeightNorm(nn.Module):
     """Mixed into a norm whose whole weight every rank has."""
 
-    placements: dict[str, Placement] = {"weight": Replicate()}
+    placements: ClassVar[Mapping[str, Placement]] = {"weight": Replicate()}
     tensor_group: TensorGroup
 
     def _normed(self, hidden: Tensor, *, partial_gradient: bool) -> Tensor:
