@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skills_pipe.errors import DataError, OptionError
@@ -35,7 +36,8 @@ class ModelOutput:
     """What a model says of rows.
 
     Attributes:
-        loss: mean cross entropy over the trained tokens of all rows, in nats; gradients flow through it.
+        loss: mean cross entropy over the trained tokens of all rows, in nats, each with the weight that its row gives
+            it; gradients flow through it.
         tokens: how many those are.
     """
 
@@ -72,6 +74,16 @@ class HuggingFaceModel:
         self.module.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
+    def gather(self) -> None:
+        """Make the model whole after several ranks have trained it, of which each holds a part; all of them call it.
+
+        It is another module then: what was sharded stays so.
+        """
+        state = {name: _whole(value) for name, value in self.module.state_dict().items()}
+        module = load_model(ModelSpec(name=self.name))
+        module.load_state_dict(state)
+        self.module = module.to(self.module.device).eval()
+
     def eval(self) -> HuggingFaceModel:
         """Turn dropout off."""
         self.module.eval()
@@ -95,12 +107,14 @@ class HuggingFaceModel:
         documents = self._encode([rows] if isinstance(rows, Mapping) else rows)
         batch = build_microbatch(documents, range(len(documents))).to(self.module.device)
         tokens = int(documents.targets.sum())
+        weight = float(batch.weights.sum(dtype=torch.float64)) if batch.weights is not None else tokens
         loss = SupervisedLoss(self.module)(
             batch.input_ids,
             batch.position_ids,
             batch.labels,
             Documents.of(batch.cu_seqlens),
-            scale=1.0 / tokens,
+            scale=1.0 / weight,
+            weights=batch.weights,
         )
         return ModelOutput(loss=loss, tokens=tokens)
 
@@ -187,3 +201,8 @@ class HuggingFaceModel:
         finally:
             self.module.set_attn_implementation(IMPLEMENTATION)
             self.module.train(training)
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A tensor with what the other ranks hold of it."""
+    return value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from skills_pipe.errors import ConfigError, DataError
@@ -18,7 +23,7 @@ from skills_pipe.training.api.trlx import (
     register_trainer,
 )
 from skills_pipe.training.api.trlx.megatron_cfg import engine_sections
-from skills_pipe.training.api.trlx.samples import Collation, ShuffledCyclicSequence, tokenise
+from skills_pipe.training.api.trlx.samples import Collation, Sample, ShuffledCyclicSequence, tokenise
 from tests.training.api.seed import tiny_folder
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "trlx" / "trlx.json").read_text())
@@ -41,7 +46,8 @@ def test_texts_are_tokenised_as_recorded(case):
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER), pad_token=case["pad_token"])
     tokenizer.truncation_side = case["truncation_side"]
     found = tokenise(case["texts"], tokenizer, case["max_prompt_length"])
-    assert found == [item["input_ids"] for item in case["items"]]
+    assert [list(sample.ids) for sample in found] == [item["input_ids"] for item in case["items"]]
+    assert not any(sample.prompts for sample in found)
 
 
 @pytest.mark.parametrize("case", GOLDEN["nemo_sft_collate"], ids=lambda case: f"bos={case['add_bos']}")
@@ -63,15 +69,57 @@ def test_a_text_that_is_too_long_keeps_its_end_token():
 
 
 def test_the_end_of_document_is_not_trained_when_it_is_masked():
-    example = Collation(max_length=8, eos_id=EOS, train_eos=False).example([5, 6, 7])
+    example = Collation(max_length=8, eos_id=EOS, train_eos=False).example(Sample(ids=(5, 6, 7)))
     assert example.loss_mask.tolist() == [0, 1, 1, 0]
-    trained = Collation(max_length=8, eos_id=EOS).example([5, 6, 7])
+    trained = Collation(max_length=8, eos_id=EOS).example(Sample(ids=(5, 6, 7)))
     assert trained.loss_mask.tolist() == [0, 1, 1, 1]
 
 
-def test_dialogues_are_refused():
-    with pytest.raises(DataError, match="dialogues are not supported"):
-        tokenise([["prompt", "output"]], PreTrainedTokenizerFast(tokenizer_file=str(TOKENIZER)), 8)
+def characters(side="right"):
+    """A tokenizer whose tokens are letters."""
+    vocabulary = {letter: index for index, letter in enumerate("abcdefgh")}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, truncation_side=side)
+
+
+def test_of_a_dialogue_the_outputs_are_trained_and_its_end():
+    (sample,) = tokenise([["ab", "cd", "e", "fg"]], characters(), 99)
+    assert sample == Sample(ids=(0, 1, 2, 3, 4, 5, 6), prompts=(True, True, False, False, True, False, False))
+    example = Collation(max_length=99, bos_id=BOS, eos_id=EOS).example(sample)
+    assert example.input_ids.tolist() == [BOS, 0, 1, 2, 3, 4, 5, 6, EOS]
+    assert example.loss_mask.tolist() == [0, 0, 0, 1, 1, 0, 1, 1, 1]
+    masked = Collation(max_length=99, eos_id=EOS, train_eos=False).example(sample)
+    assert masked.loss_mask.tolist() == [0, 0, 1, 1, 0, 1, 1, 0]
+    assert Collation(max_length=5).example(sample).loss_mask.tolist() == [0, 0, 1, 1, 0]
+
+
+def test_a_text_among_dialogues_is_trained_as_a_whole():
+    text, dialogue = tokenise(["abc", ["a", "b"]], characters(), 99)
+    assert Collation(max_length=9).example(text).loss_mask.tolist() == [0, 1, 1]
+    assert Collation(max_length=9).example(dialogue).loss_mask.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", (0, 1, 2)), ("left", (1, 2, 3))])
+def test_a_dialogue_that_is_too_long_is_cut_as_a_whole(side, kept):
+    (sample,) = tokenise([("ab", "cd")], characters(side), 3)
+    assert sample.ids == kept
+    assert [token in (0, 1) for token in sample.ids] == list(sample.prompts)
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ([], "there are no samples"),
+        (["a", ["a", "b", "c"]], r"a dialogue of 3 texts \(samples\[1\]\): each prompt needs an output"),
+        ([["a", 1]], r"neither a text nor a list of texts \(samples\[0\]\)"),
+        ([7], "neither a text nor a list of texts"),
+        ([["abcd", "e"]], r"no token of an output is among the first 4 \(samples\[0\]\)"),
+    ],
+)
+def test_samples_that_cannot_be_trained_are_told_by_their_place(samples, told):
+    with pytest.raises(DataError, match=told):
+        tokenise(samples, characters(), 4)
 
 
 def test_a_configuration_survives_its_dictionary():
@@ -168,3 +216,45 @@ def test_metrics_are_means_over_the_texts_that_are_generated(tmp_path, monkeypat
     assert seen["prompts"] == ["one", "two"]
     assert seen["texts"] == [prompt + output for prompt, output in zip(seen["prompts"], seen["outputs"], strict=True)]
     assert all(0 < len(output.encode()) <= 120 for output in seen["outputs"])
+
+
+_PROGRAM = """
+import os, sys, torch
+from skills_pipe.training.api import trlx
+from skills_pipe.training.api.trlx import TRLConfig
+
+trainer = trlx.train(
+    samples=["a text", ["What is 1 + 1?", " 2"], "another, longer text"],
+    config=TRLConfig.load_yaml("c.yml").evolve(train={"seed": int(sys.argv[2])}),
+    eval_prompts=["one", "two"],
+    metric_fn=lambda texts, prompts, outputs: {"length": [float(len(output)) for output in outputs]},
+)
+if os.environ.get("RANK", "0") == "0":
+    torch.save((trainer.metrics, trainer.model.module.state_dict()), sys.argv[1])
+"""
+
+
+def trained(folder, name, *, ranks, seed=1000):
+    """Metrics and weights of a training in so many processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launcher, "program.py", name, str(seed)]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return torch.load(folder / name)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_model_that_one_trains_and_both_can_generate(tmp_path):
+    tiny_folder(tmp_path / "base")
+    text = CONFIG.read_text().replace("meta-llama/Llama-3.1-8B", "base").replace("max_steps: 10", "max_steps: 2")
+    (tmp_path / "c.yml").write_text(text.replace("precision: bf16", "precision: 32"))
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    metrics, weights = trained(tmp_path, "two.pt", ranks=2)
+    expected_metrics, expected = trained(tmp_path, "one.pt", ranks=1)
+    other = trained(tmp_path, "other.pt", ranks=1, seed=7)[1]
+    assert metrics == expected_metrics
+    assert weights.keys() == expected.keys()
+    distance = max(float((weights[name] - expected[name]).abs().max()) for name in expected)
+    control = max(float((other[name] - expected[name]).abs().max()) for name in expected)
+    assert distance < 1e-6 < control

@@ -1,4 +1,4 @@
-"""trlX's trainer of raw texts for NeMo, on the engine's fsdp backend."""
+"""trlX's trainer of texts for NeMo, on the engine's fsdp backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skills_pipe.training.api.model import HuggingFaceModel
 from skills_pipe.training.api.trlx.configs import SFTConfig, TRLConfig
 from skills_pipe.training.api.trlx.megatron_cfg import engine_sections, read_megatron_cfg
 from skills_pipe.training.api.trlx.registry import register_trainer
-from skills_pipe.training.api.trlx.samples import Collation, ShuffledCyclicSequence, tokenise
+from skills_pipe.training.api.trlx.samples import Collation, Sample, ShuffledCyclicSequence, tokenise
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.config import load_config
 from skills_pipe.training.data.dataset import SftDataset
@@ -30,7 +30,9 @@ Metrics = Callable[[list[str], list[str], list[str]], Mapping[str, Sequence[floa
 
 @register_trainer
 class NeMoSFTTrainer:
-    """Fine-tunes on whole texts: every token is trained, padding never.
+    """Fine-tunes on texts and dialogues: of a text every token is trained, of a dialogue its outputs, padding never.
+
+    Started by torchrun, all ranks train one model; each of them has the whole of it again afterwards.
 
     Args:
         config: with ``method.name`` sftconfig.
@@ -69,13 +71,13 @@ class NeMoSFTTrainer:
         self.tokenizer.truncation_side = config.tokenizer.truncation_side
         self.tokenizer.padding_side = config.tokenizer.padding_side
         self.model.tokenizer = self.tokenizer
-        self.store: list[list[int]] = []
+        self.store: list[Sample] = []
 
-    def make_experience(self, samples: Sequence[str], seq_length: int) -> None:
-        """Tokenise texts, cut to ``seq_length`` tokens.
+    def make_experience(self, samples: Sequence[str | Sequence[str]], seq_length: int) -> None:
+        """Tokenise texts, or dialogues ``[prompt, output, ...]``, cut to ``seq_length`` tokens.
 
         Raises:
-            DataError: there are none, or they are no texts.
+            DataError: there are none, or they are neither.
         """
         self.store = tokenise(samples, self.tokenizer, seq_length)
 
@@ -92,6 +94,8 @@ class NeMoSFTTrainer:
         parts = Parts.of(self.tokenizer, self._training_data(), self.model.module)
         with listener.listening(), join() as world:
             verdict = carry_out(build_run(self._engine, parts, world, listener), parts)
+            if world.size > 1:
+                self.model.gather()
         if verdict.outcome is Outcome.FAILED:
             raise TrainingDiverged(verdict.reason, step=verdict.step)
         self.metrics = self._judge()

@@ -1,4 +1,4 @@
-"""Texts -> tokens, masks and batches, as trlX's trainer for NeMo makes them."""
+"""Texts and dialogues -> tokens, masks and batches, as trlX's trainers make them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from skills_pipe.errors import DataError
 from skills_pipe.training.data.dataset import Example
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The tokens of a text or dialogue.
+
+    Attributes:
+        ids: its tokens.
+        prompts: for each of them, whether it is a prompt's, which is not trained; empty: none is.
+    """
+
+    ids: tuple[int, ...]
+    prompts: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +52,28 @@ class Collation:
         return [*[*begin, *ids][: self.max_length - len(end)], *end]
 
     def mask(self, ids: Sequence[int]) -> list[float]:
-        """1 for the tokens of a document that are trained."""
+        """1 for the tokens of a text that are trained."""
         trained = [1.0] * len(ids)
         if self.eos_id is not None and not self.train_eos:
             trained[-1] = 0.0
         return trained
 
-    def example(self, ids: Sequence[int]) -> Example:
-        """A document to train on; nothing stands before its first token, so that one is not trained."""
-        whole = self.with_ends(ids)
+    def example(self, sample: Sample) -> Example:
+        """A document to train on; nothing stands before its first token, so that one is not trained.
+
+        Raises:
+            DataError: all outputs of a dialogue are beyond ``max_length``.
+        """
+        whole = self.with_ends(sample.ids)
         mask = np.array(self.mask(whole), dtype=np.uint8)
+        if sample.prompts:
+            begin = 0 if self.bos_id is None else 1
+            inside = mask[begin : len(mask) - (self.eos_id is not None)]
+            prompts = np.array(sample.prompts[: len(inside)])
+            if prompts.all():
+                what = f"no output of a dialogue is left within {self.max_length} tokens"
+                raise DataError(what, where="samples", fix="raise encoder_seq_length, or shorten the prompts")
+            inside[prompts] = 0
         mask[:1] = 0
         return Example(input_ids=np.array(whole, dtype=np.int32), loss_mask=mask)
 
@@ -78,15 +103,49 @@ class ShuffledCyclicSequence(Generic[T]):
         return self.data[int(self._order[index]) % len(self.data)]
 
 
-def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seq_length: int) -> list[list[int]]:
-    """Tokens of texts, without special ones, cut to ``seq_length`` at the tokenizer's ``truncation_side``.
+def tokenise(
+    samples: Sequence[str | Sequence[str]], tokenizer: PreTrainedTokenizerBase, seq_length: int
+) -> list[Sample]:
+    """Tokens of texts and dialogues, without special ones.
+
+    They are cut to ``seq_length`` at the tokenizer's ``truncation_side``. The texts of a dialogue are tokenised each by
+    itself.
 
     Raises:
-        DataError: there are none, or they are dialogues.
+        DataError: there are none, or one is neither a text nor a dialogue, or has no token of an output.
     """
-    if not texts:
-        raise DataError("there are no samples", where="samples", fix="give a list of texts")
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError("dialogues are not supported by NeMoSFTTrainer", where="samples", fix="give texts")
-    encoded = tokenizer(list(texts), truncation=True, max_length=seq_length, add_special_tokens=False)
-    return cast("list[list[int]]", encoded["input_ids"])
+    if not samples:
+        raise DataError("there are no samples", where="samples", fix="give a list of texts, or of dialogues")
+    dialogues = [_dialogue(sample, f"samples[{index}]") for index, sample in enumerate(samples)]
+    parts = [part for dialogue in dialogues for part in dialogue]
+    encoded = cast("list[list[int]]", tokenizer(parts, add_special_tokens=False)["input_ids"])
+    found: list[Sample] = []
+    at = 0
+    for index, dialogue in enumerate(dialogues):
+        sample = _joined(encoded[at : at + len(dialogue)], tokenizer.truncation_side, seq_length)
+        at += len(dialogue)
+        if all(sample.prompts) and sample.prompts:
+            what = f"no token of an output is among the first {seq_length}"
+            raise DataError(what, where=f"samples[{index}]", fix="raise seq_length, or shorten the prompts")
+        found.append(sample)
+    return found
+
+
+def _dialogue(sample: str | Sequence[str], where: str) -> list[str]:
+    """The texts of a sample: one that is trained, or prompts and outputs in turn."""
+    if isinstance(sample, str):
+        return [sample]
+    parts = list(sample) if isinstance(sample, Sequence) else []
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise DataError("neither a text nor a list of texts", where=where, fix="write [prompt, output, ...]")
+    if len(parts) % 2:
+        raise DataError(f"a dialogue of {len(parts)} texts", where=where, fix="each prompt needs an output")
+    return parts
+
+
+def _joined(parts: Sequence[Sequence[int]], side: str, seq_length: int) -> Sample:
+    ids = [token for part in parts for token in part]
+    # A single text is an output.
+    prompts = [len(parts) > 1 and place % 2 == 0 for place, part in enumerate(parts) for _ in part]
+    kept = slice(max(0, len(ids) - seq_length), None) if side == "left" else slice(seq_length)
+    return Sample(ids=tuple(ids[kept]), prompts=tuple(prompts[kept]) if len(parts) > 1 else ())

@@ -13,7 +13,7 @@ from skills_pipe.training.api.trlx.registry import get_trainer
 
 def train(
     *,
-    samples: Sequence[str],
+    samples: Sequence[str | Sequence[str]],
     config: TRLConfig,
     eval_prompts: Sequence[str] | None = None,
     metric_fn: Metrics | None = None,
@@ -23,7 +23,7 @@ def train(
     """Fine-tune on ``samples`` and return the trainer.
 
     Args:
-        samples: texts.
+        samples: texts, or dialogues ``[prompt, output, prompt, output, ...]``.
         config: what, how and by which registered trainer (``train.trainer``, ``train.trainer_kwargs``).
         eval_prompts: texts that the trained model goes on with, for ``metric_fn``.
         metric_fn: judges these; its means lie in ``trainer.metrics``.
@@ -35,7 +35,7 @@ def train(
         DataError: the samples cannot be used.
     """
     if not samples:
-        raise ConfigError("samples are missing", where="trlx.train", fix="give a list of texts")
+        raise ConfigError("samples are missing", where="trlx.train", fix="give a list of texts, or of dialogues")
     if model_path is not None:
         config = config.evolve(model={"model_path": model_path})
     trainer = get_trainer(config.train.trainer)(
