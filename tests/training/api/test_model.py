@@ -33,6 +33,21 @@ def test_the_loss_of_a_row_is_transformers_own_with_the_prompt_masked(folder):
     assert abs(with_prompt.item() - expected.item()) > 1e-3  # the control: the mask matters
 
 
+def test_weights_of_answers_weigh_in_the_loss(folder):
+    model = HuggingFaceModel.from_pretrained(folder)
+    heavy, light = (
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}] for text in ("Hello!", "Bye bye.")
+    )
+    first, second = model({"messages": heavy}), model({"messages": light})
+    weighted = [{"messages": [messages[0], messages[1] | {"weight": w}]} for messages, w in ((heavy, 3), (light, 0.5))]
+    both = model(weighted)
+    sums = [3 * first.loss.item() * first.tokens, 0.5 * second.loss.item() * second.tokens]
+    assert both.tokens == first.tokens + second.tokens
+    assert both.loss.item() == pytest.approx(sum(sums) / (3 * first.tokens + 0.5 * second.tokens), rel=1e-5)
+    # The control: without weights it is another loss.
+    assert model([{"messages": heavy}, {"messages": light}]).loss.item() != pytest.approx(both.loss.item(), rel=1e-4)
+
+
 def test_gradients_flow_through_the_loss(folder):
     model = HuggingFaceModel.from_pretrained(folder).train()
     model(alpaca_rows(3)).loss.backward()
