@@ -12,20 +12,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.checkpoint import rng
+from skills_pipe.training.checkpoint.adapter import AdapterRecord, BaseModel
 from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.ranks import on_all
 from skills_pipe.training.checkpoint.retention import Retention
 from skills_pipe.training.checkpoint.state import RunDescription
 from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
+from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.schedule import seconds, total_steps
+from skills_pipe.training.config.schema.checkpointing import CheckpointingConfig
 from skills_pipe.training.data.batches import BatchSettings
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
 from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
 from skills_pipe.training.loop import Run
 from skills_pipe.training.metrics import MetricsLogger
-from skills_pipe.training.models.load import ModelSpec, check_positions, load_model, load_tokenizer
+from skills_pipe.training.models.load import ModelSpec, check_positions, load_tokenizer, open_model
+from skills_pipe.training.models.lora import adapted_modules, linear_modules
+from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
 from skills_pipe.training.validation import Validation
 
@@ -37,11 +42,18 @@ _STOP_SAMPLE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What is read from disk or the hub, the same on every rank."""
+    """What is read from disk or the hub, the same on every rank.
+
+    Attributes:
+        tokenizer, data: of the training.
+        model: with its weights in memory, or without memory.
+        weights: where the weights of a model without memory lie.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     data: TrainingData
     model: PreTrainedModel
+    weights: PretrainedWeights | None = None
 
     @classmethod
     def load(cls, config: TrainingConfig) -> Parts:
@@ -49,8 +61,8 @@ class Parts:
         policy = config.policy
         tokenizer = load_tokenizer(policy.tokenizer.name or policy.model_name)
         data = load_data(config, tokenizer)
-        model = load_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
-        return cls.of(tokenizer, data, model)
+        model, weights = open_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
+        return replace(cls.of(tokenizer, data, model), weights=weights)
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, data: TrainingData, model: PreTrainedModel) -> Parts:
@@ -84,16 +96,20 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
         UserError: a class that the configuration names cannot be used.
     """
     batches = batch_settings(config, parts.data.train)
+    steps = total_steps(config, batches.units(parts.data.train))
     # Each rank its own dropout.
     rng.reseed(config.sft.seed + (world.rank << 32))
+    settings = _backend_settings(config, steps, world)
+    if settings.layout is not None:
+        world = replace(world, same_rows=settings.layout.same_rows)
     return Run(
         config=config,
         world=world,
-        backend=FsdpBackend(parts.model, FsdpSettings.of(config.policy), world),
+        backend=FsdpBackend(parts.model, settings, world, parts.weights),
         dataset=parts.data.train,
         sampler=batch_sampler(config, parts.data.train, batches),
         batches=batches,
-        total_steps=total_steps(config, batches.units(parts.data.train)),
+        total_steps=steps,
         stop=stop_request(config, listener, world),
         validation=_validation(config, parts.data),
     )
@@ -107,7 +123,7 @@ def with_checkpoints(run: Run, parts: Parts) -> Run:
     """
     if not run.config.checkpointing.enabled:
         return run
-    checkpoints = _checkpoint_manager(run.config, parts, run.data_fingerprint)
+    checkpoints = _checkpoint_manager(run, parts)
     checkpoints.start()
     resumed = checkpoints.resume(run.backend.trainee)
     return replace(run, checkpoints=checkpoints, resumed=resumed)
@@ -127,16 +143,23 @@ def stop_request(config: TrainingConfig, listener: SignalListener, world: World)
     return StopRequest(settings, listener, world)
 
 
-def _checkpoint_manager(config: TrainingConfig, parts: Parts, data_fingerprint: str) -> CheckpointManager:
+def _backend_settings(config: TrainingConfig, steps: int, world: World) -> FsdpSettings:
+    settings = FsdpSettings.of(config.policy, ranks=world.size)
+    return replace(settings, average_decay=config.sft.ema_decay, total_steps=steps, seed=config.sft.seed)
+
+
+def _checkpoint_manager(run: Run, parts: Parts) -> CheckpointManager:
+    config, world = run.config, run.world
     settings = config.checkpointing
     description = RunDescription(
         config_yaml=to_yaml(config),
         model_fingerprint=model_fingerprint(parts.model.config, config.policy.model_name),
-        data_fingerprint=data_fingerprint,
+        data_fingerprint=run.data_fingerprint,
         seed=config.sft.seed,
         precision=config.policy.precision,
         tokenizer=parts.tokenizer,
         stop_token_ids=_stop_tokens(parts),
+        adapter=_adapter_record(config, parts.model),
         save_optimizer=settings.save_optimizer,
     )
     retention = Retention(
@@ -145,13 +168,29 @@ def _checkpoint_manager(config: TrainingConfig, parts: Parts, data_fingerprint: 
         keep_top_k=settings.keep_top_k,
         keep_latest_k=settings.ft_keep_latest_k,
         save_period=settings.save_period or None,
+        keep_steps=settings.keep_steps,
     )
     return CheckpointManager(
         Path(settings.checkpoint_dir),
         run=description,
         retention=retention,
         accept_changes=settings.on_change == "continue",
+        in_background=_saves_in_background(settings, world),
     )
+
+
+def _saves_in_background(settings: CheckpointingConfig, world: World) -> bool:
+    """Only with saves on the way: the last one is waited for anyway, and needs no copy in memory."""
+    wanted = settings.is_async if settings.is_async is not None else world.device.type == "cuda"
+    return wanted and bool(settings.save_period or settings.ft_save_period)
+
+
+def _adapter_record(config: TrainingConfig, model: PreTrainedModel) -> AdapterRecord | None:
+    spec = adapter_spec(config.policy)
+    if spec is None:
+        return None
+    base = BaseModel(name=config.policy.model_name, commit=getattr(model.config, "_commit_hash", None))
+    return AdapterRecord.of(spec, adapted_modules(model), linear_modules(model), base=base)
 
 
 def _stop_tokens(parts: Parts) -> tuple[int, ...]:

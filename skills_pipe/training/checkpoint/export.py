@@ -27,14 +27,20 @@ from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
-from skills_pipe.training.checkpoint.hf_folder import KIND, LINEAGE, publish_model, run_main, size_in_bytes
+from skills_pipe.training.checkpoint.adapter import AdapterRecord
+from skills_pipe.training.checkpoint.hf_folder import ADAPTER, KIND, LINEAGE, publish_model, run_main, size_in_bytes
 from skills_pipe.training.checkpoint.layout import StepFolder, find_checkpoints, step_folders, whole_steps
+from skills_pipe.training.checkpoint.merged_weights import MergedWeights, base_tensors
+from skills_pipe.training.checkpoint.peft_folder import write_peft_folder
 from skills_pipe.training.checkpoint.resume import check_files
 from skills_pipe.training.checkpoint.retention import Retention, names
 from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, with_dtype, write_model
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_FOR_TRAINING = ("policy/optimizer/", "rng/", "policy/scheduler")
+"""What of a checkpoint no model is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,9 @@ class Export:
         step: ``last``, ``best`` (by the run's ``checkpointing.metric_name``) or a number.
         dtype: key of :data:`DTYPES`; None for the precision that the run trained in.
         max_shard_size: bytes of a weight file.
+        ema: the moving average of the weights, in their place.
+        adapter_only: of a training of adapters the adapters alone, as a PEFT folder.
+        base_model: where the base model of adapters lies now; None: where it was in training.
     """
 
     training_folder: Path
@@ -54,6 +63,9 @@ class Export:
     step: str = "last"
     dtype: str | None = None
     max_shard_size: int = 5 * 10**9
+    ema: bool = False
+    adapter_only: bool = False
+    base_model: str | None = None
 
 
 def export(wanted: Export) -> Path:
@@ -63,11 +75,16 @@ def export(wanted: Export) -> Path:
         CheckpointError: the step does not exist or is damaged, or the output is something else.
     """
     path, manifest = find_step(find_checkpoints(wanted.training_folder), wanted.step)
-    needed = {name: record for name, record in manifest.files.items() if not _only_for_training(name)}
-    check_files(path, Manifest(kind=manifest.kind, files=needed))
     step = StepFolder(path)
+    stored = _weights(step, ema=wanted.ema)
+    unread = (*_FOR_TRAINING, "policy/weights/" if wanted.ema else "policy/ema/")
+    needed = {name: record for name, record in manifest.files.items() if not name.startswith(unread)}
+    check_files(path, Manifest(kind=manifest.kind, files=needed))
     name = wanted.dtype or manifest.facts["precision"]
-    weights = StoredWeights(step.weights)
+    record = AdapterRecord.read(manifest)
+    if wanted.adapter_only:
+        return _export_adapter(wanted, step, manifest, StoredWeights(stored))
+    weights = _model_weights(StoredWeights(stored), record, wanted.base_model)
     tensors = [with_dtype(tensor, DTYPES[name]) for tensor in weights.tensors.values()]
 
     # One buffer for all pieces: a new one for each would fragment the heap.
@@ -80,7 +97,11 @@ def export(wanted: Export) -> Path:
     with publish_model(wanted.output) as folder:
         records = write_model(folder, tensors, produce, max_shard_size=wanted.max_shard_size)
         _write_side_files(folder, step, dtype=name)
-        write_json(folder / LINEAGE, _lineage(step, manifest, dtype=name))
+        if record is not None:
+            (folder / ADAPTER).mkdir()
+            written = write_peft_folder(folder / ADAPTER, StoredWeights(stored), record)
+            records |= {f"{ADAPTER}/{file}": found for file, found in written.items()}
+        write_json(folder / LINEAGE, _lineage(step, manifest, dtype=name) | {"ema": wanted.ema})
         facts = {"step": manifest.facts["step"], "dtype": name}
         manifests.seal(folder, kind=KIND, facts=facts, hashed=records)
     return wanted.output
@@ -122,6 +143,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", default="last", help="last (default), best, or the number of a step")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: policy.precision)")
     parser.add_argument("--max_shard_size", type=size_in_bytes, default="5GB", help="largest weight file, as 5GB")
+    parser.add_argument(
+        "--ema", action="store_true", help="the moving average that sft.ema_decay keeps, not the weights"
+    )
+    parser.add_argument(
+        "--adapter_only", action="store_true", help="of a training of adapters a PEFT folder, without the base model"
+    )
+    parser.add_argument("--base_model", help="where the base model of adapters lies, if not where it was in training")
     given = parser.parse_args(argv)
     wanted = Export(
         training_folder=given.training_folder,
@@ -129,8 +157,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         step=given.step,
         dtype=given.dtype,
         max_shard_size=given.max_shard_size,
+        ema=given.ema,
+        adapter_only=given.adapter_only,
+        base_model=given.base_model,
     )
     return run_main(lambda: print(f"exported to {export(wanted)}"))
+
+
+def _model_weights(
+    stored: StoredWeights, record: AdapterRecord | None, base_model: str | None
+) -> StoredWeights | MergedWeights:
+    """The weights of the whole model: those of the checkpoint, or the base model with its adapters merged."""
+    return stored if record is None else MergedWeights(base_tensors(record, base_model), stored, record)
+
+
+def _export_adapter(wanted: Export, step: StepFolder, manifest: Manifest, stored: StoredWeights) -> Path:
+    record = AdapterRecord.read(manifest)
+    if record is None:
+        raise CheckpointError(
+            f"{step.path.name} holds all weights, and no adapters",
+            where="--adapter_only",
+            fix="leave it out: what is exported is the whole model",
+        )
+    with publish_model(wanted.output) as folder:
+        records = write_peft_folder(folder, stored, record)
+        if step.tokenizer.is_dir():
+            shutil.copytree(step.tokenizer, folder, dirs_exist_ok=True)
+        write_json(folder / LINEAGE, _lineage(step, manifest, dtype="float32") | {"ema": wanted.ema})
+        facts = {"step": manifest.facts["step"], "dtype": "float32"}
+        manifests.seal(folder, kind=KIND, facts=facts, hashed=records)
+    return wanted.output
 
 
 def _into(buffer: torch.Tensor, piece: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -139,8 +195,14 @@ def _into(buffer: torch.Tensor, piece: torch.Tensor) -> Iterator[torch.Tensor]:
         yield buffer[: len(part)].copy_(part)
 
 
-def _only_for_training(name: str) -> bool:
-    return name.startswith(("policy/optimizer/", "rng/", "policy/scheduler"))
+def _weights(step: StepFolder, *, ema: bool) -> Path:
+    if ema and not step.average.is_dir():
+        raise CheckpointError(
+            f"{step.path.name} has no average of the weights",
+            where="--ema",
+            fix="export the weights, or train with sft.ema_decay",
+        )
+    return step.average if ema else step.weights
 
 
 def _best(whole: dict[int, tuple[Path, Manifest]]) -> int:

@@ -9,6 +9,8 @@
         train_dataloader.json     position in the data
         policy/weights/           model, torch.distributed.checkpoint format
         policy/optimizer/         optimizer, the same format
+        policy/ema/               moving average of the model, the same format, where one is kept
+        policy/adapter_config.json  of adapters, whose values alone are the weights then; as peft writes it
         policy/scheduler.pt       learning rate schedule
         policy/tokenizer/         tokenizer and chat template as trained
         policy/model/             config.json, generation_config.json
@@ -58,6 +60,16 @@ class StepFolder:
     def optimizer(self) -> Path:
         """Optimizer state."""
         return self.path / "policy" / "optimizer"
+
+    @property
+    def average(self) -> Path:
+        """Moving average of the model's parameters."""
+        return self.path / "policy" / "ema"
+
+    @property
+    def adapter_config(self) -> Path:
+        """Settings of adapters, where they are what is trained."""
+        return self.path / "policy" / "adapter_config.json"
 
     @property
     def scheduler(self) -> Path:

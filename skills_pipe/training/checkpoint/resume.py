@@ -16,6 +16,7 @@ from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import rng, tensors
+from skills_pipe.training.checkpoint.adapter import check_same_adapters
 from skills_pipe.training.checkpoint.layout import StepFolder, readable_manifest, step_folders
 from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
 from skills_pipe.training.checkpoint.retention import names
@@ -74,6 +75,7 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     warnings = []
     if found.unfinished:
         warnings.append(f"{names(found.unfinished)} passed over: the save was not finished")
+    check_same_adapters(found.manifest, run.adapter, where=found.path)
     same_data = _check_same_run(found, position, run, accept_changes=accept_changes, warnings=warnings)
     before, now = _policy(step.config.read_text(encoding="utf-8")), _policy(run.config_yaml)
     if same_data:
@@ -86,6 +88,7 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
         _restore_optimizer(step, trainee, keep_settings=bool(changed))
     else:
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
+    _restore_average(step, trainee, warnings)
     _restore_scheduler(step, trainee, info, keep_settings=bool(changed))
     _restore_rng(step, found.manifest, run, info, warnings)
     return ResumePoint(info=info, position=position if same_data else None, warnings=tuple(warnings))
@@ -158,6 +161,16 @@ def _restore_optimizer(step: StepFolder, trainee: Trainee, *, keep_settings: boo
     if keep_settings:
         for group, settings in zip(trainee.optimizer.param_groups, own, strict=True):
             group.update(settings)
+
+
+def _restore_average(step: StepFolder, trainee: Trainee, warnings: list[str]) -> None:
+    if trainee.average is None:
+        return
+    if step.average.is_dir():
+        tensors.read(trainee.average.state(), step.average)
+        return
+    trainee.average.restart()
+    warnings.append(f"{step.path.name} has no average of the weights: it starts from the weights of this step")
 
 
 def _restore_scheduler(step: StepFolder, trainee: Trainee, info: TrainingInfo, *, keep_settings: bool) -> None:

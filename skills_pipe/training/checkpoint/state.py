@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # seconds that the programs which only read checkpoints save
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedTokenizerBase
 
+    from skills_pipe.training.checkpoint.adapter import AdapterRecord
+    from skills_pipe.training.ema import WeightAverage
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trainee:
@@ -21,11 +24,13 @@ class Trainee:
             the exported model.
         optimizer: may have no state yet.
         scheduler: None for a constant learning rate.
+        average: of the weights; None where none is kept.
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None = None
+    average: WeightAverage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,7 @@ class RunDescription:
         precision: ``policy.precision``, the dtype that an export is written in unless another is asked for.
         tokenizer: saved with every step, with the chat template that the training used.
         stop_token_ids: tokens that end an answer in the training data; an exported model stops at them too.
+        adapter: what is trained instead of all weights; None: all weights.
         save_optimizer: without it checkpoints are smaller, and a resumed run starts with a fresh optimizer.
     """
 
@@ -106,6 +112,7 @@ class RunDescription:
     precision: str = "bfloat16"
     tokenizer: PreTrainedTokenizerBase | None = None
     stop_token_ids: tuple[int, ...] = ()
+    adapter: AdapterRecord | None = None
     save_optimizer: bool = True
 
 

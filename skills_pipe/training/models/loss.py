@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from skills_pipe.training.data.batches import IGNORE
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
+from skills_pipe.training.models.embedding_noise import with_noise
+from skills_pipe.training.models.words import Words
 
 _CHUNK_ELEMENTS = 2**24
 """Logits that exist at one time, as a number of fp32 values (64 MiB)."""
@@ -21,10 +24,18 @@ class SupervisedLoss(nn.Module):
     The wrapper is what gets sharded, so that the output layer's weight is whole when the loss needs it. It also holds
     the conditions under which packed documents stay apart: our attention, position ids that restart, no cache and no
     mask.
+
+    Args:
+        model: gets our attention.
+        noise: strength of the noise on embeddings while the model trains; None for no noise.
+        row_multiple: what the number of tokens is made divisible by, where ranks share the tokens of a row: a document
+            without labels is put at its end.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, noise: float | None = None, row_multiple: int = 1) -> None:
         super().__init__()
+        self._noise = noise
+        self._row_multiple = row_multiple
         model.set_attn_implementation(IMPLEMENTATION)
         self.model = model
 
@@ -48,13 +59,35 @@ class SupervisedLoss(nn.Module):
             scale: one over the weight of the supervised tokens of the whole global batch, or 1.
             weights: float32 ``[1, tokens]``, one for each label; None: all are 1.
         """
+        input_ids, position_ids, documents = _lengthened(input_ids, position_ids, documents, self._row_multiple)
+        inputs = {"input_ids": input_ids}
+        if self._noise is not None and self.model.training:
+            embeddings = self.model.get_input_embeddings()(input_ids)
+            inputs = {"inputs_embeds": with_noise(embeddings, documents, self._noise)}
         hidden = self.model.base_model(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=None, use_cache=False, documents=documents
+            **inputs, position_ids=position_ids, attention_mask=None, use_cache=False, documents=documents
         ).last_hidden_state
         supervised = (labels[0] != IGNORE).nonzero().squeeze(1)
-        weight = self.model.get_output_embeddings().weight
         factors = weights[0, supervised] if weights is not None else None
-        return summed_cross_entropy(hidden[0, supervised], weight, labels[0, supervised], scale=scale, factors=factors)
+        words, weight = Words.of(self.model.get_output_embeddings().weight)
+        return summed_cross_entropy(
+            hidden[0, supervised], weight, labels[0, supervised], scale=scale, factors=factors, words=words
+        )
+
+
+def _lengthened(
+    input_ids: Tensor, position_ids: Tensor, documents: Documents, multiple: int
+) -> tuple[Tensor, Tensor, Documents]:
+    """The row with a last document that makes its number of tokens divisible."""
+    missing = -input_ids.shape[1] % multiple
+    if missing == 0:
+        return input_ids, position_ids, documents
+    end = documents.cu_seqlens[-1:]
+    lengthened = Documents(
+        lengths=(*documents.lengths, missing), cu_seqlens=torch.cat([documents.cu_seqlens, end + missing])
+    )
+    positions = torch.arange(missing, device=position_ids.device)[None]
+    return functional.pad(input_ids, (0, missing)), torch.cat([position_ids, positions], dim=1), lengthened
 
 
 def summed_cross_entropy(
@@ -64,6 +97,7 @@ def summed_cross_entropy(
     *,
     scale: float = 1.0,
     factors: Tensor | None = None,
+    words: Words | None = None,
     chunk_elements: int = _CHUNK_ELEMENTS,
 ) -> Tensor:
     """``scale * sum_i(factors_i * -log softmax(hidden_i @ weight.T)[labels_i])``, summed in fp32, never all logits.
@@ -73,14 +107,18 @@ def summed_cross_entropy(
 
     Args:
         hidden: ``[n, width]``; n may be 0, the loss is then 0 with zero gradients.
-        weight: ``[vocabulary, width]``, of the dtype of ``hidden``.
+        weight: ``[vocabulary, width]``, of the dtype of ``hidden``; where ranks share the vocabulary, the rows of
+            this rank's words. The gradient of ``hidden`` is then this rank's part of a sum.
         labels: int64 ``[n]``.
         scale: factor on the loss.
         factors: ``[n]``, factor of each label; None: all are 1. They get no gradient.
+        words: of which ``weight`` has the rows; None: all.
         chunk_elements: number of logits to hold at one time.
     """
     rows = max(1, chunk_elements // weight.shape[0])
-    return _SummedCrossEntropy.apply(hidden, weight, labels, scale, factors, rows, torch.is_grad_enabled())
+    return _SummedCrossEntropy.apply(
+        hidden, weight, labels, scale, factors, words or Words(), rows, torch.is_grad_enabled()
+    )
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -92,6 +130,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         scale: float,
         factors: Tensor | None,
+        words: Words,
         rows: int,
         differentiate: bool,
     ) -> Tensor:
@@ -106,14 +145,14 @@ class _SummedCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], rows):
             part, target = hidden[start : start + rows], labels[start : start + rows, None]
             logits = (part @ weight.T).to(precise)
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            each = normaliser - logits.gather(1, target)
+            normaliser, chosen = words.compare(logits, target)
+            each = normaliser - chosen
             factor = factors[start : start + rows, None].to(precise) if factors is not None else None
             loss += (each if factor is None else each * factor).sum()
             if not differentiate:
                 continue
             slope = logits.sub_(normaliser).exp_()
-            slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
+            words.subtract_targets(slope, target)
             slope = slope.mul_(scale if factor is None else factor * scale).to(hidden.dtype)
             torch.mm(slope, weight, out=grad_hidden[start : start + rows])
             if not learns:
@@ -132,4 +171,4 @@ class _SummedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = upstream.to(grad_hidden.dtype)
         scaled = None if grad_weight is None else grad_weight * factor
-        return grad_hidden * factor, scaled, None, None, None, None, None
+        return grad_hidden * factor, scaled, None, None, None, None, None, None

@@ -12,17 +12,24 @@ from transformers import PreTrainedModel
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.base import Judge, StepResult, require_finite
 from skills_pipe.training.backends.fsdp.clip import clip_gradients
+from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
-from skills_pipe.training.backends.fsdp.shard import data_mesh, reshard, shard
+from skills_pipe.training.backends.fsdp.shard import reshard, shard
+from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
+from skills_pipe.training.backends.fsdp.tensor_parallel.plan import share_layers
 from skills_pipe.training.checkpoint.state import Trainee
+from skills_pipe.training.config.adapters import AdapterSpec, adapter_spec
+from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig, SchedulerConfig
 from skills_pipe.training.data.batches import Microbatch
 from skills_pipe.training.distributed import World
+from skills_pipe.training.ema import WeightAverage
 from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.lora import base_name, freeze_but_adapters, initialise
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
-from skills_pipe.training.optim import build_optimizer, build_scheduler
+from skills_pipe.training.optim import build_optimizer, build_scheduler, outer_matrices
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -37,7 +44,12 @@ class FsdpSettings:
         max_grad_norm: None clips nothing.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         defer_grad_sync: exchange gradients once per step, at the price of whole gradients in memory until then.
-        replicas: copies of the sharded model (hybrid sharding); divides the number of ranks.
+        layout: how the ranks share the work; None: the weights are sharded over all of them.
+        noise: strength of NEFTune's noise on embeddings; None for none.
+        average_decay: of the moving average of the weights; None keeps none.
+        total_steps: of the training, for schedules that have to know it.
+        adapters: what is trained instead of all weights; None: all weights.
+        seed: of the first values of adapters.
     """
 
     optimizer: ObjectConfig
@@ -46,14 +58,19 @@ class FsdpSettings:
     max_grad_norm: float | None = 1.0
     activation_checkpointing: bool = False
     defer_grad_sync: bool = True
-    replicas: int = 1
+    layout: Layout | None = None
+    noise: float | None = None
+    average_decay: float | None = None
+    total_steps: int | None = None
+    adapters: AdapterSpec | None = None
+    seed: int = 0
 
     @classmethod
-    def of(cls, policy: PolicyConfig) -> FsdpSettings:
-        """The settings that the ``policy`` section of a configuration asks for.
+    def of(cls, policy: PolicyConfig, *, ranks: int = 1) -> FsdpSettings:
+        """The settings that the ``policy`` section of a configuration asks for, on so many ranks.
 
         Raises:
-            ConfigError: a precision that is not supported, or no optimizer.
+            ConfigError: a precision that is not supported, no optimizer, or sizes that do not divide the ranks.
         """
         if policy.precision not in _DTYPES:
             raise ConfigError(
@@ -70,15 +87,17 @@ class FsdpSettings:
             max_grad_norm=policy.max_grad_norm,
             activation_checkpointing=policy.dtensor_cfg.activation_checkpointing,
             defer_grad_sync=policy.dtensor_cfg.defer_fsdp_grad_sync,
-            replicas=policy.dtensor_cfg.dp_replicate_size,
+            layout=Layout.of(policy.dtensor_cfg, ranks=ranks),
+            noise=policy.neftune_noise_alpha,
+            adapters=adapter_spec(policy),
         )
 
 
 class FsdpBackend:
     """Trains ``model`` over the ranks of ``world``; see :class:`skills_pipe.training.backends.base.Backend`.
 
-    Every rank passes the same fp32 model: with its weights in memory, or without memory and with ``weights``, from which
-    each rank then reads its shard. With several ranks each layer and the rest are sharded by FSDP2; one
+    Every rank passes the same fp32 model: with its weights in memory, or without and with ``weights``, from which each
+    rank then reads its shard. With several ranks each layer and the rest are sharded by FSDP2; one
     process keeps the plain module and, for half precision, lends it copies of its weights, which measured 6 to 10 %
     faster than FSDP2 over one rank and gives the same bits.
     """
@@ -96,21 +115,33 @@ class FsdpBackend:
         model.train()
         if settings.activation_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-        self._loss = SupervisedLoss(model)
+        new_adapters = settings.adapters is not None and freeze_but_adapters(model, settings.adapters, settings.dtype)
+        self._layout = layout = settings.layout or Layout(shard=world.size)
+        self._loss = SupervisedLoss(
+            model, noise=settings.noise, row_multiple=layout.tensor if layout.sequence_parallel else 1
+        )
         self._copies: ComputeCopies | None = None
         if world.size > 1:
+            mesh = Mesh.of(layout, world.device.type)
             # Before the weights are there: no process ever holds the whole of them.
-            shard(self._loss, data_mesh(world.device.type, world.size, settings.replicas), settings.dtype)
+            if layout.tensor > 1:
+                share_layers(model, TensorGroup(mesh=mesh.tensor, sequence=layout.sequence_parallel))
+            shard(self._loss, mesh.fsdp, settings.dtype)
         if weights is not None:
             materialise(self._loss, world.device)
-            weights.fill(model)
+            weights.fill(model, base_name)
+        if new_adapters and settings.adapters is not None:
+            initialise(model, settings.adapters, seed=settings.seed)
         if world.size == 1:
             model.to(world.device)
             if settings.dtype != torch.float32:
                 self._copies = ComputeCopies(model, settings.dtype)
-        optimizer = build_optimizer(model.parameters(), settings.optimizer)
+        optimizer = build_optimizer(model.parameters(), settings.optimizer, outer=outer_matrices(model))
         self._trainee = Trainee(
-            model=model, optimizer=optimizer, scheduler=build_scheduler(optimizer, settings.scheduler)
+            model=model,
+            optimizer=optimizer,
+            scheduler=build_scheduler(optimizer, settings.scheduler, total_steps=settings.total_steps),
+            average=WeightAverage(model, settings.average_decay) if settings.average_decay is not None else None,
         )
 
     @property
@@ -126,7 +157,7 @@ class FsdpBackend:
         lr = float(optimizer.param_groups[0]["lr"])
         if targets == 0:
             return StepResult(loss=0.0, grad_norm=0.0, lr=lr, updated=False)
-        loss = self._world.sum(self._accumulate(microbatches, scale=1.0 / targets))
+        loss = self._over_ranks(self._accumulate(microbatches, scale=1.0 / targets))
         norm = clip_gradients(self._model.parameters(), self._settings.max_grad_norm)
         try:
             against = judge(loss, norm)
@@ -134,6 +165,8 @@ class FsdpBackend:
                 optimizer.step()
                 if scheduler is not None:
                     scheduler.step()
+                if self._trainee.average is not None:
+                    self._trainee.average.update()
         finally:
             optimizer.zero_grad()
         return StepResult(loss=loss, grad_norm=norm, lr=lr, updated=against is None, passed_over=against)
@@ -145,7 +178,7 @@ class FsdpBackend:
             total = sum(float(self._forward(microbatch, scale=1.0)) for microbatch in microbatches)
         self._model.train()
         reshard(self._loss)
-        return self._world.sum(total)
+        return self._over_ranks(total)
 
     def _accumulate(self, microbatches: Sequence[Microbatch], *, scale: float) -> float:
         """Gradients of all microbatches of this rank; returns its part of the loss."""
@@ -159,6 +192,10 @@ class FsdpBackend:
                 loss.backward()
                 total += loss.detach()
         return float(total)
+
+    def _over_ranks(self, loss: float) -> float:
+        """The sum of the losses of all documents; ranks that share each layer have the same, which counts once."""
+        return self._world.sum(loss if self._world.rank % self._layout.tensor == 0 else 0.0)
 
     def _forward(self, microbatch: Microbatch, *, scale: float) -> torch.Tensor:
         documents = Documents.of(microbatch.cu_seqlens)

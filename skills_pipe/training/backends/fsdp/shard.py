@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.loss import SupervisedLoss
 
 
@@ -34,20 +33,3 @@ def reshard(loss: SupervisedLoss) -> None:
     for module in loss.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def data_mesh(device_type: str, size: int, replicas: int) -> DeviceMesh:
-    """The mesh of ``size`` ranks: one dimension, or two with several copies of the sharded model.
-
-    Raises:
-        ConfigError: the copies do not divide the ranks.
-    """
-    if size % replicas:
-        raise ConfigError(
-            f"{size} ranks cannot hold {replicas} copies of the model",
-            where="policy.dtensor_cfg.dp_replicate_size",
-            fix="choose a divisor of the number of ranks",
-        )
-    if replicas == 1:
-        return init_device_mesh(device_type, (size,), mesh_dim_names=("shard",))
-    return init_device_mesh(device_type, (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))
