@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema.logger import LoggerConfig, WandbConfig
+from skills_pipe.training.run_ids import RunIds
 
 
 class Tracker(Protocol):
@@ -32,6 +33,11 @@ class _Start:
     config: LoggerConfig
     resumed_step: int
     run_config: Mapping[str, Any]
+
+    @property
+    def ids(self) -> RunIds:
+        """Of the run at the services."""
+        return RunIds(Path(self.config.log_dir))
 
 
 def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mapping[str, Any]) -> list[Tracker]:
@@ -110,7 +116,7 @@ class _Wandb:
         self._run = start.module.init(
             project=settings.project,
             name=settings.name,
-            id=settings.id,
+            id=start.ids.of("wandb", settings.id),
             group=settings.group,
             entity=settings.entity,
             tags=list(settings.tags) or None,
@@ -118,7 +124,7 @@ class _Wandb:
             mode=settings.mode,
             dir=str(folder),
             config=dict(start.run_config),
-            resume="allow" if settings.id else None,
+            resume="allow",
         )
         # Against a step of our own: the service's step only grows, and a resumed run repeats some.
         self._run.define_metric("step")
@@ -135,12 +141,21 @@ class _Mlflow:
     def __init__(self, start: _Start) -> None:
         settings, module = start.config.mlflow, start.module
         self._mlflow = module
-        if settings.tracking_uri:
-            module.set_tracking_uri(settings.tracking_uri)
-        if module.get_experiment_by_name(settings.experiment_name) is None:
-            module.create_experiment(settings.experiment_name, artifact_location=settings.artifact_location)
-        module.set_experiment(settings.experiment_name)
-        module.start_run(run_id=settings.run_id, run_name=settings.run_name)
+        known = settings.run_id or start.ids.kept("mlflow")
+        try:
+            if settings.tracking_uri:
+                module.set_tracking_uri(settings.tracking_uri)
+            if module.get_experiment_by_name(settings.experiment_name) is None:
+                module.create_experiment(settings.experiment_name, artifact_location=settings.artifact_location)
+            module.set_experiment(settings.experiment_name)
+            run = module.start_run(run_id=known, run_name=settings.run_name)
+        except module.exceptions.MlflowException as error:
+            raise ConfigError(
+                f"MLflow does not start the run: {error}",
+                where="logger.mlflow",
+                fix="set logger.mlflow.tracking_uri, or logger.mlflow_enabled=false",
+            ) from error
+        start.ids.keep("mlflow", run.info.run_id)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(dict(values), step=step)
@@ -156,6 +171,9 @@ class _Swanlab:
         self._swanlab.init(
             project=settings.project,
             experiment_name=settings.name,
+            id=start.ids.of("swanlab", settings.id),
+            resume="allow",
+            mode=settings.mode,
             logdir=str(Path(start.config.log_dir) / "swanlab"),
             config=dict(start.run_config),
         )

@@ -33,10 +33,7 @@ class SwanlabConfig:
     project: Annotated[str, Key("Project of the run.")]
     name: Annotated[str | None, Key("Name of the run.", absent=None)]
     id: Annotated[str | None, Key("Id of the run, 21 lower-case letters and digits; null: chosen once.", absent=None)]
-    mode: Annotated[
-        Literal["cloud", "local", "offline", "disabled"] | None,
-        Key("cloud, local, offline or disabled; null: as the environment says.", absent=None),
-    ]
+    mode: Annotated[str | None, Key("online, local, offline or disabled; null: as the environment says.", absent=None)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""The services themselves, without a connection: the jobs of a chain write to one run."""
+
+import dataclasses
+import json
+
+import pytest
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.run_ids import RunIds
+from tests.training.test_metrics import log_steps, quiet
+
+SETTINGS = {
+    "wandb": {"mode": "offline"},
+    "swanlab": {"mode": "offline"},
+    "mlflow": {"run_name": "chain"},
+}
+
+
+def config(folder, service, **changes):
+    plain = quiet(folder)
+    section = dataclasses.replace(getattr(plain, service), **(SETTINGS[service] | changes))
+    return dataclasses.replace(plain, **{f"{service}_enabled": True, service: section})
+
+
+def two_jobs(folder, service, **changes):
+    """Three steps in a job, three more in the next one, which resumes from the first one's last but one."""
+    for steps, resumed in ((range(1, 4), 0), (range(3, 6), 2)):
+        settings = config(folder, service, **changes)
+        metrics = MetricsLogger(settings, total_steps=5, resumed_step=resumed, run_config={"sft": {"seed": 1}})
+        log_steps(metrics, steps)
+        metrics.close()
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """No settings of whoever runs the tests, and nothing written beside them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "SWANLAB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_weights_and_biases_gets_both_jobs_in_one_run(tmp_path):
+    pytest.importorskip("wandb")
+    two_jobs(tmp_path / "logs", "wandb")
+    files = list((tmp_path / "logs" / "wandb").glob("wandb/offline-run-*/run-*.wandb"))
+
+    assert len(files) == 2
+    assert {file.name for file in files} == {f"run-{RunIds(tmp_path / 'logs').kept('wandb')}.wandb"}
+
+
+def test_an_id_of_the_users_own_is_taken(tmp_path):
+    pytest.importorskip("wandb")
+    two_jobs(tmp_path / "logs", "wandb", id="my-chain")
+
+    assert len(list((tmp_path / "logs" / "wandb").glob("wandb/offline-run-*/run-my-chain.wandb"))) == 2
+
+
+def test_swanlab_gets_both_jobs_in_one_run(tmp_path):
+    pytest.importorskip("swanlab")
+    two_jobs(tmp_path / "logs", "swanlab")
+    identity = RunIds(tmp_path / "logs").kept("swanlab")
+
+    files = list((tmp_path / "logs" / "swanlab").glob("run-*/run-*.swanlab"))
+    assert len(files) >= 1
+    assert {file.name for file in files} == {f"run-{identity}.swanlab"}
+
+
+def test_mlflow_gets_both_jobs_in_one_run(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    address = (tmp_path / "store").as_uri()
+    two_jobs(tmp_path / "logs", "mlflow", tracking_uri=address)
+
+    client = mlflow.MlflowClient(tracking_uri=address)
+    found = client.search_runs([client.get_experiment_by_name("skills-pipe").experiment_id])
+    assert [run.info.run_id for run in found] == [RunIds(tmp_path / "logs").kept("mlflow")]
+    history = client.get_metric_history(found[0].info.run_id, "train/loss")
+    assert sorted({(point.step, point.value) for point in history}) == [(step, 1 / step) for step in range(1, 6)]
+
+
+def test_what_mlflow_refuses_is_one_clear_line(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
+    with pytest.raises(ConfigError, match=r"MLflow does not start the run.*logger\.mlflow"):
+        MetricsLogger(config(tmp_path, "mlflow", tracking_uri=(tmp_path / "s").as_uri()), total_steps=1)
+
+
+def test_ids_are_kept_by_service(tmp_path):
+    first = RunIds(tmp_path).of("wandb")
+    assert RunIds(tmp_path).of("wandb") == first
+    assert RunIds(tmp_path).of("swanlab") not in (first, None)
+    assert RunIds(tmp_path).of("wandb", "given") == "given"
+    assert RunIds(tmp_path).of("wandb") == "given"
+    assert json.loads((tmp_path / "tracked_runs.json").read_text()).keys() == {"wandb", "swanlab"}
+
+
+def test_a_file_that_is_no_json_is_as_none(tmp_path):
+    (tmp_path / "tracked_runs.json").write_text("{")
+    assert len(RunIds(tmp_path).of("wandb")) == 21
