@@ -1,23 +1,32 @@
-"""Saves a checkpoint again and again, killed with SIGKILL at one file system operation later each time.
+"""Saves a checkpoint again and again, killed a little later each time.
 
-``python -m tests.training.checkpoint.killed_save FOLDER [replace]``: prints the number of operations after which a
-save was no longer reached by the kill. Exits with an error as soon as an older checkpoint suffered.
+``python -m tests.training.checkpoint.killed_save FOLDER [replace] [background] [bytes]``: the kill comes one operation
+of the file system later each time, or, with ``bytes``, when a file reaches a size. ``background``: training goes on
+while the save is written. Prints the number of kills before a save was no longer reached. Exits with an error as soon as an
+older checkpoint suffered.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import resource
 import shutil
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.names import MANIFEST
+from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.resume import latest_whole
+from skills_pipe.training.checkpoint.state import Trainee
 from tests.training.checkpoint.runs import (
+    RUN,
     equal_models,
     info_at,
     new_manager,
@@ -45,22 +54,48 @@ def kill_at(number: int, folder: Path) -> None:
     sys.addaudithook(hook)
 
 
+def kill_at_size(size: int) -> None:
+    """Kill this process as soon as it writes beyond byte ``size`` of any file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def sizes(count: int) -> list[int]:
+    """Sizes from the first byte to beyond the largest file, most of them small: most files are."""
+    generator = random.Random(5)
+    return [*sorted(int(10 ** generator.uniform(0, 5.6)) for _ in range(count)), 2**40]
+
+
+def save(folder: Path, trainee: Trainee, kill: Callable[[], None], *, background: bool) -> None:
+    """Save step 2, with the kill armed before it."""
+    manager = CheckpointManager(folder, run=RUN, in_background=background)
+    manager.start()
+    kill()
+    manager.save(trainee, info_at(2), position_at(2))
+    while background and not manager.poll(trainee):
+        train(trainee, 1)
+    os._exit(0)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    replace = "replace" in sys.argv[2:]
+    replace, background, by_size = (word in sys.argv[2:] for word in ("replace", "background", "bytes"))
     torch.set_num_threads(1)
     old = save_steps(folder, 1, 2) if replace else save_steps(folder, 1)
     before = {path.name: manifests.read(path).digest for path in sorted(folder.glob("step_*"))}
     new = new_trainee()
     train(new, 5)
-    for number in range(10_000):
+    kills = (
+        [partial(kill_at_size, size) for size in sizes(40)]
+        if by_size
+        else (partial(kill_at, number, folder) for number in range(10_000))
+    )
+    for number, kill in enumerate(kills):
         manifests.seal(folder, kind="training")
         child = os.fork()
         if child == 0:
-            manager = new_manager(folder)
-            kill_at(number, folder)
-            manager.save(new, info_at(2), position_at(2))
-            os._exit(0)
+            save(folder, new, kill, background=background)
         _, status = os.waitpid(child, 0)
         if status == 0:
             print(number)

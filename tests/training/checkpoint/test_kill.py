@@ -1,21 +1,25 @@
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.training.launch import ROOT, environment, python
+
+
+def killed_saves(folder, *modes):
+    """How many kills a save can be hit by; each of them left a whole checkpoint."""
+    command = python("tests.training.checkpoint.killed_save", str(folder), *modes)
+    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    return int(ended.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["add", "replace"])
+@pytest.mark.parametrize("mode", ["add", "replace", "background"])
 def test_kill_9_at_every_operation_of_a_save_leaves_a_whole_checkpoint(tmp_path, mode):
-    folder = tmp_path / "checkpoints"
-    command = [sys.executable, "-m", "tests.training.checkpoint.killed_save", str(folder), mode]
-    ended = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
-    )
-    assert ended.returncode == 0, ended.stderr
     # The kill reached every file of a checkpoint: fewer operations would mean that the test looks elsewhere.
-    assert int(ended.stdout) > 30
+    assert killed_saves(tmp_path / "checkpoints", mode) > 30
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_byte_of_a_save_in_the_background_leaves_a_whole_checkpoint(tmp_path):
+    assert killed_saves(tmp_path / "checkpoints", "background", "bytes") > 20
