@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,7 +15,8 @@ from skills_pipe.errors import DataError
 from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.dataset import Example
 from skills_pipe.training.data.document import Tokenize
-from skills_pipe.training.data.encode import Encoded, SampleEncoder
+from skills_pipe.training.data.encode import SampleEncoder
+from skills_pipe.training.data.encoded import Encoded, EncodedTogether
 from skills_pipe.training.data.limit import Overlong, shorten_fields, truncate
 from skills_pipe.training.data.mask import MaskRules, Sample, make_samples, sample_of_pieces
 from skills_pipe.training.data.rows import BadRow, Conversation, Pieces, Row
@@ -139,13 +140,13 @@ class ChunkEncoder:
         made = (self._samples(row, chunk) for row in rows if not isinstance(row, BadRow))
         return [sample.text for samples in made if not isinstance(samples, BadRow) for sample in samples]
 
-    def _check_first(self, samples: Sequence[tuple[str, Sample]], examples: Sequence[Example]) -> None:
+    def _check_first(self, samples: Sequence[tuple[str, Sample]], encoded: EncodedTogether) -> None:
         """Of each chunk one document is tokenised in both ways: a difference that no probe showed must not pass."""
         if self._reference is None or not samples:
             return
         where, sample = samples[0]
         (expected,) = self._reference.encode([sample])
-        if not np.array_equal(expected.input_ids, examples[0].input_ids):
+        if not np.array_equal(expected.input_ids, encoded.ids[: encoded.ends[1]]):
             raise DataError(
                 "tiktoken and the tokenizer give this document different tokens",
                 where=where,
@@ -172,24 +173,52 @@ class ChunkEncoder:
         if compare:
             chunk.counts["compared"] = len(documents)
             chunk.counts["differing"] = self._encoder.count_differing(documents)
+        together = self._encoder.encode_together(documents)
+        self._check_first(samples, together)
+        if self._is_good(together):
+            # As is nearly always so; no document needs to be looked at by itself.
+            chunk.token_ids, chunk.loss_mask, chunk.lengths = together.ids, together.mask, together.lengths
+            self._count(chunk, documents, together.straddling.values())
+            return
         kept: list[Example] = []
-        examples = self._encoder.encode(documents)
-        self._check_first(samples, examples)
-        for (where, sample), encoded in zip(samples, examples, strict=True):
+        for (where, sample), encoded in zip(samples, together.each(), strict=True):
             example = self._shortened(self._with_one_bos(encoded, chunk), where, chunk)
             if example is None:
                 chunk.dropped[TOO_LONG] += 1
             elif not example.loss_mask.any():
                 self._untrained(where, chunk)
             else:
-                chunk.counts["straddling"] += encoded.straddling
-                chunk.counts["turns"] += sample.turns
-                chunk.counts["turns_without_stop"] += sample.turns - sample.stopped
+                self._count(chunk, [self._as_cut(sample, encoded, example)], (encoded.straddling,))
                 kept.append(example)
         if kept:
             chunk.token_ids = np.concatenate([example.input_ids for example in kept])
             chunk.loss_mask = np.concatenate([example.loss_mask for example in kept])
             chunk.lengths = np.array([len(example.input_ids) for example in kept], dtype=np.int64)
+
+    def _is_good(self, together: EncodedTogether) -> bool:
+        """Whether all documents are trained as they are."""
+        lengths, ids = together.lengths, together.ids
+        if not len(lengths) or lengths.max() > self._recipe.settings.max_length or not together.trained().all():
+            return False
+        starts = together.ends[:-1][lengths > 1]
+        bos = self._recipe.tokenizer.bos_token_id
+        return bos is None or not ((ids[starts] == bos) & (ids[starts + 1] == bos)).any()
+
+    def _count(self, chunk: EncodedChunk, samples: Sequence[Sample], straddling: Iterable[int]) -> None:
+        turns = sum(sample.turns for sample in samples)
+        chunk.counts["straddling"] += sum(straddling)
+        chunk.counts["turns"] += turns
+        chunk.counts["turns_without_stop"] += turns - sum(sample.stopped for sample in samples)
+
+    def _as_cut(self, sample: Sample, whole: Encoded, kept: Example) -> Sample:
+        """The sample with the turns that are left where it was shortened at its end, and those that end as they did."""
+        if np.count_nonzero(kept.loss_mask) == np.count_nonzero(whole.loss_mask):
+            return sample
+        borders = np.flatnonzero(np.diff(kept.loss_mask != 0, prepend=False, append=False)).reshape(-1, 2)
+        stops = (*self._rules.stops, *filter(None, (sample.stop,)))
+        decode = self._recipe.tokenizer.decode
+        texts = [str(decode(kept.input_ids[start:end])).rstrip() for start, end in borders]
+        return replace(sample, turns=len(texts), stopped=sum(bool(stops) and text.endswith(stops) for text in texts))
 
     def _untrained(self, where: str, chunk: EncodedChunk) -> None:
         if self._recipe.settings.on_untrained == "error":

@@ -56,12 +56,14 @@ class Sample:
         turns: how many turns in it are trained.
         stopped: how many of those end in a stop token.
         tokenize: see :data:`Tokenize`.
+        stop: text by which turns end too, besides the stop tokens.
     """
 
     segments: tuple[Segment, ...]
     turns: int
     stopped: int
     tokenize: Tokenize = "segments"
+    stop: str | None = None
 
     @property
     def text(self) -> str:

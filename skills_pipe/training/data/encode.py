@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -14,46 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.bpe.encoder import FastEncoder
 from skills_pipe.training.data.bpe.structure import ByteBpe
-from skills_pipe.training.data.dataset import Example
+from skills_pipe.training.data.encoded import Cuttable, Encoded, EncodedTogether
 from skills_pipe.training.data.mask import Sample
-from skills_pipe.training.data.rows import CutEnd, Segment
-from skills_pipe.training.data.spans import mask_of_tokens
-from skills_pipe.training.data.token_bytes import TokenBytes
+from skills_pipe.training.data.rows import Segment
+from skills_pipe.training.data.spans import mask_of_texts, mask_of_tokens
+from skills_pipe.training.data.token_bytes import TokenBytes, byte_length
+from skills_pipe.training.data.tokens import Tokens
 
 _PROBES: Final = (("a", "b"), ("It is", " 4"), ("x:\n\n", "\ny"), ("1", "2"), ("(", "é"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cuttable:
-    """Tokens ``start`` to ``stop`` of a document, which may be shortened at one end."""
-
-    start: int
-    stop: int
-    end: CutEnd
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded(Example):
-    """A document as it was tokenised, before anything is done about its length.
-
-    Attributes:
-        cuttable: stretches that its format allows to shorten, in order.
-        straddling: tokens that reach over a border of what is trained; they are trained.
-    """
-
-    cuttable: tuple[Cuttable, ...] = ()
-    straddling: int = 0
-
-    def without_first(self, count: int) -> Encoded:
-        """The document without its first tokens."""
-        return Encoded(
-            input_ids=self.input_ids[count:],
-            loss_mask=self.loss_mask[count:],
-            cuttable=tuple(
-                Cuttable(start=max(c.start - count, 0), stop=max(c.stop - count, 0), end=c.end) for c in self.cuttable
-            ),
-            straddling=self.straddling,
-        )
 
 
 class SampleEncoder:
@@ -85,54 +52,83 @@ class SampleEncoder:
 
     def encode(self, samples: Sequence[Sample]) -> list[Encoded]:
         """Token ids and loss masks of many samples."""
+        return self.encode_together(samples).each()
+
+    def encode_together(self, samples: Sequence[Sample]) -> EncodedTogether:
+        """The same in one array for all."""
         if self._backend is not None:
             # Whoever used the tokenizer before may have left these on; every later call of it sets its own.
             self._backend.no_truncation()
             self._backend.no_padding()
         apart = [self.cuts and sample.tokenize == "segments" for sample in samples]
-        by_segment = iter(
-            self._by_segment([sample for sample, is_apart in zip(samples, apart, strict=True) if is_apart])
-        )
-        whole = iter(self._whole([sample for sample, is_apart in zip(samples, apart, strict=True) if not is_apart]))
-        return [next(by_segment if is_apart else whole) for is_apart in apart]
+        if all(apart):
+            return self._by_segment(samples)
+        if not any(apart):
+            return self._whole(samples)
+        chosen = list(zip(samples, apart, strict=True))
+        by_segment = iter(self._by_segment([sample for sample, is_apart in chosen if is_apart]).each())
+        whole = iter(self._whole([sample for sample, is_apart in chosen if not is_apart]).each())
+        return EncodedTogether.of([next(by_segment if is_apart else whole) for is_apart in apart])
 
     def count_differing(self, samples: Sequence[Sample]) -> int:
         """How many samples the tokenizer would split differently if it were given their text as a whole."""
-        whole = self._ids([sample.text for sample in samples])
+        whole = self._tokens([sample.text for sample in samples]).each()
         pairs = zip(whole, self.encode(samples), strict=True)
-        return sum(ids != example.input_ids.tolist() for ids, example in pairs)
+        return sum(not np.array_equal(ids, example.input_ids) for ids, example in pairs)
 
-    def _by_segment(self, samples: Sequence[Sample]) -> list[Encoded]:
-        ids = iter(self._ids([segment.text for sample in samples for segment in sample.segments]))
-        examples = []
-        for sample in samples:
-            pieces = [next(ids) for _ in sample.segments]
-            lengths = [len(piece) for piece in pieces]
-            tokens = np.fromiter(chain.from_iterable(pieces), np.int32, sum(lengths))
-            mask = np.repeat(_values(sample.segments), lengths)
-            examples.append(_encoded(tokens, mask, cuttable=_cuttable(sample.segments, lengths)))
-        return examples
+    def _by_segment(self, samples: Sequence[Sample]) -> EncodedTogether:
+        segments = [segment for sample in samples for segment in sample.segments]
+        tokens = self._tokens([segment.text for segment in segments])
+        ends = _before(tokens.counts)[_before([len(sample.segments) for sample in samples])]
+        cuttable = {}
+        for number, (sample, start) in enumerate(zip(samples, _before(len(s.segments) for s in samples), strict=False)):
+            if any(segment.cut is not None for segment in sample.segments):
+                counts = tokens.counts[start : start + len(sample.segments)].tolist()
+                cuttable[number] = _cuttable(sample.segments, counts)
+        return EncodedTogether(
+            ids=tokens.ids,
+            mask=_without_first(np.repeat(_values(segments), tokens.counts), ends),
+            ends=ends,
+            cuttable=cuttable,
+        )
 
-    def _whole(self, samples: Sequence[Sample]) -> list[Encoded]:
+    def _whole(self, samples: Sequence[Sample]) -> EncodedTogether:
         """Tokenised as one text each; where the bytes of tokens are known, without asking for their places."""
-        if not samples:
-            return []
         texts = [sample.text for sample in samples]
         if self._token_bytes is None:
             encodings = self._backend_or_refuse().encode_batch(texts, add_special_tokens=False)
-            return [_by_offset(sample, encoding) for sample, encoding in zip(samples, encodings, strict=True)]
-        examples = []
-        for sample, text, ids in zip(samples, texts, self._ids(texts), strict=True):
-            tokens = np.asarray(ids, dtype=np.int32)
-            ends = np.cumsum(self._token_bytes.lengths[tokens])
-            if not self._token_bytes.tell(text, int(ends[-1]) if len(ends) else 0):
-                examples.append(_by_offset(sample, self._backend.encode(text, add_special_tokens=False)))
-                continue
-            borders = _ends(len(segment.text.encode()) for segment in sample.segments)
-            starts = ends - self._token_bytes.lengths[tokens]
-            mask, straddling = mask_of_tokens(starts, ends, borders, _values(sample.segments))
-            examples.append(_encoded(tokens, mask, straddling=straddling))
-        return examples
+            found = [_by_offset(sample, encoding) for sample, encoding in zip(samples, encodings, strict=True)]
+            return EncodedTogether.of(found)
+        tokens = self._tokens(texts)
+        ends = _before(tokens.counts)
+        widths = self._token_bytes.lengths[tokens.ids]
+        reached = _before(widths)
+        totals = np.diff(reached[ends]).tolist()
+        told = all(self._token_bytes.tell(text, total) for text, total in zip(texts, totals, strict=True))
+        if not told or not (widths > 0).all():
+            return EncodedTogether.of([self._placed(*each) for each in zip(samples, texts, tokens.each(), strict=True)])
+        segments = [segment for sample in samples for segment in sample.segments]
+        borders = np.cumsum([byte_length(segment.text) for segment in segments], dtype=np.int64)
+        mask, unclear = mask_of_texts(reached, borders, _values(segments))
+        straddling = {}
+        if len(unclear):
+            last = np.cumsum([len(sample.segments) for sample in samples])
+            for number in np.unique(np.searchsorted(last, unclear, side="right")).tolist():
+                found = self._placed(samples[number], texts[number], tokens.ids[ends[number] : ends[number + 1]])
+                mask[ends[number] : ends[number + 1]] = found.loss_mask
+                straddling[number] = found.straddling
+        return EncodedTogether(ids=tokens.ids, mask=_without_first(mask, ends), ends=ends, straddling=straddling)
+
+    def _placed(self, sample: Sample, text: str, ids: NDArray[np.int32]) -> Encoded:
+        """One sample as one text, by the places of its tokens."""
+        if self._token_bytes is None or not self._token_bytes.tell(text, int(self._token_bytes.lengths[ids].sum())):
+            return _by_offset(sample, self._backend.encode(text, add_special_tokens=False))
+        lengths = self._token_bytes.lengths[ids]
+        ends = np.cumsum(lengths)
+        borders = np.cumsum([byte_length(segment.text) for segment in sample.segments], dtype=np.int64)
+        mask, straddling = mask_of_tokens(ends - lengths, ends, borders, _values(sample.segments))
+        mask[:1] = 0
+        return Encoded(input_ids=ids, loss_mask=mask, straddling=straddling)
 
     def _backend_or_refuse(self) -> Any:
         if self._backend is None:
@@ -142,19 +138,17 @@ class SampleEncoder:
             )
         return self._backend
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokens(self, texts: Sequence[str]) -> Tokens:
         if self._fast is not None:
-            return self._fast.ids(texts)
+            return self._fast.tokens(texts)
         if self._backend is not None:
-            return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
-        return [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+            return Tokens.of([text.ids for text in self._backend.encode_batch_fast(texts, add_special_tokens=False)])
+        return Tokens.of([self._tokenizer.encode(text, add_special_tokens=False) for text in texts])
 
     def _cuts_cleanly(self) -> bool:
         """Whether the tokens of two pieces are always tokens of the text that they make together."""
         return all(
-            self._tokenizer.decode(
-                [token for ids in self._ids(probe) for token in ids], clean_up_tokenization_spaces=False
-            )
+            self._tokenizer.decode(self._tokens(probe).ids.tolist(), clean_up_tokenization_spaces=False)
             == "".join(probe)
             for probe in _PROBES
         )
@@ -162,9 +156,10 @@ class SampleEncoder:
 
 def _by_offset(sample: Sample, encoding: Any) -> Encoded:
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    borders = _ends(len(segment.text) for segment in sample.segments)
+    borders = np.cumsum([len(segment.text) for segment in sample.segments], dtype=np.int64)
     mask, straddling = mask_of_tokens(offsets[:, 0], offsets[:, 1], borders, _values(sample.segments))
-    return _encoded(np.array(encoding.ids, dtype=np.int32), mask, straddling=straddling)
+    mask[:1] = 0
+    return Encoded(input_ids=np.array(encoding.ids, dtype=np.int32), loss_mask=mask, straddling=straddling)
 
 
 def _values(segments: Sequence[Segment]) -> NDArray[Any]:
@@ -174,8 +169,16 @@ def _values(segments: Sequence[Segment]) -> NDArray[Any]:
     return narrow if np.array_equal(narrow, values) and (narrow <= 1).all() else values
 
 
-def _ends(lengths: Iterable[int]) -> NDArray[np.int64]:
-    return np.array(list(accumulate(lengths)), dtype=np.int64)
+def _before(lengths: Iterable[int] | NDArray[Any]) -> NDArray[np.int64]:
+    """How much comes before each of some things, and before the end."""
+    counts = lengths if isinstance(lengths, np.ndarray) else np.fromiter(lengths, np.int64)
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _without_first(mask: NDArray[Any], ends: NDArray[np.int64]) -> NDArray[Any]:
+    """A mask without the first token of each text: nothing stands before it to predict it from."""
+    mask[ends[:-1][ends[:-1] < ends[1:]]] = 0
+    return mask
 
 
 def _cuttable(segments: Sequence[Segment], lengths: Sequence[int]) -> tuple[Cuttable, ...]:
@@ -187,15 +190,3 @@ def _cuttable(segments: Sequence[Segment], lengths: Sequence[int]) -> tuple[Cutt
         for segment, length, end in zip(segments, lengths, ends, strict=True)
         if segment.cut is not None
     )
-
-
-def _encoded(
-    input_ids: NDArray[np.int32],
-    loss_mask: NDArray[Any],
-    *,
-    cuttable: tuple[Cuttable, ...] = (),
-    straddling: int = 0,
-) -> Encoded:
-    # Nothing stands before the first token to predict it from.
-    loss_mask[:1] = 0
-    return Encoded(input_ids=input_ids, loss_mask=loss_mask, cuttable=cuttable, straddling=straddling)

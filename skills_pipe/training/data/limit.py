@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from skills_pipe.training.data.dataset import Example
-from skills_pipe.training.data.encode import Encoded
+from skills_pipe.training.data.encoded import Encoded
 
 Overlong = Literal["drop", "truncate", "error"]
 

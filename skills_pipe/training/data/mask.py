@@ -97,4 +97,4 @@ def sample_of_pieces(pieces: Pieces, rules: MaskRules) -> Sample:
             segments.append(Segment(text=rules.eos, trained=False))
     if not rules.answers_only:
         segments = [replace(segment, trained=True, weight=1.0) for segment in segments]
-    return Sample(segments=tuple(segments), turns=len(turns), stopped=stopped)
+    return Sample(segments=tuple(segments), turns=len(turns), stopped=stopped, stop=pieces.stop)

@@ -35,3 +35,23 @@ def mask_of_tokens(
         mask[token] = values[touched].max()
         straddling += len(np.unique(values[touched])) > 1
     return mask, straddling
+
+
+def mask_of_texts(
+    reached: NDArray[np.int64], borders: NDArray[np.int64], values: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The same for many texts at once, where tokens do not reach over borders.
+
+    Args:
+        reached: int64 [n + 1], 0 and where each token ends; every token has a width.
+        borders: int64 [s], where each segment ends; texts follow each other, so the end of the last one is the end of
+            the tokens too.
+        values: [s], what the mask says of each segment.
+
+    Returns:
+        The mask [n]; and the numbers of the segments at whose ends there are tokens that reach over: in their texts the
+        mask is not right.
+    """
+    tokens = np.searchsorted(reached, borders)
+    unclear = np.flatnonzero(reached[tokens] != borders)
+    return np.repeat(values, np.diff(tokens, prepend=0)), unclear

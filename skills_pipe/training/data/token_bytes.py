@@ -47,7 +47,12 @@ class TokenBytes:
         """Whether the places of the tokens of ``text`` follow, when they have ``total`` bytes together."""
         if self.normal_form is not None and not unicodedata.is_normalized(self.normal_form, text):
             return False
-        return total == len(text.encode())
+        return total == byte_length(text)
+
+
+def byte_length(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 _NORMAL_FORMS: Final = ("NFC", "NFD", "NFKC", "NFKD")

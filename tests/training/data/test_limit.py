@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.training.data.dataset import Example
-from skills_pipe.training.data.encode import Cuttable, Encoded
+from skills_pipe.training.data.encoded import Cuttable, Encoded
 from skills_pipe.training.data.limit import shorten_fields, truncate
 
 BOS, STOP = 1, 2

@@ -113,7 +113,7 @@ def _text_of(token: bytes) -> str:
 
 def _first_difference(backend: Tokenizer, structure: ByteBpe, texts: Sequence[str]) -> str | None:
     """The start of the first text that gets other ids; None when there is none."""
-    fast = FastEncoder(backend, structure).ids(texts)
+    fast = FastEncoder(backend, structure).tokens(texts).each()
     slow = backend.encode_batch_fast(list(texts), add_special_tokens=False)
     pairs = zip(texts, fast, slow, strict=True)
-    return next((text[:40] for text, ids, encoding in pairs if ids != encoding.ids), None)
+    return next((text[:40] for text, ids, encoding in pairs if ids.tolist() != encoding.ids), None)

@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.bpe.encoder import FastEncoder
+from skills_pipe.training.data.bpe.encoder import _END, FastEncoder
 from skills_pipe.training.data.bpe.structure import GPT2_PATTERN, NotByteBpe, read_structure
 from skills_pipe.training.data.bpe.verify import _first_difference, judge, probe_texts
 from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
@@ -38,7 +39,7 @@ def splitting(pattern=GPT4_PATTERN, behavior="isolated"):
     )
 
 
-def trained(pre_tokenizer=None, normalizer=None, vocab_size=420):
+def trained(pre_tokenizer=None, normalizer=None, vocab_size=420, special=SPECIAL):
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizer or splitting()
     backend.decoder = decoders.ByteLevel()
@@ -46,7 +47,7 @@ def trained(pre_tokenizer=None, normalizer=None, vocab_size=420):
         backend.normalizer = normalizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -69,6 +70,7 @@ KINDS = {
     "gpt4": trained,
     "composed": lambda: trained(normalizer=normalizers.NFC()),
     "unsplit": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
+    "no token begins with another": lambda: trained(special=SPECIAL[:2]),
     "goldens": lambda: golden.tokenizer("chatml").backend_tokenizer,
 }
 
@@ -89,10 +91,41 @@ pieces = st.sampled_from(
 )
 
 
-@given(text=st.one_of(st.text(), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join)))
-def test_any_text_gets_the_ids_of_the_tokenizer(backend, text):
+texts = st.one_of(st.text(), st.lists(st.one_of(pieces, st.text(max_size=3))).map("".join))
+
+
+def ids_of(encoder, *of_texts):
+    return [ids.tolist() for ids in encoder.tokens(of_texts).each()]
+
+
+@given(some=st.lists(texts, max_size=4))
+def test_any_texts_get_the_ids_of_the_tokenizer(backend, some):
     fast = FastEncoder(backend, read_structure(backend))
-    assert fast.ids([text]) == [backend.encode(text, add_special_tokens=False).ids]
+    assert ids_of(fast, *some) == [backend.encode(text, add_special_tokens=False).ids for text in some]
+
+
+@given(some=st.lists(st.sampled_from([_END, _END[:2], _END[1:], "a", " ", "", "\n"]), max_size=6))
+def test_texts_that_hold_what_stands_between_texts_are_tokenised_as_any_other(some):
+    backend = KINDS["no token begins with another"]()
+    fast = FastEncoder(backend, read_structure(backend))
+    joined = ["".join(some[:3]), "".join(some[3:])]
+    assert ids_of(fast, *joined) == [backend.encode(text, add_special_tokens=False).ids for text in joined]
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("no token begins with another", 1), ("gpt4", 0)])
+def test_texts_are_given_to_tiktoken_together_where_its_added_tokens_are_those_of_the_tokenizer(
+    kind, calls, monkeypatch
+):
+    backend = KINDS[kind]()
+    fast = FastEncoder(backend, read_structure(backend))
+    made = []
+    original = tiktoken.Encoding.encode_to_numpy
+    monkeypatch.setattr(
+        tiktoken.Encoding, "encode_to_numpy", lambda *args, **kwargs: made.append(1) or original(*args, **kwargs)
+    )
+    some = ["a<|im_end|>>", " the thing\n", "", "é"]
+    assert ids_of(fast, *some) == [backend.encode(text, add_special_tokens=False).ids for text in some]
+    assert len(made) == calls
 
 
 def test_the_probes_find_another_splitting():
