@@ -15,6 +15,7 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import rng, tensors
 from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
+from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.loop import Run
 
 _FORMAT = 1
@@ -72,6 +73,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "seed": run.sampler.seed,
         "batch size": run.sampler.batch_size,
         "optimizer": asdict(run.config.policy.optimizer)["name"] if run.config.policy.optimizer else None,
+        "kind of adapters": asdict(spec) if (spec := adapter_spec(run.config.policy)) else None,
         "schedule": run.config.policy.scheduler is not None,
     }
 

@@ -25,6 +25,7 @@ from skills_pipe.training.data.sources.alpaca import alpaca_prompt
 from skills_pipe.training.data.template import INFER, resolve_template
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
 from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
+from skills_pipe.training.models.lora.merge import merged
 from skills_pipe.training.models.loss import SupervisedLoss
 
 _LONGEST = 1 << 20
@@ -70,8 +71,9 @@ class HuggingFaceModel:
         return cls(module.eval(), load_tokenizer(str(name)), str(name))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model and tokenizer as a folder that :meth:`from_pretrained` reads."""
-        self.module.save_pretrained(folder)
+        """Write model and tokenizer as a folder that :meth:`from_pretrained` reads; adapters are merged."""
+        with merged(self.module):
+            self.module.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def gather(self) -> None:
