@@ -46,7 +46,7 @@ $(VENV)/.installed-train: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-train
-	$(PIP) -e ".[train,eval,dev]"
+	$(PIP) -e ".[train,tracking,eval,dev]"
 	touch $@
 
 $(NEMO_RUN_VENV)/.installed: pyproject.toml constraints-nemo-run.txt

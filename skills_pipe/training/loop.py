@@ -22,6 +22,7 @@ from skills_pipe.training.forecast import COMPARED_STEP, Forecast
 from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.models.flops import ModelFlops
 from skills_pipe.training.performance import Performance, peak_flops
+from skills_pipe.training.profiler import StepProfiler
 from skills_pipe.training.signals import StopReason, StopRequest
 from skills_pipe.training.validation import Validation
 from skills_pipe.training.watches.early_stopping import EarlyStopping
@@ -51,6 +52,7 @@ class Run:
         checkpoints: None when checkpointing is disabled.
         metrics: on rank 0 only.
         resumed: the checkpoint that the job goes on from, None at the start of a run.
+        profiler: None when no step is profiled.
     """
 
     config: TrainingConfig
@@ -65,6 +67,7 @@ class Run:
     checkpoints: CheckpointManager | None = None
     metrics: MetricsLogger | None = None
     resumed: ResumePoint | None = None
+    profiler: StepProfiler | None = None
 
     @cached_property
     def performance(self) -> Performance:
@@ -100,6 +103,8 @@ def train(run: Run) -> Verdict:
         progress.count_validation(validated)
         _log(run, 0, validated)
     while progress.step < run.total_steps and not progress.stopping.sentence:
+        if run.profiler is not None:
+            run.profiler.before(progress.step + 1)
         began = time.monotonic()
         batch = _batch(run, progress.data_step)
         prepared = time.monotonic()
@@ -112,6 +117,7 @@ def train(run: Run) -> Verdict:
         last = progress.step == run.total_steps or bool(progress.stopping.sentence)
         stop = StopReason.NONE if last else _poll(run, progress)
         _log(run, progress.step, values)
+        _end_profile(run, progress.step)
         if progress.steps_here == COMPARED_STEP and run.metrics is not None:
             run.metrics.say(run.forecast.beside(progress.step_seconds[-1]))
         _log(run, progress.step, validated)
@@ -199,6 +205,12 @@ def _step(run: Run, batch: RankBatch, progress: _Progress) -> StepResult:
     if result.passed_over is not None and run.metrics is not None:
         run.metrics.say(f"step {step} changes nothing: {result.passed_over}")
     return result
+
+
+def _end_profile(run: Run, step: int) -> None:
+    path = run.profiler.after(step) if run.profiler is not None else None
+    if path is not None and run.metrics is not None:
+        run.metrics.say(f"profile written: {path}")
 
 
 def _training_values(

@@ -31,6 +31,7 @@ from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.models.load import ModelSpec, check_positions, load_tokenizer, open_model
 from skills_pipe.training.models.lora import adapted_modules, linear_modules
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
+from skills_pipe.training.profiler import StepProfiler
 from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
 from skills_pipe.training.validation import Validation
 
@@ -112,6 +113,7 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
         total_steps=steps,
         stop=stop_request(config, listener, world),
         validation=_validation(config, parts.data),
+        profiler=StepProfiler.of(config.logger, world),
     )
 
 

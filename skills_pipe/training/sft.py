@@ -88,6 +88,8 @@ def carry_out(run: Run, parts: Parts) -> Verdict:
     except TrainingDiverged as error:
         verdict = Verdict(outcome=Outcome.FAILED, step=error.step, reason=str(error))
     finally:
+        if run.profiler is not None:
+            run.profiler.close()
         # Whatever ended it: logs are flushed, and the terminal gets its cursor back before an error is told.
         if run.metrics is not None:
             run.metrics.close()
