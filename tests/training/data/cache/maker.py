@@ -1,10 +1,12 @@
 """A process that asks a store for an entry: ``python -m tests.training.data.cache.maker STORE KEY LOG [HOLD]``.
 
-It notes in LOG that it makes the entry; with HOLD it then waits, half-way, until that file is gone.
+It notes in LOG that it makes the entry; with HOLD it then waits, half-way, until that file is gone. The variables
+BEAT_SECONDS and SILENT_SECONDS shorten what a lock of another machine is waited for.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.cache import lock as locks
 from skills_pipe.training.data.cache.files import DocumentWriter
 from skills_pipe.training.data.cache.store import Store
 from skills_pipe.training.data.chunk import EncodedChunk
@@ -40,4 +43,6 @@ def main(store: str, key: str, log: str, hold: str | None = None, fate: str = "w
 
 
 if __name__ == "__main__":
+    locks._BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", locks._BEAT_SECONDS))
+    locks._SILENT_SECONDS = float(os.environ.get("SILENT_SECONDS", locks._SILENT_SECONDS))
     main(*sys.argv[1:])

@@ -6,14 +6,20 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data import build
+from skills_pipe.training.data.build import DataSettings, encode_in_order
 from skills_pipe.training.data.cache import lock as locks
 from skills_pipe.training.data.cache.lock import Lock
 from skills_pipe.training.data.cache.store import _POLL_SECONDS, Store
+from skills_pipe.training.data.sources import DataSource
+from skills_pipe.training.data.template import resolve_template
 from tests.pipeline.programs import until
+from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
 
 KEY = "ab" * 32
 
@@ -24,9 +30,9 @@ def place(tmp_path):
     return tmp_path
 
 
-def ask(place, *, hold=False, fate="well"):
+def ask(place, *, hold=False, fate="well", machine=()):
     argv = [sys.executable, "-m", "tests.training.data.cache.maker", place / "store", KEY, place / "log"]
-    return subprocess.Popen([*argv, place / "hold" if hold else "", fate], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([*machine, *argv, place / "hold" if hold else "", fate], stdout=subprocess.PIPE, text=True)
 
 
 def answer(process):
@@ -76,6 +82,96 @@ def test_a_maker_that_is_killed_is_followed_by_the_next(place):
     assert times_made(place) == 2
     entry = Store(place / "store").path(KEY)
     assert [path.name for path in entry.parent.iterdir()] == [KEY], "leftovers of the killed process are cleared away"
+
+
+def test_whoever_makes_it_is_killed_again_and_again_and_the_last_one_makes_it_whole(place):
+    processes = [ask(place, hold=True) for _ in range(4)]
+    lock = Lock(Store(place / "store").path(KEY).with_name(f"{KEY}.lock"))
+    for kill in range(3):
+        until(lambda count=kill + 1: times_made(place) == count, "the next one makes it")
+        maker = lock.owner()
+        (victim,) = (process for process in processes if maker is not None and process.pid == maker.pid)
+        victim.kill()
+        victim.communicate()
+        processes.remove(victim)
+    until(lambda: times_made(place) == 4, "the last one makes it")
+    (place / "hold").unlink()
+    (last,) = processes
+    assert answer(last) == Store(place / "store").get(KEY, never).fingerprint
+    entry = Store(place / "store").path(KEY)
+    assert [path.name for path in entry.parent.iterdir()] == [KEY]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """What a command begins with that runs on another machine: one of another name that sees the same files."""
+    monkeypatch.setenv("BEAT_SECONDS", "0.1")
+    monkeypatch.setenv("SILENT_SECONDS", "3")
+    begin = ("unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', "elsewhere")
+    told = subprocess.run([*begin, "hostname"], capture_output=True, text=True, check=False)
+    if told.stdout != "elsewhere\n":
+        pytest.skip(f"no machine with a name of its own: {told.stderr.strip()}")
+    return begin
+
+
+def test_a_maker_on_another_machine_is_waited_for_while_it_touches_its_lock(place, elsewhere):
+    maker = ask(place, hold=True, machine=elsewhere)
+    until(lambda: times_made(place) == 1, "the entry is being made there")
+    path = Store(place / "store").path(KEY).with_name(f"{KEY}.lock")
+    assert Lock(path).owner().host == "elsewhere"
+    waiting = ask(place)
+    # Longer than it may be silent: it has not been taken for dead.
+    taken = path.stat().st_mtime
+    until(lambda: path.stat().st_mtime > taken + 4, "it has touched the lock for a while")
+    assert times_made(place) == 1 and waiting.poll() is None
+    (place / "hold").unlink()
+    assert answer(waiting) == answer(maker)
+    assert times_made(place) == 1
+
+
+def test_a_maker_that_is_killed_on_another_machine_is_followed_when_it_has_been_silent(place, elsewhere):
+    maker = ask(place, hold=True, machine=elsewhere)
+    until(lambda: times_made(place) == 1, "the entry is being made there")
+    waiting = ask(place)
+    maker.kill()
+    maker.communicate()
+    assert len(answer(waiting)) == 64
+    assert times_made(place) == 2
+    entry = Store(place / "store").path(KEY)
+    assert [path.name for path in entry.parent.iterdir()] == [KEY]
+
+
+def built(world, *, rows, cache):
+    """The data set of a job, and whether this one made it; all ask for it in the same moment."""
+    made = []
+
+    def make(recipe, todo, *, workers):
+        made.append(world.rank)
+        return encode_in_order(recipe, todo, workers=workers)
+
+    tokenizer = tiny_tokenizer()
+    template = resolve_template("default", tokenizer, None, "chat")
+    options = build.BuildOptions(cache=Path(cache) if cache is not None else None)
+    world.barrier()
+    build.encode_in_order = make
+    try:
+        data = build.build_dataset(
+            [DataSource(path=Path(rows))], tokenizer, template, DataSettings(max_length=200), options
+        )
+    finally:
+        build.encode_in_order = encode_in_order
+    return data.fingerprint, bool(made)
+
+
+@pytest.mark.parametrize("jobs", [2, 4])
+def test_jobs_that_ask_for_the_same_rows_at_once_tokenise_them_once(jobs, tmp_path, request):
+    ranks = request.getfixturevalue("two_ranks" if jobs == 2 else "four_ranks")
+    rows = write_jsonl(tmp_path / "rows.jsonl", chat_rows(300))
+    found = ranks(built, rows=str(rows), cache=str(tmp_path / "cache"))
+    assert len({fingerprint for fingerprint, _ in found}) == 1
+    assert sum(made for _, made in found) == 1
+    apart = ranks(built, rows=str(rows), cache=None) if jobs == 2 else []
+    assert all(made for _, made in apart)  # the control: without a cache, each does
 
 
 def test_data_that_are_refused_are_refused_to_all_that_waited_and_read_again_by_the_next(place):
