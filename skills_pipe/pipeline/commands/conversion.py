@@ -24,6 +24,7 @@ class Conversion:
         step: number of a step, or ``last``; not used with ``average``.
         average: steps to average; none to convert one step.
         remove: delete the models of the single steps once they are averaged.
+        adapter_only: of adapters the adapters alone, as a PEFT folder; not used with ``average``.
     """
 
     training_dir: str
@@ -31,6 +32,7 @@ class Conversion:
     step: str = LAST
     average: tuple[int, ...] = ()
     remove: bool = False
+    adapter_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +102,12 @@ def _convert(
     name: str, step: str, output: str, what: Conversion, around: JobSetting
 ) -> tuple[tuple[Stage, ...], tuple[Job, ...]]:
     argv = ("python", "-m", EXPORT, f"--training_folder={what.training_dir}", f"--hf_ckpt_path={output}")
+    argv += ("--adapter_only",) if what.adapter_only else ()
     checkpoints = f"{what.training_dir}/{CHECKPOINTS}"
     stage = Stage(
         name=name,
         output=output,
-        options={"step": step},
+        options={"step": step} | ({"adapter_only": True} if what.adapter_only else {}),
         inputs=() if around.upstream else (checkpoints,),
         upstream=(around.upstream,) if around.upstream else (),
     )

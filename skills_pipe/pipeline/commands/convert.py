@@ -27,6 +27,9 @@ class ConvertOptions(JobOptions):
     remove_checkpoints_after_average: bool = switch(
         help="delete the models of the averaged steps afterwards; the checkpoints stay"
     )
+    adapter_only: bool = switch(
+        help="of a training of adapters: the adapters alone, as a folder for peft, instead of the merged model"
+    )
     expname: str = option("conversion", help=EXPNAME_HELP)
 
 
@@ -36,6 +39,11 @@ def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfi
         raise OptionError("--average_steps and --conversion_step exclude each other", fix="drop one of them")
     if options.remove_checkpoints_after_average and not options.average_steps:
         raise OptionError("--remove_checkpoints_after_average needs --average_steps", fix="name the steps to average")
+    if options.adapter_only and options.average_steps:
+        raise OptionError(
+            "--adapter_only and --average_steps exclude each other",
+            fix="average the merged models: averaged adapters are not those of the averaged weights",
+        )
     output = cluster.absolute(options.output_model)
     stages, jobs = conversion(
         Conversion(
@@ -44,6 +52,7 @@ def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfi
             step=options.conversion_step,
             average=options.average_steps,
             remove=options.remove_checkpoints_after_average,
+            adapter_only=options.adapter_only,
         ),
         JobSetting(
             expname=options.expname,

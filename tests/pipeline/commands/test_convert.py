@@ -38,3 +38,12 @@ def test_steps_are_averaged():
 def test_one_step_or_an_average_and_not_both():
     with pytest.raises(OptionError, match="exclude each other"):
         planned(average_steps="10,20", conversion_step="10")
+
+
+def test_adapters_alone_are_another_model():
+    alone, merged = planned(adapter_only=True), planned()
+    assert "--adapter_only" in alone.jobs[0].command.argv
+    assert "--adapter_only" not in merged.jobs[0].command.argv
+    assert alone.stages[0].options != merged.stages[0].options
+    with pytest.raises(OptionError, match="exclude each other"):
+        planned(adapter_only=True, average_steps="10,20")
