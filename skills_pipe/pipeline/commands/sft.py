@@ -9,6 +9,7 @@ from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion
 from skills_pipe.pipeline.commands.data_names import as_jobs_see, check_data
+from skills_pipe.pipeline.commands.profiling import profiled, profiling_keys
 from skills_pipe.pipeline.commands.sft_checks import check_fit, check_rows, check_size, check_training
 from skills_pipe.pipeline.commands.sft_hub import check_downloads
 from skills_pipe.pipeline.commands.sft_inputs import inputs_of, keys_of
@@ -123,7 +124,12 @@ def _training_job(options: SftOptions, extras: tuple[str, ...], cluster: Cluster
         name=f"{options.expname}-{STAGE}",
         stage=STAGE,
         command=Command(
-            argv=("python", "-m", ENTRY, *_keys(options, cluster, log_dir), *extras),
+            argv=profiled(
+                ("python", "-m", ENTRY, *_keys(options, cluster, log_dir), *extras),
+                options.profile_step_range,
+                options.profiler,
+                f"{log_dir}/{TRAINING_LOGS}",
+            ),
             container="nemo-rl",
             launch=Launch.PER_GPU,
             working_dir=cluster.working_dir,
@@ -153,6 +159,7 @@ def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[st
         keys["data.train_data_path"] = as_jobs_see(options.training_data, cluster)
     if options.validation_data:
         keys["data.val_data_path"] = as_jobs_see(options.validation_data, cluster)
+    keys |= profiling_keys(options.profile_step_range, options.profiler)
     return tuple(override(key, value) for key, value in {**keys, **_wandb_keys(options, cluster)}.items())
 
 

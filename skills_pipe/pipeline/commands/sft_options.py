@@ -7,6 +7,7 @@ from enum import Enum
 
 from skills_pipe.artifacts.names import FINAL_HF_MODEL
 from skills_pipe.pipeline.commands.conversion import LAST, read_step, read_steps
+from skills_pipe.pipeline.commands.profiling import Profiler, read_step_range
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions
 
@@ -65,6 +66,10 @@ class SftOptions(JobOptions):
     )
     wandb_group: str | None = option(None, metavar="NAME", help="group of runs on Weights & Biases")
     disable_wandb: bool = switch(help="send nothing to Weights & Biases")
+    profile_step_range: str | None = option(
+        None, parse=read_step_range, metavar="FIRST:END", help="steps to profile, from 1 on and without END: 3:5"
+    )
+    profiler: Profiler = option(Profiler.TORCH, help="program that profiles them")
     exclusive: bool = switch(
         True, on=("--exclusive",), off=("--not_exclusive",), help="share the nodes of training with other jobs"
     )
