@@ -58,11 +58,7 @@ def check_memory(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, 
 
 
 def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
-    sizes = {
-        "tensor": policy.tensor_model_parallel_size,
-        "pipeline": policy.pipeline_model_parallel_size,
-        "context": policy.context_parallel_size,
-    }
+    sizes = _shared(policy)
     together = sizes["tensor"] * sizes["pipeline"] * sizes["context"]
     if ranks % together:
         named = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
@@ -85,7 +81,15 @@ def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
 
 
 def _model_sizes(policy: PolicyConfig, shape: ModelShape) -> Iterator[Finding]:
-    tensor, pipeline = policy.tensor_model_parallel_size, policy.pipeline_model_parallel_size
+    sizes = _shared(policy)
+    if policy.dtensor_cfg.enabled:
+        yield from _fsdp_sizes(shape, sizes["tensor"])
+    else:
+        yield from _megatron_sizes(policy, shape, sizes)
+
+
+def _megatron_sizes(policy: PolicyConfig, shape: ModelShape, sizes: dict[str, int]) -> Iterator[Finding]:
+    tensor, pipeline = sizes["tensor"], sizes["pipeline"]
     if shape.heads % tensor:
         what = f"the {shape.heads} attention heads of the model cannot be divided over {tensor} ranks"
         yield error(what, where="policy.tensor_model_parallel_size", fix=f"choose a divisor of {shape.heads}")
@@ -99,6 +103,25 @@ def _model_sizes(policy: PolicyConfig, shape: ModelShape) -> Iterator[Finding]:
     if shape.layers % pipeline and stages == (None, None):
         what = f"the {shape.layers} layers of the model cannot be divided over {pipeline} pipeline stages"
         yield error(what, where="policy.pipeline_model_parallel_size", fix=f"choose a divisor of {shape.layers}")
+
+
+def _shared(policy: PolicyConfig) -> dict[str, int]:
+    """Ranks that share a layer, the stack of layers, a sequence, on the backend that is on."""
+    fsdp, megatron = policy.dtensor_cfg, policy.megatron_cfg
+    if fsdp.enabled:
+        return {"tensor": fsdp.tensor_parallel_size, "pipeline": 1, "context": fsdp.context_parallel_size}
+    return {
+        "tensor": megatron.tensor_model_parallel_size,
+        "pipeline": megatron.pipeline_model_parallel_size,
+        "context": megatron.context_parallel_size,
+    }
+
+
+def _fsdp_sizes(shape: ModelShape, tensor: int) -> Iterator[Finding]:
+    from skills_pipe.training.config.parallel_rules import indivisible
+
+    for problem in indivisible(shape, tensor=tensor):
+        yield error(problem.what, where=problem.where, fix=problem.fix)
 
 
 def _memory_advice(policy: PolicyConfig, ranks: int) -> str:

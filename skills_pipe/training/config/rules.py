@@ -9,6 +9,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import schedule
 from skills_pipe.training.config.adapter_rules import broken_adapter_rules
 from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.parallel_rules import broken_parallel_rules
 from skills_pipe.training.config.schema import TrainingConfig
 
 UNBOUNDED: Final = 10**8
@@ -25,6 +26,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *_learning_rate(config, origins),
         *_watches(config, origins),
         *broken_adapter_rules(config, origins),
+        *broken_parallel_rules(config, origins),
     ]
 
 

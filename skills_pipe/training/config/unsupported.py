@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.adapter_rules import adapters_without_effect
 from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.parallel_rules import parallel_without_effect
 from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
 
 
@@ -48,6 +49,7 @@ def without_effect(config: TrainingConfig) -> list[str]:
         ),
         (config.cluster.segment_size is not None, "cluster.segment_size: nodes are placed by the batch system"),
         *adapters_without_effect(config),
+        *parallel_without_effect(config.policy),
     ]
     return [sentence for is_set, sentence in settings if is_set]
 
@@ -65,23 +67,21 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         )
         return
     fsdp = policy.dtensor_cfg
-    for name in ("tensor_parallel_size", "context_parallel_size", "expert_parallel_size"):
+    for name, what in (("context_parallel_size", "sequences"), ("expert_parallel_size", "experts")):
         if getattr(fsdp, name) > 1:
-            yield f"policy.dtensor_cfg.{name}", "the fsdp backend only shards over all ranks as yet", "set it to 1"
+            yield f"policy.dtensor_cfg.{name}", f"the fsdp backend does not share {what} as yet", "set it to 1"
     if policy.pipeline_model_parallel_size > 1:
         yield "policy.pipeline_model_parallel_size", "the fsdp backend has no pipeline", "set it to 1"
     if policy.expert_tensor_parallel_size > 1:
         yield "policy.expert_tensor_parallel_size", "the fsdp backend does not split experts", "set it to 1"
-    if fsdp.sequence_parallel:
-        yield (
-            "policy.dtensor_cfg.sequence_parallel",
-            "it needs tensor parallelism, which is not there yet",
-            "disable it",
-        )
     if fsdp.cpu_offload:
         yield "policy.dtensor_cfg.cpu_offload", "parameters cannot be kept in CPU memory yet", "disable it"
     if fsdp.custom_parallel_plan is not None:
-        yield "policy.dtensor_cfg.custom_parallel_plan", "there is no tensor parallelism yet", "set it to null"
+        yield (
+            "policy.dtensor_cfg.custom_parallel_plan",
+            "plans of DTensor's parallel styles are not carried out: each family of models has its own plan here",
+            "set it to null",
+        )
     if fsdp.env_vars:
         yield (
             "policy.dtensor_cfg.env_vars",

@@ -15,13 +15,20 @@ SHAPE = ModelShape.of(LLAMA_8B)
 
 
 def policy(**changes: object):
-    """The ``policy`` section; ``tensor=2`` and its like are parallel sizes, which fsdp does not take yet."""
-
+    """The ``policy`` section; ``tensor=2`` and its like are parallel sizes, ``pipeline`` those of megatron."""
     needed = ["++policy.model_name=m", "++data.train_data_path=d.jsonl", "++sft.max_num_steps=1"]
     made = load_config(None, [*needed, "++policy.train_global_batch_size=64"]).policy
-    sizes = {f"{name}_model_parallel_size": changes.pop(name) for name in ("tensor", "pipeline") if name in changes}
-    sizes |= {"context_parallel_size": changes.pop("context")} if "context" in changes else {}
-    return replace(made, **sizes, **changes)
+    sizes = {name: changes.pop(name) for name in ("tensor", "pipeline", "context") if name in changes}
+    if "pipeline" not in sizes:
+        own = {f"{name}_parallel_size": size for name, size in sizes.items()}
+        return replace(made, dtensor_cfg=replace(made.dtensor_cfg, **own), **changes)
+    own = {f"{name}_{'' if name == 'context' else 'model_'}parallel_size": size for name, size in sizes.items()}
+    return replace(
+        made,
+        dtensor_cfg=replace(made.dtensor_cfg, enabled=False),
+        megatron_cfg=replace(made.megatron_cfg, enabled=True, **own),
+        **changes,
+    )
 
 
 def told(changes: dict[str, object], *, ranks: int) -> str:
@@ -30,7 +37,10 @@ def told(changes: dict[str, object], *, ranks: int) -> str:
 
 @pytest.mark.parametrize(
     ("changes", "ranks"),
-    [({}, 1), ({}, 64), ({"tensor": 8}, 16), ({"tensor": 4, "pipeline": 2, "context": 2}, 16), ({"tensor": 16}, 16)],
+    [
+        *[({}, 1), ({}, 64), ({"tensor": 8}, 16), ({"tensor": 8, "context": 2}, 16)],
+        *[({"tensor": 4, "pipeline": 2, "context": 2}, 16), ({"tensor": 16, "pipeline": 1}, 16)],
+    ],
 )
 def test_sizes_that_fit_have_no_findings(changes, ranks):
     assert told(changes, ranks=ranks) == ""
@@ -41,7 +51,10 @@ def test_sizes_that_fit_have_no_findings(changes, ranks):
     [
         ({"tensor": 8}, 12, "12 GPUs cannot be divided into groups of 8 (tensor 8)"),
         ({"tensor": 4, "pipeline": 4}, 8, "groups of 16 (tensor 4 x pipeline 4)"),
+        ({"tensor": 16}, 16, "the 8 key-value heads of the model cannot be divided over 16 ranks"),
+        ({"tensor": 5}, 5, "the 128256 words of the vocabulary of the model cannot be divided over 5 ranks"),
         ({"tensor": 12}, 12, "the 32 attention heads of the model cannot be divided over 12 ranks"),
+        ({"tensor": 12, "pipeline": 1}, 12, "the 32 attention heads of the model cannot be divided over 12 ranks"),
         ({"pipeline": 3}, 3, "the 32 layers of the model cannot be divided over 3 pipeline stages"),
         ({}, 65, "warning: a global batch of 64 leaves some of 65 ranks without work"),
     ],

@@ -19,6 +19,7 @@ from skills_pipe.training.backends.fsdp.tensor_parallel.layers import (
     VocabularyEmbedding,
     spread,
 )
+from skills_pipe.training.config.parallel_rules import unshareable
 
 Plan = Mapping[str, Layer]
 """Name of a module, ``*`` for the number of a layer -> what it becomes."""
@@ -57,8 +58,12 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     Every rank passes the same weights, which may be on the meta device.
 
     Raises:
+        ConfigError: the model's family has no plan, or the ranks do not divide its heads, neurons or words.
         ValueError: the model has parameters that the plan of its family does not know.
     """
+    problems = unshareable(model.config.to_dict(), tensor=group.size)
+    if problems:
+        raise problems[0]
     plan = PLANS[model.config.model_type]
     known: Parameters = {}
     for name, module in list(model.named_modules()):

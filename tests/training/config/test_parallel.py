@@ -1,0 +1,109 @@
+"""Layouts of ranks: from the keys of a configuration to sizes, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config import load_config, without_effect
+from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.config.parallel_rules import unshareable
+from tests.training.config.test_estimate import LLAMA_8B
+
+NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
+
+
+def fsdp(*overrides: str):
+    return load_config(None, [*NEEDED, *overrides]).policy.dtensor_cfg
+
+
+def test_by_default_the_weights_are_sharded_over_all_ranks():
+    assert Layout.of(fsdp(), ranks=6) == Layout(shard=6)
+
+
+@pytest.mark.parametrize("prefix", ["policy.tensor_model_parallel_size", "policy.dtensor_cfg.tensor_parallel_size"])
+def test_the_keys_of_all_backends_and_those_of_this_one_mean_the_same(prefix):
+    config = fsdp(f"{prefix}=2", "policy.sequence_parallel=true", "policy.dtensor_cfg.dp_replicate_size=2")
+
+    layout = Layout.of(config, ranks=8)
+
+    assert layout == Layout(replicate=2, shard=2, tensor=2, sequence_parallel=True)
+    assert str(layout) == "replicate 2 x shard 2 x tensor 2 with sequence parallelism"
+    assert (layout.ranks, layout.same_rows, layout.sizes) == (8, 2, (2, 2, 1, 2))
+
+
+def test_the_keys_of_all_backends_reach_megatron_too():
+    policy = load_config(None, [*NEEDED, "policy.tensor_model_parallel_size=2", "policy.sequence_parallel=true"]).policy
+    assert (policy.megatron_cfg.tensor_model_parallel_size, policy.megatron_cfg.sequence_parallel) == (2, True)
+
+
+def test_a_key_that_a_section_of_the_file_overrules_is_refused(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("policy:\n  dtensor_cfg:\n    tensor_parallel_size: 1\n")
+    message = r"policy\.tensor_model_parallel_size has no effect: policy\.dtensor_cfg\.tensor_parallel_size is 1"
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path, [*NEEDED, "policy.tensor_model_parallel_size=4"])
+    assert caught.value.fix == "set policy.dtensor_cfg.tensor_parallel_size instead"
+
+    later = [*NEEDED, "policy.tensor_model_parallel_size=4", "policy.dtensor_cfg.tensor_parallel_size=2"]
+    assert load_config(path, later).policy.dtensor_cfg.tensor_parallel_size == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ranks", "message"),
+    [
+        (["policy.tensor_model_parallel_size=4"], 6, r"6 ranks cannot be divided into groups of 4 \(tensor 4\)"),
+        (["policy.dtensor_cfg.dp_replicate_size=3"], 4, "4 data parallel ranks cannot hold 3 copies of the model"),
+        (
+            ["policy.tensor_model_parallel_size=2", "policy.dtensor_cfg.dp_replicate_size=4"],
+            4,
+            "2 data parallel ranks cannot hold 4 copies",
+        ),
+    ],
+)
+def test_sizes_that_do_not_divide_the_ranks_are_refused(overrides, ranks, message):
+    with pytest.raises(ConfigError, match=message):
+        Layout.of(fsdp(*overrides), ranks=ranks)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+def test_every_rank_is_in_one_group_of_each_kind(replicate, shard, context, tensor):
+    layout = Layout(replicate=replicate, shard=shard, context=context, tensor=tensor)
+    shares = [rank // layout.same_rows for rank in range(layout.ranks)]
+    assert set(shares) == set(range(replicate * shard))
+    assert all(shares.count(share) == context * tensor for share in shares)
+
+
+def test_noise_that_each_rank_would_draw_for_itself_is_refused():
+    with pytest.raises(ConfigError, match="neftune_noise_alpha: ranks that share a layer"):
+        fsdp("policy.tensor_model_parallel_size=2", "policy.neftune_noise_alpha=5")
+    fsdp("policy.neftune_noise_alpha=5")
+
+
+def test_sequence_parallelism_of_one_rank_has_no_effect_and_says_so():
+    config = load_config(None, [*NEEDED, "policy.sequence_parallel=true"])
+    assert not Layout.of(config.policy.dtensor_cfg, ranks=2).sequence_parallel
+    (sentence,) = without_effect(config)
+    assert sentence.startswith("policy.dtensor_cfg.sequence_parallel:")
+
+
+def test_models_whose_layers_can_be_shared():
+    assert unshareable(LLAMA_8B, tensor=8) == []
+    assert unshareable({"model_type": "gpt2"}, tensor=1) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "tensor", "message"),
+    [
+        ({"model_type": "gpt2"}, 2, "proven exact for llama, mistral, qwen2, qwen3, not for gpt2"),
+        ({}, 16, "the 8 key-value heads of the model cannot be divided over 16 ranks"),
+        ({"vocab_size": 128257}, 2, "the 128257 words of the vocabulary of the model cannot be divided over 2 ranks"),
+        ({"intermediate_size": 3001}, 2, "the 3001 neurons of the MLP of the model cannot be divided over 2 ranks"),
+    ],
+)
+def test_models_whose_layers_cannot_be_shared_are_refused_with_the_reason(changes, tensor, message):
+    (problem,) = unshareable({**LLAMA_8B, **changes}, tensor=tensor)
+    assert problem.what.endswith(message)
+    assert problem.fix
