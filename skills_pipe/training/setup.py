@@ -71,7 +71,7 @@ class Parts:
         if data.template.text != PASSTHROUGH:
             # What is exported speaks as it was trained. Rows that hold their template already were made with the
             # tokenizer's own, which then stays.
-            tokenizer.chat_template = data.template.text
+            tokenizer.chat_template = data.template.for_tokenizer()
         check_positions(model.config, longest=int(data.train.lengths.max()))
         return cls(tokenizer=tokenizer, data=data, model=model)
 

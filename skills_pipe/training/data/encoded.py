@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -94,5 +95,5 @@ class EncodedTogether:
                 cuttable=self.cuttable.get(number, ()),
                 straddling=self.straddling.get(number, 0),
             )
-            for number, (start, end) in enumerate(zip(ends, ends[1:], strict=False))
+            for number, (start, end) in enumerate(pairwise(ends))
         ]

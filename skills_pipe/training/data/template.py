@@ -92,6 +92,10 @@ class ChatTemplate:
         """The template of a row with these tools; as for transformers, an empty list of them counts as tools."""
         return self if tools is None or self.tool_text is None else replace(self, text=self.tool_text, tool_text=None)
 
+    def for_tokenizer(self) -> str | dict[str, str]:
+        """What a tokenizer keeps as its ``chat_template``."""
+        return self.text if self.tool_text is None else {DEFAULT: self.text, _FOR_TOOLS: self.tool_text}
+
     @cached_property
     def marks_answers(self) -> bool:
         """Whether the template says itself what the assistant wrote, by ``{% generation %}``."""

@@ -51,24 +51,53 @@ def find_turns(
         if message["role"] != "assistant":
             continue
         told = template.render(messages[: index + 1], tools)
-        start = _start(conversation, index, told, template)
+        seen = _seen(conversation, index, template)
+        if not told.startswith(seen):
+            told = _as_written(conversation, index, (seen, told), template)
+        start = len(seen)
         turns.append(Turn(told=told, start=start, end=_end(told, start, rules), weight=weights[index]))
     return turns
 
 
-def _start(conversation: Conversation, index: int, told: str, template: Template) -> int:
-    """Where the trained part of an assistant message starts in ``told``, the text that ends with the message."""
+def _seen(conversation: Conversation, index: int, template: Template) -> str:
+    """What the model sees before it writes an assistant message."""
     messages, tools = conversation.messages, conversation.tools
     asked = template.has_generation_prompt and index > 0
     seen = template.render(messages[:index], tools, prompt=asked) if index else ""
-    if not asked:
-        seen += _header(conversation, index, seen, template)
-    if not told.startswith(seen):
-        raise DataError(
-            f"message {index + 1} does not follow in the chat template's text from what the model sees before it",
-            fix="mark the answers in the template by {% generation %}, or use another template",
-        )
-    return len(seen)
+    return seen if asked else seen + _header(conversation, index, seen, template)
+
+
+def _as_written(conversation: Conversation, index: int, texts: tuple[str, str], template: Template) -> str:
+    """The text that ends with a message of which the template leaves out the beginning: with all of the message.
+
+    So do the templates of DeepSeek R1: they ask by ``<think>``, and take the reasoning out of every answer. The model
+    writes it nevertheless.
+
+    Args:
+        conversation, index: say the message.
+        texts: what the model sees before it, and the text that the template makes with it.
+        template: the template.
+
+    Raises:
+        DataError: the message does not begin as the model is asked to, or the template does something else with it.
+    """
+    seen, told = texts
+    message = conversation.messages[index]
+    content = message.get("content")
+    marked = template.render([*conversation.messages[:index], {**message, "content": _MARK}], conversation.tools)
+    header, mark, tail = marked.partition(_MARK)
+    follows = f"message {index + 1} does not follow in the chat template's text from what the model sees before it"
+    if mark and isinstance(content, str) and seen.startswith(header):
+        kept = told.removeprefix(header).removesuffix(tail)
+        written = header + content + tail
+        if kept != content and content.endswith(kept) and told == header + kept + tail and written.startswith(seen):
+            return written
+        if seen != header:
+            follows += f", which ends in {seen.removeprefix(header)!r}"
+    raise DataError(
+        follows,
+        fix="begin the message so, mark the answers in the template by {% generation %}, or use another template",
+    )
 
 
 def _header(conversation: Conversation, index: int, seen: str, template: Template) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.build import DataSettings, build_dataset
+from skills_pipe.training.data.chunk import ChunkEncoder
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.data.sources import DataSource, first_form
 from skills_pipe.training.data.sources.aligner_prompt_response import AlignerPromptResponse
@@ -131,6 +132,30 @@ def test_an_overlong_document_is_truncated_on_demand(tmp_path):
     assert dataset.lengths.tolist() == [60]
     assert preview(dataset[0], tiny_tokenizer()).endswith("⟦the answer<|im_end|>⟧\n")
     assert (dataset.report.overlong, dataset.report.truncated) == (1, 1)
+
+
+def test_an_answer_that_lost_its_end_has_no_stop_token_and_turns_that_are_gone_are_not_counted(tmp_path):
+    turns = [
+        {"role": role, "content": text} for _ in range(3) for role, text in (("user", "q"), ("assistant", "abcdef"))
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"messages": turns}])
+    whole = build(path).report
+    assert (whole.turns, whole.turns_without_stop) == (3, 0)
+    # Of the first prompt nothing can be spared but some; then answers go from the end.
+    counts = []
+    for limit in range(int(whole.tokens), 30, -1):
+        report = build(path, max_length=limit, overlong="truncate").report
+        counts.append((report.turns, report.turns_without_stop))
+    assert list(dict.fromkeys(counts)) == [(3, 0), (3, 1), (2, 0), (2, 1)]
+
+
+def test_documents_that_need_no_care_are_the_same_one_by_one(tmp_path, monkeypatch):
+    path = write_jsonl(tmp_path / "rows.jsonl", chat_rows(40))
+    together = build(path)
+    monkeypatch.setattr(ChunkEncoder, "_is_good", lambda self, together: False)
+    apart = build(path)
+    assert apart.fingerprint == together.fingerprint
+    assert apart.report == together.report
 
 
 def test_a_document_with_nothing_to_train_is_dropped(tmp_path):

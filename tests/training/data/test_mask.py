@@ -284,3 +284,47 @@ def test_what_the_template_refuses_is_told():
     template = ChatTemplate(text="{{ raise_exception('roles must alternate') }}")
     with pytest.raises(DataError, match="the chat template refuses the row: roles must alternate"):
         make_samples(chat(("user", "q"), ("assistant", "a")), template, MaskRules())
+
+
+# Templates that take the reasoning out of every answer, and ask for it all the same
+
+R1 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{% set content = m.content %}"
+    "{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}"
+    "{{ '<|Assistant|>' + content + eos_token }}{% else %}{{ '<|User|>' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|Assistant|><think>\n' }}{% endif %}"
+)
+
+
+def r1(*messages):
+    template = ChatTemplate(text=R1, variables={"bos_token": "<s>", "eos_token": "</s>"})
+    return make_samples(chat(*messages), template, MaskRules(stops=("</s>",)))
+
+
+def test_reasoning_that_the_template_takes_out_of_every_answer_is_trained_as_it_was_written():
+    first, second = r1(
+        ("user", "q"),
+        ("assistant", "<think>\none\n</think>\n\n1"),
+        ("user", "r"),
+        ("assistant", "<think>\ntwo\n</think>\n\n2"),
+    )
+    assert first.text == "<s><|User|>q<|Assistant|><think>\none\n</think>\n\n1</s>"
+    # The turn before is what the model sees of it: without its reasoning.
+    assert second.text == "<s><|User|>q<|Assistant|>\n\n1</s><|User|>r<|Assistant|><think>\ntwo\n</think>\n\n2</s>"
+    assert trained([first, second]) == [["one\n</think>\n\n1</s>"], ["two\n</think>\n\n2</s>"]]
+    assert (first.turns, first.stopped) == (1, 1)
+
+
+@pytest.mark.parametrize("answer", ["1", "one\n</think>1", "<think>one</think>1", " <think>\none\n</think>1"])
+def test_an_answer_that_does_not_begin_as_it_is_asked_for_is_told(answer):
+    with pytest.raises(DataError, match=r"message 2 does not follow .* ends in '<think>\\n'.*begin the message so"):
+        r1(("user", "q"), ("assistant", answer))
+
+
+def test_what_the_template_changes_in_an_answer_besides_is_an_error():
+    template = ChatTemplate(
+        text=R1.replace("content + eos", "(content | upper) + eos"), variables={"eos_token": "</s>"}
+    )
+    row = chat(("user", "q"), ("assistant", "<think>\none\n</think>a"))
+    with pytest.raises(DataError, match="message 2 does not follow"):
+        make_samples(row, template, MaskRules())

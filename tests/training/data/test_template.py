@@ -110,3 +110,40 @@ def test_rows_are_not_changed_by_rendering():
     text = "{% set messages = messages + [{'role': 'user', 'content': 'more'}] %}{{ messages | length }}"
     assert resolve(text).render(MESSAGES, None) == "3"
     assert before == MESSAGES
+
+
+# Tokenizers with several templates
+
+NAMED = {
+    "default": "{{ messages[0].content }}",
+    "tool_use": "{{ tools | length }}{{ messages[0].content }}",
+    "rag": "R",
+}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+@pytest.mark.parametrize("tools", [None, [], [TOOL]])
+def test_of_several_templates_rows_with_tools_get_theirs_as_from_transformers(tools):
+    tokenizer = tiny_tokenizer(chat_template=NAMED)
+    expected = tokenizer.apply_chat_template(MESSAGES, tools=tools, tokenize=False)
+    assert resolve("default", tokenizer=tokenizer).render(MESSAGES, tools) == expected
+    assert expected == ("IN" if tools is None else f"{len(tools)}IN")
+
+
+def test_a_tokenizer_gets_back_the_templates_that_it_was_trained_with():
+    template = resolve("default", tokenizer=tiny_tokenizer(chat_template=NAMED))
+    assert template.for_tokenizer() == {"default": NAMED["default"], "tool_use": NAMED["tool_use"]}
+    assert resolve("rag", tokenizer=tiny_tokenizer(chat_template=NAMED)).for_tokenizer() == "R"
+
+
+def test_one_of_several_templates_is_chosen_by_its_name():
+    tokenizer = tiny_tokenizer(chat_template=NAMED)
+    assert resolve("rag", tokenizer=tokenizer).render(MESSAGES, [TOOL]) == "R"
+    with pytest.raises(DataError, match="did you mean 'tool_use'"):
+        resolve("tool_user", tokenizer=tokenizer)
+
+
+def test_several_templates_without_a_default_are_named():
+    tokenizer = tiny_tokenizer(chat_template={"rag": "R", "tool_use": "T"})
+    with pytest.raises(DataError, match=r"several chat templates and no default: rag, tool_use .*one of these names"):
+        resolve("default", tokenizer=tokenizer)
