@@ -85,7 +85,7 @@ class Datasets:
         nested = getattr(self._section, use.name)
         listed = nested if isinstance(nested, tuple) else (nested,)
         own = [values for section in listed if (values := _set_keys(section))]
-        path = getattr(self._section, use.path_key)
+        path = getattr(self._section, use.path_key) or None
         is_source = len(own) > 1 or any(values.keys() & {"data_path", "dataset_name"} for values in own)
         if path is None or (is_source and self._section_counts(use)):
             return self._from_sections(use, [shared | values for values in own])
@@ -117,6 +117,7 @@ class Datasets:
 
     def _dataset(self, place: str, values: Values) -> DatasetConfig:
         """A dataset with what its name says, and what is built in, where nobody has said anything."""
+        values = values | {"data_path": values["data_path"] or None}
         given = {key: value for key, value in values.items() if value is not None}
         written, path = given.get("dataset_name"), given.get("data_path")
         if written is None:

@@ -86,6 +86,13 @@ def test_a_path_that_only_looks_like_a_name_is_a_path(path):
     assert (dataset.dataset_name, dataset.data_path) == ("ResponseDataset", path)
 
 
+@pytest.mark.parametrize("override", ["data.train_data_path=", "data.train_data_path=null", "++data.train.data_path="])
+def test_an_empty_path_is_none(override):
+    with pytest.raises(ConfigError, match=r"there is no training data|data\.train names no data"):
+        load(override)
+    assert load("data.train_data_path=a.jsonl", "data.val_data_path=").validation == ()
+
+
 def test_sections_name_datasets_by_their_paths_too(tmp_path):
     text = "data: {train: [{data_path: squad}, {data_path: a.jsonl}], validation: {data_path: rajpurkar/squad}}"
     data = load(text=text, folder=tmp_path)

@@ -192,6 +192,13 @@ def _supervision(diagnosis: Diagnosis) -> Iterator[Finding]:
             f"{nothing:,} documents have nothing to train and are left out",
             "see whether their answers are empty, or cut off by the limit",
         )
+    if part.empty_count:
+        yield _finding(
+            Severity.WARNING,
+            f"rows with an empty answer: {part.empty_count:,}",
+            "remove them, unless the model is to say nothing there",
+            _named(part.empty, part.empty_count),
+        )
     # The first token of a document is never trained, for nothing stands before it.
     whole = int((part.targets >= part.kept - 1).sum())
     if whole > _ALL_TRAINED * len(part.kept):

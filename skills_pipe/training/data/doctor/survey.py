@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skills_pipe.training.data.build import BAD_ROW
 from skills_pipe.training.data.chunk import Recipe
+from skills_pipe.training.data.doctor.answers import has_empty_answer
 from skills_pipe.training.data.doctor.endings import EndingCounter, Endings
 from skills_pipe.training.data.doctor.fingerprints import Known, Repeats, note_repeat, remember, row_fingerprints
 from skills_pipe.training.data.inspection.rows import InspectedRow, RowInspector
@@ -36,6 +37,7 @@ class Survey:
         answers: answers of a document -> documents.
         faults: the first rows that cannot be used; fault_count: how many there are.
         overlong: where the first documents above the limit stand.
+        empty: where the first rows with an empty answer stand; empty_count: how many there are.
         endings: tokens at the ends.
         expects_bos: see :class:`endings.EndingCounter`.
         repeats: rows that are there more than once.
@@ -51,6 +53,8 @@ class Survey:
     faults: tuple[BadRow, ...]
     fault_count: int
     overlong: tuple[str, ...]
+    empty: tuple[str, ...]
+    empty_count: int
     endings: Endings
     expects_bos: bool
     repeats: Repeats
@@ -97,6 +101,8 @@ class _Counts:
     faults: list[BadRow] = field(default_factory=list)
     fault_count: int = 0
     overlong: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    empty_count: int = 0
     answers: Counter[int] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
@@ -123,6 +129,9 @@ class _Counter:
             found = row_fingerprints(row.row)
             note_repeat(self._repeats, self._known, found, row.where)
             remember(self._known, found, row.where)
+            if has_empty_answer(row.row):
+                so_far.empty_count += 1
+                so_far.empty += [row.where][: _NAMED - len(so_far.empty)]
         so_far.dropped.update(row.dropped)
         for example in row.unlimited:
             so_far.lengths.append(len(example.input_ids))
@@ -149,6 +158,8 @@ class _Counter:
             faults=tuple(so_far.faults),
             fault_count=so_far.fault_count,
             overlong=tuple(so_far.overlong),
+            empty=tuple(so_far.empty),
+            empty_count=so_far.empty_count,
             endings=self._endings.found,
             expects_bos=self._endings.expects_bos,
             repeats=self._repeats,

@@ -131,6 +131,17 @@ def test_empty_answers(found_in):
     ]
 
 
+@pytest.mark.parametrize("answer", ["", " \n"])
+def test_answers_that_say_nothing(found_in, tmp_path, answer):
+    """Their stop token is trained, so nothing else would tell."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    asked = [{"role": "user", "content": "q"}, call, {"role": "tool", "content": "1"}]
+    called = {"messages": [*asked, {"role": "assistant", "content": "It is 1."}]}
+    row = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]}
+    found = [finding for finding in found_in([*GOOD, called, row]) if "empty" in finding[1]]
+    assert found == [(Severity.WARNING, "rows with an empty answer: 1", f"{tmp_path}/train.jsonl:42")]
+
+
 def test_rows_that_repeat_themselves(found_in, tmp_path):
     ((severity, what, where),) = found_in([*GOOD, GOOD[0], GOOD[1]])
     assert (severity, what) == (Severity.WARNING, "2 rows (4.8%) repeat an earlier row, case and blanks aside")
