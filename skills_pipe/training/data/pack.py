@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from skills_pipe.errors import ConfigError, DataError, did_you_mean
+from skills_pipe.training.data.subset_sum import fill_rows
 
 Bins = list[list[int]]
 
@@ -114,6 +115,13 @@ def _best_fit_decreasing(lengths: Sequence[int], capacity: int, rng: random.Rand
     return bins
 
 
+def _subset_sum(lengths: Sequence[int], capacity: int, rng: random.Random) -> Bins:
+    """Row by row, each as full as can be; of very many documents, or where that needs fewer, by best fit."""
+    best_fit = _best_fit_decreasing(lengths, capacity, rng)
+    filled = fill_rows(lengths, capacity)
+    return best_fit if filled is None or len(best_fit) < len(filled) else filled
+
+
 def _modified_first_fit_decreasing(lengths: Sequence[int], capacity: int, rng: random.Random) -> Bins:
     """Johnson and Garey's MFFD (1985): a bin for each large document, completed by smaller ones chosen by class.
 
@@ -199,6 +207,7 @@ _PACKERS: Final[dict[str, Callable[[Sequence[int], int, random.Random], Bins]]] 
     "first_fit_shuffle": _first_fit_shuffle,
     "modified_first_fit_decreasing": _modified_first_fit_decreasing,
     "best_fit_decreasing": _best_fit_decreasing,
+    "subset_sum": _subset_sum,
 }
 
 ALGORITHMS: Final = tuple(_PACKERS)

@@ -1,13 +1,16 @@
 import json
 import math
 import random
+from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.errors import ConfigError, DataError
 from skills_pipe.training.data.pack import ALGORITHMS, pack, spread
+from skills_pipe.training.data.subset_sum import fill_rows
 from tests.training.data.golden import FOLDER
 
 RECORDED = json.loads((FOLDER / "packing.json").read_text())
@@ -64,6 +67,40 @@ def test_pairs_that_fill_a_bin_exactly_need_few_more_bins_than_the_best_packing(
     lengths = [part for first in pairs for part in (first, 100 - first)]
     # Bound of first fit decreasing: 11/9 of the best packing and one bin.
     assert len(pack(lengths, 100, algorithm)) <= 11 / 9 * len(pairs) + 1
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40))
+def test_subset_sum_needs_no_more_bins_than_any_other(lengths):
+    made = {algorithm: len(pack(lengths, 40, algorithm)) for algorithm in ALGORITHMS}
+    assert made["subset_sum"] <= made["best_fit_decreasing"]
+    assert made["subset_sum"] <= 11 / 9 * min(made.values()) + 1
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=9), room=st.integers(0, 40))
+def test_the_first_row_is_filled_as_full_as_can_be(lengths, room):
+    capacity = max(lengths) + room
+    first, *_ = fill_rows(lengths, capacity)
+    longest = lengths.index(max(lengths))
+    others = [length for at, length in enumerate(lengths) if at != longest]
+    totals = (sum(part) for count in range(len(others) + 1) for part in combinations(others, count))
+    best = max(total for total in totals if total <= room)
+    assert first[0] == longest
+    assert sum(lengths[at] for at in first) == lengths[longest] + best
+
+
+def test_lognormal_batches_have_the_fewest_bins_that_there_can_be():
+    batches = np.clip(np.random.RandomState(0).lognormal(5.2, 0.8, (20, 64)), 8, 1024).astype(int).tolist()
+    least = [math.ceil(sum(lengths) / 1024) for lengths in batches]
+    assert [len(pack(lengths, 1024, "subset_sum")) for lengths in batches] == least
+    # The control: the other algorithms need more for some of them.
+    for algorithm in ALGORITHMS[:-1]:
+        assert sum(len(pack(lengths, 1024, algorithm)) for lengths in batches) > sum(least), algorithm
+
+
+def test_very_many_documents_are_packed_by_best_fit():
+    lengths = np.random.RandomState(0).randint(1, 64, 5000).tolist()
+    assert fill_rows(lengths, 64) is None
+    assert pack(lengths, 64, "subset_sum") == pack(lengths, 64, "best_fit_decreasing")
 
 
 @given(lengths=st.lists(st.integers(1, 64), min_size=8, max_size=60), multiple=st.integers(1, 8))

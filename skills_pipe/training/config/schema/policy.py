@@ -51,6 +51,7 @@ class SequencePackingConfig:
             "first_fit_decreasing",
             "first_fit_shuffle",
             "best_fit_decreasing",
+            "subset_sum",
             "concatenative",
         ],
         Key("How samples are put into rows.", lower=True),
