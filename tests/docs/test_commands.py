@@ -28,6 +28,7 @@ NOTHING_RUNS = ()
 WORLDS = {
     "CONTRIBUTING.md": NOTHING_RUNS,
     "README.md": (launcher, cluster),
+    "docs/adapters.md": (launcher, models, rows),
     "docs/architecture.md": (launcher, cluster),
     "docs/containers.md": (launcher, cluster),
     "docs/clusters.md": (launcher, cluster),
@@ -42,7 +43,7 @@ WORLDS = {
 }
 """What the commands of each document find."""
 
-SLOW = {"docs/data.md", "docs/data_preparation.md", "docs/evaluation.md", "docs/training.md"}
+SLOW = {"docs/adapters.md", "docs/data.md", "docs/data_preparation.md", "docs/evaluation.md", "docs/training.md"}
 
 
 def read(document):
