@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -38,16 +39,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--words", type=float, default=50, help="median length of an answer")
     parser.add_argument("--peers", help="Python of an environment with datasets and trl")
     parser.add_argument("--one", nargs=2, metavar=("PROGRAM", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         name, folder = arguments.one
-        print(json.dumps(PROGRAMS[name](Path(folder))))
+        result = PROGRAMS[name](Path(folder))
+        print(json.dumps({**result, "peak": _peak_megabytes()}))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_rows(folder / "rows.jsonl", arguments.rows)
+        _write_rows(folder / "rows.jsonl", arguments.rows, arguments.words)
         _train_tokenizer(folder)
         _compare(arguments, folder)
 
@@ -66,13 +69,22 @@ def _compare(arguments: argparse.Namespace, folder: Path) -> None:
             shown = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
             result = json.loads(shown.splitlines()[-1])
             seconds[name].append(result["seconds"])
-            facts[name] = f"{_processor_seconds() - before:5.1f} s of processors with start, {result['facts']}"
+            facts[name] = (
+                f"{_processor_seconds() - before:5.1f} s of processors with start, peak {result['peak']:,.0f} MB, "
+                f"{result['facts']}"
+            )
     first = statistics.median(next(iter(seconds.values())))
     for name, taken in seconds.items():
         if taken:
             median = statistics.median(taken)
             rate = arguments.rows / median
             print(f"{name:34} {median:7.2f} s {rate:9,.0f} rows/s  {median / first:5.2f} x  {facts[name]}")
+
+
+def _peak_megabytes() -> float:
+    """Most memory of this process, or of one of those that it started."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most / 1024
 
 
 def _processor_seconds() -> float:
@@ -155,7 +167,7 @@ PROGRAMS: dict[str, Callable[[Path], dict[str, object]]] = {
 }
 
 
-def _write_rows(path: Path, count: int) -> None:
+def _write_rows(path: Path, count: int, words_of_answer: float = 50) -> None:
     rng = random.Random(1)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(6000)]
@@ -166,7 +178,7 @@ def _write_rows(path: Path, count: int) -> None:
 
     with open(path, "w") as file:
         for _ in range(count):
-            length = min(300, max(4, int(rng.lognormvariate(3.9, 0.7))))
+            length = min(300, max(4, int(rng.lognormvariate(math.log(words_of_answer), 0.7))))
             messages = [
                 {"role": "user", "content": text(max(2, length // 2))},
                 {"role": "assistant", "content": text(length)},

@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, cast
@@ -99,10 +100,10 @@ class _Job:
 
     def write(self, folder: Path) -> None:
         """Make the data set in an empty folder."""
-        verdict = self._judge()
         tally = _Tally(self.recipe.settings)
+        judge = cache(self._judge)
         chunks = encode_in_order(
-            replace(self.recipe, fast=verdict.structure), tasks(self.sources), workers=self.options.workers
+            lambda: replace(self.recipe, fast=judge().structure), tasks(self.sources), workers=self.options.workers
         )
         names = [str(source.path) for source in self.sources]
         with (
@@ -113,7 +114,7 @@ class _Job:
                 tally.add(chunk)
                 writer.add(chunk)
                 progress.update(rows=tally.counts["rows_read"], tokens=writer.tokens)
-            report = replace(tally.report(writer, ", ".join(names)), tokenized_by=verdict.reason)
+            report = replace(tally.report(writer, ", ".join(names)), tokenized_by=judge().reason)
             writer.seal(report, {"sources": names, "tokenizer": self.recipe.tokenizer.name_or_path})
 
     def _judge(self) -> Verdict:

@@ -162,6 +162,9 @@ class ChunkEncoder:
             return BadRow(where=row.where, what=what)
         try:
             samples = make_samples(row, self._template, self._rules)
+            if chunk.counts["rows_read"] == 1 and samples != make_samples(row, self._recipe.template, self._rules):
+                # Of each chunk one row is rendered in both ways. No template is known that would come here.
+                raise RuntimeError(f"{row.where}: the text of the chat template is not that of its trace")
         except DataError as error:
             return BadRow(where=row.where, what=str(error))
         chunk.counts["split_documents"] += len(samples) - 1

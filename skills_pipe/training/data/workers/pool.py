@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import chain, islice
@@ -25,11 +25,11 @@ _HERE: Final = 8
 _PROGRAM: Final = (sys.executable, "-m", "skills_pipe.training.data.workers.worker")
 
 
-def encode_in_order(recipe: Recipe, tasks: Iterable[Task], *, workers: int) -> Iterator[EncodedChunk]:
+def encode_in_order(recipe: Callable[[], Recipe], tasks: Iterable[Task], *, workers: int) -> Iterator[EncodedChunk]:
     """The chunks of ``tasks``, in their order; at most two tasks per process are under way.
 
     Args:
-        recipe: how rows become documents.
+        recipe: says how rows become documents; called once, while the processes start.
         tasks: what to encode.
         workers: processes; 0 or 1 stays in this process.
 
@@ -37,16 +37,25 @@ def encode_in_order(recipe: Recipe, tasks: Iterable[Task], *, workers: int) -> I
         DataError: the data are refused, or a process was killed.
     """
     tasks = iter(tasks)
-    here = ChunkEncoder(recipe)
     if workers <= 1:
+        here = ChunkEncoder(recipe())
         yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(tasks))
         return
     first = list(islice(tasks, _HERE))
     if (more := next(tasks, None)) is None:
+        here = ChunkEncoder(recipe())
         yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(first))
         return
-    with closing(_shared_out(recipe, chain((more,), tasks), workers)) as others:
+    started = [_Worker() for _ in range(workers)]
+    try:
+        settled = recipe()
+    except BaseException:
+        for worker in started:
+            worker.end()
+        raise
+    with closing(_shared_out(settled, chain((more,), tasks), started)) as others:
         next(others)
+        here = ChunkEncoder(settled)
         yield from (here.encode(task.rows(), compare=not number) for number, task in enumerate(first))
         yield from others
 
@@ -56,12 +65,13 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _shared_out(recipe: Recipe, tasks: Iterable[Task], workers: int) -> Generator[EncodedChunk, None, None]:
+def _shared_out(
+    recipe: Recipe, tasks: Iterable[Task], started: Sequence[_Worker]
+) -> Generator[EncodedChunk, None, None]:
     """Chunks by other processes. First an empty one: while the processes start there is time for other work."""
     free: SimpleQueue[_Worker] = SimpleQueue()
-    started = [_Worker() for _ in range(workers)]
     # A thread per process waits for its answer; the work is done in the processes.
-    threads = ThreadPoolExecutor(workers)
+    threads = ThreadPoolExecutor(len(started))
     waiting: deque[Future[EncodedChunk]] = deque()
 
     def ask(task: Task) -> EncodedChunk:
@@ -84,7 +94,7 @@ def _shared_out(recipe: Recipe, tasks: Iterable[Task], workers: int) -> Generato
         yield EncodedChunk.empty()
         for task in tasks:
             waiting.append(threads.submit(ask, task))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > 2 * len(started):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -120,7 +120,7 @@ def test_a_refusal_in_a_process_is_raised_here(rows, tmp_path):
 
 
 def test_a_process_that_is_killed_ends_the_work_with_a_reason(many_rows):
-    chunks = encode_in_order(recipe(), tasks([DataSource(path=many_rows)]), workers=2)
+    chunks = encode_in_order(recipe, tasks([DataSource(path=many_rows)]), workers=2)
     list(islice(chunks, 9))
     for pid in children():
         os.kill(pid, signal.SIGKILL)
@@ -128,8 +128,18 @@ def test_a_process_that_is_killed_ends_the_work_with_a_reason(many_rows):
         list(chunks)
 
 
+def test_processes_end_where_it_cannot_be_settled_how_rows_become_documents(many_rows):
+    def refused():
+        assert len(children()) == 2
+        raise DataError("no")
+
+    with pytest.raises(DataError, match="no"):
+        next(encode_in_order(refused, tasks([DataSource(path=many_rows)]), workers=2))
+    assert children() == []
+
+
 def test_processes_end_with_those_who_stop_listening(many_rows):
-    chunks = encode_in_order(recipe(), tasks([DataSource(path=many_rows)]), workers=2)
+    chunks = encode_in_order(recipe, tasks([DataSource(path=many_rows)]), workers=2)
     list(islice(chunks, 9))
     assert len(children()) == 2
     chunks.close()
@@ -143,7 +153,7 @@ from tests.training.data.workers.test_pool import children, recipe
 from skills_pipe.training.data.sources import DataSource
 from skills_pipe.training.data.workers.pool import encode_in_order
 from skills_pipe.training.data.workers.task import tasks
-chunks = encode_in_order(recipe(), tasks([DataSource(path=Path(sys.argv[1]))]), workers=2)
+chunks = encode_in_order(recipe, tasks([DataSource(path=Path(sys.argv[1]))]), workers=2)
 for _ in range(9):
     next(chunks)
 print(*children(), flush=True)
