@@ -71,8 +71,8 @@ def test_every_verdict_is_described():
 
 def test_every_metric_is_described():
     described = first_column("docs/training.md", "| name | unit")
-    loop = (ROOT / "skills_pipe/training/loop.py").read_text()
-    written = set(re.findall(r'"((?:train|timing|validation)/[\w/]+)"', loop))
+    code = "".join((ROOT / f"skills_pipe/training/{name}.py").read_text() for name in ("loop", "performance"))
+    written = set(re.findall(r'"((?:train|timing|validation|memory)/[\w/]+)"', code))
     assert set(described) == written
 
 
