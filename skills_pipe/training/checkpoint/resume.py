@@ -144,13 +144,18 @@ def _policy(config_yaml: str) -> Mapping[str, Any]:
 
 
 def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Steps are counted in global batches, so their size cannot change while the data go on."""
+    """Refuse another size of the global batches while the data go on.
+
+    The position alone would allow it. But schedules, milestones, the end of the run and the periods of saving are counted
+    in steps, and which samples an epoch leaves out at its end follows from the size: all of that would shift unseen.
+    """
     key = "train_global_batch_size"
     if before.get(key) != now.get(key):
         raise CheckpointError(
             f"{name} was trained with global batches of {before.get(key)}",
             where=f"policy.{key}={now.get(key)}",
-            fix="keep the size within a run, or start another checkpointing.checkpoint_dir from its exported model",
+            fix="keep the size within a run, whose schedule and epochs are counted in such steps, or start another "
+            "checkpointing.checkpoint_dir from its exported model",
         )
 
 
