@@ -146,8 +146,8 @@ def _policy(config_yaml: str) -> Mapping[str, Any]:
 def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse another size of the global batches while the data go on.
 
-    The position alone would allow it. But schedules, milestones, the end of the run and the periods of saving are counted
-    in steps, and which samples an epoch leaves out at its end follows from the size: all of that would shift unseen.
+    The position alone would allow it. But schedules, milestones, the end of the run and the periods of saving are
+    counted in steps, and which samples an epoch leaves out at its end follows from the size: all would shift unseen.
     """
     key = "train_global_batch_size"
     if before.get(key) != now.get(key):
