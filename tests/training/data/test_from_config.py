@@ -42,10 +42,18 @@ def test_keys_and_prompts_reach_the_rows(tmp_path):
     assert tiny_tokenizer().decode(data.train[0].input_ids) == "<bos>S:Compute 1+1.2<|im_end|>"
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is no prompt"), ("no place", "has no {} to put the question")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "is no prompt"),
+        (b"{0.absent}", "is no prompt"),
+        (b"no place", "has no {} to put the question"),
+        (b"\xff {}", "it is no text in UTF-8"),
+    ],
+)
 def test_a_prompt_without_place_is_an_error(tmp_path, chats, text, message):
     prompt = tmp_path / "prompt.txt"
-    prompt.write_text(text)
+    prompt.write_bytes(text)
     with pytest.raises(ConfigError, match=message):
         load_data(config_of(chats, f"data.prompt_file={prompt}"), tiny_tokenizer())
 

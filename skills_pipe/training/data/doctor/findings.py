@@ -86,7 +86,9 @@ def _faults(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 def _size(diagnosis: Diagnosis) -> Iterator[Finding]:
     epoch = diagnosis.epoch
-    if not diagnosis.train.report.documents:
+    if not diagnosis.train.selection.chosen:
+        yield _finding(Severity.ERROR, "the training data has no rows", "see whether it is the right file")
+    elif not diagnosis.train.report.documents:
         yield _finding(Severity.ERROR, "no document is left to train on", "look at the other findings")
     elif not epoch.steps:
         yield _finding(

@@ -172,7 +172,7 @@ def _prompt(path: str | None) -> str | None:
         return None
     try:
         has_place = "\0" in prompt.format("\0")
-    except (IndexError, KeyError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
         raise ConfigError(
             f"{path} is no prompt: {error}", where="data.prompt_file", fix="write {{ and }} for braces"
         ) from error
@@ -188,3 +188,5 @@ def _text(path: str | None, key: str) -> str | None:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", where=f"data.{key}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {path}: it is no text in UTF-8", where=f"data.{key}") from error

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skills_pipe.errors import ConfigError, DataError
+from skills_pipe.errors import ConfigError, DataError, did_you_mean
 from skills_pipe.training.data.records.line_index import cache_folder
 
 
@@ -89,12 +89,14 @@ class UserDataset:
 def _class_at(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        imported = importlib.import_module(module)
     except ImportError as error:
         fix = "give package.module.Class, and see that PYTHONPATH has the folder of the package"
         raise ConfigError(f"cannot import {module}: {error}", where="data.dataset_name", fix=fix) from error
-    except AttributeError as error:
-        raise ConfigError(f"{module} has no {name!r}", where="data.dataset_name") from error
+    if not hasattr(imported, name):
+        fix = did_you_mean(name, [known for known, value in vars(imported).items() if inspect.isclass(value)])
+        raise ConfigError(f"{module} has no {name!r}", where="data.dataset_name", fix=fix)
+    return getattr(imported, name)
 
 
 def _arguments(made: Any, path: str, keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,10 @@ def test_data_that_does_not_fill_a_batch(found_in):
     assert (severity, what) == (Severity.ERROR, "7 documents do not fill one global batch of 8")
 
 
+def test_a_file_without_rows(found_in):
+    assert (Severity.ERROR, "the training data has no rows", "") in found_in([])
+
+
 def test_no_data_at_all(found_in):
     found = found_in([chat("q", "a" * 300)] * 9, overlong="drop")
     assert (Severity.ERROR, "no document is left to train on") in [(severity, what) for severity, what, _ in found]

@@ -111,6 +111,7 @@ def test_the_same_rows_are_the_same_file(tmp_path):
     ("name", "overrides", "kind", "message"),
     [
         ("Absent", [], ConfigError, "own_rows has no 'Absent'"),
+        ("Row", [], ConfigError, "own_rows has no 'Row' .*did you mean 'Rows'"),
         ("Asks", [], ConfigError, "asks for colour, shape, which nothing sets"),
         ("Empty", [], ConfigError, "has neither formatted_ds, rows by split, nor dataset"),
         ("Odd", [], DataError, r"the row of a dataset class is no JSON: .*train, row 1"),
