@@ -7,7 +7,6 @@ Source: https://github.com/huggingface/safetensors, section "Format".
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ import torch
 
 from skills_pipe.artifacts.manifest import FileRecord
 from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.hashed_file import HashedFile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -201,25 +201,17 @@ def write_tensors(
         offset += tensor.size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    hasher = hashlib.sha256()
-    with open(path, "wb", buffering=0) as file:
-        _write_exactly(file.fileno(), len(text).to_bytes(8, "little") + text, hasher)
+    with HashedFile(path, piece=PIECE) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
         for tensor in ordered:
             written = 0
             for piece in produce(tensor):
                 values = memoryview(piece.view(torch.uint8).numpy())
-                _write_exactly(file.fileno(), values, hasher)
+                file.write(values)
                 written += len(values)
             if written != tensor.size:
                 raise RuntimeError(f"{tensor.name}: {written} bytes were produced, {tensor.size} announced")
-    return FileRecord(size=8 + len(text) + offset, sha256=hasher.hexdigest())
-
-
-def _write_exactly(descriptor: int, data: bytes | memoryview, hasher: Any) -> None:
-    view = memoryview(data)
-    hasher.update(view)
-    while view:
-        view = view[os.write(descriptor, view) :]
+        return file.record()
 
 
 def with_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:

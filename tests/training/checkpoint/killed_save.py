@@ -2,8 +2,8 @@
 
 ``python -m tests.training.checkpoint.killed_save FOLDER [replace] [background] [bytes]``: the kill comes one operation
 of the file system later each time, or, with ``bytes``, when a file reaches a size. ``background``: training goes on
-while the save is written. Prints the number of kills before a save was no longer reached. Exits with an error as soon as an
-older checkpoint suffered.
+while the save is written. Prints the number of kills before a save was no longer reached. Exits with an error as soon
+as an older checkpoint suffered.
 """
 
 from __future__ import annotations
