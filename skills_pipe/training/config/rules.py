@@ -66,26 +66,35 @@ def _checkpointing(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
 
 def _ranked_by(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
     """The loss of one validation set by its name must be that of a set that there is."""
-    name = config.checkpointing.metric_name or ""
     split = [dataset for dataset in config.data.train if dataset.split_validation_size]
     sets = [dataset.name for dataset in (*config.data.validation, *split)]
     losses = ["val:val_loss", *(f"val:{one}/val_loss" for one in sets if len(sets) > 1)]
-    if name.startswith("val:") and "/" in name and sets and name not in losses:
+    stopping = config.sft.early_stopping
+    named = [("checkpointing.metric_name", config.checkpointing.metric_name or "")]
+    named += [("sft.early_stopping.metric", stopping.metric)] if stopping is not None else []
+    for key, name in named:
+        if name.startswith("val:") and "/" in name and sets and name not in losses:
+            yield ConfigError(
+                f"{key} {name!r} is the loss of no validation dataset",
+                where=origins.where(key),
+                fix=f"give one of {', '.join(losses)}",
+            )
+    if stopping is not None and "/" not in stopping.metric and stopping.metric not in losses:
         yield ConfigError(
-            f"checkpointing.metric_name {name!r} is the loss of no validation dataset",
-            where=origins.where("checkpointing.metric_name"),
+            f"sft.early_stopping.metric {stopping.metric!r} is no metric of validation",
+            where=origins.where("sft.early_stopping.metric"),
             fix=f"give one of {', '.join(losses)}",
+        )
+    if stopping is not None and not sets:
+        yield ConfigError(
+            "sft.early_stopping needs validation data",
+            where=origins.where("sft.early_stopping"),
+            fix="set data.val_data_path, data.validation or data.split_validation_size",
         )
 
 
 def _watches(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
     stopping, decay, steps = config.sft.early_stopping, config.sft.ema_decay, config.logger.profile_step_range
-    if stopping is not None and not stopping.metric.startswith("val:"):
-        yield ConfigError(
-            f"sft.early_stopping.metric {stopping.metric!r} is not of validation",
-            where=origins.where("sft.early_stopping.metric"),
-            fix="write val:NAME, such as val:val_loss",
-        )
     if stopping is not None and config.sft.val_period == 0:
         yield ConfigError(
             "sft.early_stopping needs validations, and sft.val_period is 0",
