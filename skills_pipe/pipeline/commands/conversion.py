@@ -101,8 +101,8 @@ def read_step(value: Any) -> str:
 def _convert(
     name: str, step: str, output: str, what: Conversion, around: JobSetting
 ) -> tuple[tuple[Stage, ...], tuple[Job, ...]]:
-    argv = ("python", "-m", EXPORT, f"--training_folder={what.training_dir}", f"--hf_ckpt_path={output}")
-    argv += ("--adapter_only",) if what.adapter_only else ()
+    argv: tuple[str, ...] = ("python", "-m", EXPORT, f"--training_folder={what.training_dir}")
+    argv += (f"--hf_ckpt_path={output}", *(("--adapter_only",) if what.adapter_only else ()))
     checkpoints = f"{what.training_dir}/{CHECKPOINTS}"
     stage = Stage(
         name=name,
