@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from skills_pipe.training.models.short_attention import LONGEST, SHORTEST, short_attention
+
 IMPLEMENTATION = "skills_pipe_packed"
 """Name under which the function is known to transformers (``attn_implementation``)."""
 
@@ -108,30 +110,38 @@ def _per_document(
     lengths: tuple[int, ...],
     settings: tuple[float | None, float, int | None],
 ) -> Tensor:
-    """One call per document; any device and precision.
+    """One call per document; any device and precision."""
+    documents = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    # Joined along tokens with the heads behind them, so that one copy gives the layout that is asked for.
+    return torch.cat([_one_document(*document, settings).transpose(1, 2) for document in documents], dim=1)
 
-    On CPU the kernel's backward in bf16 is up to three times slower than in fp32 for short documents, so it runs in
-    fp32 there.
+
+def _one_document(
+    query: Tensor, key: Tensor, value: Tensor, settings: tuple[float | None, float, int | None]
+) -> Tensor:
+    """Attention within one document.
+
+    On CPU the fused kernel's backward in bf16 is up to three times slower than in fp32 for short documents, so it runs
+    in fp32 there; where products of bf16 matrices are faster than either, they take its place.
     """
     scaling, dropout, window = settings
-    dtype = query.dtype
+    dtype, tokens = query.dtype, query.shape[2]
+    seen = window is None or tokens <= window
     if not query.is_cuda:
+        if dtype == torch.bfloat16 and SHORTEST <= tokens <= LONGEST and seen and dropout == 0.0:
+            return short_attention(query, key, value, scaling)
         query, key, value = query.float(), key.float(), value.float()
-    grouped = query.shape[1] != key.shape[1]
-    parts = [
-        scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=_band(q.shape[2], window, q.device),
-            is_causal=window is None or q.shape[2] <= window,
-            dropout_p=dropout,
-            scale=scaling,
-            enable_gqa=grouped,
-        )
-        for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous().to(dtype)
+    output = scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=_band(tokens, window, query.device),
+        is_causal=seen,
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output.to(dtype)
 
 
 def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
