@@ -26,13 +26,12 @@ class LoraLinear(nn.Linear):
 
     def __init__(self, base: nn.Linear, spec: AdapterSpec) -> None:
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-        self.weight = base.weight.requires_grad_(False)
-        if base.bias is not None:
-            self.bias = base.bias.requires_grad_(False)
-        made = {"bias": False, "device": base.weight.device, "dtype": torch.float32}
-        self.lora_A = torch.nn.utils.skip_init(nn.Linear, self.in_features, spec.dim, **made)
-        self.lora_B = torch.nn.utils.skip_init(nn.Linear, spec.dim, self.out_features, **made)
-        lengths = torch.empty(self.out_features, device=base.weight.device, dtype=torch.float32)
+        self.weight, self.bias = base.weight, base.bias
+        self.requires_grad_(False)
+        device = base.weight.device
+        self.lora_A = _matrix(self.in_features, spec.dim, device)
+        self.lora_B = _matrix(spec.dim, self.out_features, device)
+        lengths = torch.empty(self.out_features, device=device, dtype=torch.float32)
         self.lora_magnitude_vector = nn.Parameter(lengths) if spec.decomposed else None
         self.spec = spec
         self.train(base.training)
@@ -89,4 +88,11 @@ class LoraLinear(nn.Linear):
         own = torch.linalg.vector_norm(self.weight, dim=1, dtype=torch.float32).square()
         mixed = ((self.weight @ a.to(self.weight.dtype).T).float() * b).sum(dim=1)
         added = ((b @ (a @ a.T)) * b).sum(dim=1)
-        return (own + 2 * scale * mixed + scale**2 * added).clamp_min(0.0).sqrt()
+        lengths: Tensor = (own + 2 * scale * mixed + scale**2 * added).clamp_min(0.0).sqrt()
+        return lengths
+
+
+def _matrix(inputs: int, outputs: int, device: torch.device) -> nn.Linear:
+    """Without values: drawing those that a linear layer starts with would change all random numbers after them."""
+    made = nn.Linear(inputs, outputs, bias=False, device="meta", dtype=torch.float32)
+    return made.to_empty(device=device) if device.type != "meta" else made
