@@ -1,0 +1,95 @@
+"""What one layout of ranks saved, any other goes on from, bit for bit; and exports are the same."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from skills_pipe.training.checkpoint.export import Export, export
+from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.distributed import World
+from tests.training.checkpoint.across_layouts import SHAPE, resumed, saved, streamed
+from tests.training.tiny import save_tiny_model
+
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+MIXED = Layout(shard=2, tensor=2, sequence_parallel=True)
+SHARDED = Layout(shard=2)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mixed(four_ranks, tmp_path_factory):
+    """Folder and state of a training on two times two ranks."""
+    folder = tmp_path_factory.mktemp("mixed") / "checkpoints"
+    return folder, four_ranks(saved, layout=MIXED, folder=folder)[0]
+
+
+@pytest.fixture(scope="module")
+def sharded(two_ranks, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded") / "checkpoints"
+    return folder, two_ranks(saved, layout=SHARDED, folder=folder)[0]
+
+
+def different(one, other):
+    assert one.keys() == other.keys()
+    return [name for name, value in one.items() if not torch.equal(value, other[name])]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [MIXED, Layout(shard=4), Layout(replicate=2, tensor=2), SHARDED, Layout(tensor=2), Layout()],
+    ids=str,
+)
+def test_shards_of_shared_layers_are_read_on_any_layout(request, tmp_path, mixed, layout):
+    folder, reference = mixed
+    shutil.copytree(folder, tmp_path / "own")
+
+    if layout.ranks == 1:
+        found = resumed(ALONE, layout=layout, folder=tmp_path / "own")
+    else:
+        ranks = request.getfixturevalue("two_ranks" if layout.ranks == 2 else "four_ranks")
+        found = ranks(resumed, layout=layout, folder=tmp_path / "own")[0]
+
+    assert different(found["state"], reference["state"]) == []
+    assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+
+
+def test_and_back_from_shards_of_whole_layers(four_ranks, tmp_path, sharded):
+    folder, reference = sharded
+    shutil.copytree(folder, tmp_path / "own")
+
+    found = four_ranks(resumed, layout=MIXED, folder=tmp_path / "own")[0]
+
+    assert different(found["state"], reference["state"]) == []
+    assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+
+
+def test_the_comparison_sees_one_changed_value(mixed):
+    _, reference = mixed
+    changed = {name: value.clone() for name, value in reference["state"].items()}
+    changed["model.norm.weight"][3] += 1e-6
+    assert different(changed, reference["state"]) == ["model.norm.weight"]
+
+
+def test_the_export_holds_the_very_weights_of_all_ranks(mixed, tmp_path):
+    folder, reference = mixed
+    model = AutoModelForCausalLM.from_pretrained(export(Export(training_folder=folder, output=tmp_path / "hf")))
+
+    assert type(model).__name__ == "Qwen3ForCausalLM"
+    exported = {name: value.detach() for name, value in model.named_parameters()}
+    weights = {name: value for name, value in reference["state"].items() if " of " not in name}
+    assert different(exported, weights) == []
+
+
+@pytest.mark.parametrize("layout", [MIXED, Layout(tensor=4)], ids=str)
+def test_each_rank_reads_its_part_of_the_base_model(four_ranks, tmp_path, layout):
+    folder = save_tiny_model(tmp_path / "base", "qwen3", seed=7, **{**SHAPE, "vocab_size": 264})
+    expected = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters(remove_duplicate=False))
+
+    found = four_ranks(streamed, layout=layout, folder=folder)
+
+    assert all(different(each, expected) == [] for each in found)
