@@ -20,6 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.names import step_directory
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.background import BackgroundWriter
+from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
-from skills_pipe.training.checkpoint.ranks import on_first
+from skills_pipe.training.checkpoint.ranks import on_first, world_size
 from skills_pipe.training.checkpoint.resume import latest_whole, restore
 from skills_pipe.training.checkpoint.retention import Retention
 from skills_pipe.training.checkpoint.save import remove_stale, write_step
@@ -82,6 +84,7 @@ class CheckpointManager:
             CheckpointError: another live process trains into the folder.
         """
         self._owner = on_first(lambda: owners.claim(self._folder))
+        self._begin_job()
         on_first(lambda: remove_stale(self._folder))
         if self._in_background:
             self._background = BackgroundWriter()
@@ -95,7 +98,9 @@ class CheckpointManager:
         found = on_first(lambda: latest_whole(self._folder))
         if found is None:
             return None
-        return restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
+        point = restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
+        self._begin_job(jobs_of(found.manifest), done=point.info.total_steps)
+        return point
 
     def save(
         self, trainee: Trainee, info: TrainingInfo, position: DataPosition, *, wait: bool = False
@@ -150,10 +155,23 @@ class CheckpointManager:
         finally:
             self._give_back()
 
+    def settle(self) -> None:
+        """Let the save under way end, well or not, where this process ends by a failure, of which others may not know.
+
+        Unlike :meth:`close` it asks nothing of the other ranks but that their saves go on.
+        """
+        if self._background is not None:
+            self._background.close()
+
     def complete(self, facts: Mapping[str, Any]) -> None:
         """Close, and seal the folder as a finished training."""
         self.close()
         on_first(lambda: manifests.seal(self._folder, kind="training", facts=facts))
+
+    def _begin_job(self, before: tuple[TrainingJob, ...] = (), *, done: int = 0) -> None:
+        """Enter this job behind those that have trained the first ``done`` steps."""
+        mine = on_first(lambda: TrainingJob.now(first_step=done + 1, ranks=world_size()))
+        self._run = replace(self._run, jobs=(*before, mine))
 
     def _give_back(self) -> None:
         if self._background is not None:

@@ -22,6 +22,7 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint import rng, tensors
 from skills_pipe.training.checkpoint.failures import disk_failures
+from skills_pipe.training.checkpoint.jobs import job_facts
 from skills_pipe.training.checkpoint.layout import StepFolder
 from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_all, on_first, rank, world_size
@@ -158,6 +159,7 @@ def _facts(run: RunDescription, info: TrainingInfo) -> dict[str, Any]:
         "data": run.data_fingerprint,
         "precision": run.precision,
         "world_size": world_size(),
+        **job_facts(run.jobs),
         **(run.adapter.facts if run.adapter is not None else {}),
     }
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # seconds that the programs which only read checkpoints save
     from transformers import PreTrainedTokenizerBase
 
     from skills_pipe.training.checkpoint.adapter import AdapterRecord
+    from skills_pipe.training.checkpoint.jobs import TrainingJob
     from skills_pipe.training.ema import WeightAverage
 
 
@@ -103,6 +104,7 @@ class RunDescription:
         stop_token_ids: tokens that end an answer in the training data; an exported model stops at them too.
         adapter: what is trained instead of all weights; None: all weights.
         save_optimizer: without it checkpoints are smaller, and a resumed run starts with a fresh optimizer.
+        jobs: that have trained the run so far, this one last.
     """
 
     config_yaml: str
@@ -114,6 +116,7 @@ class RunDescription:
     stop_token_ids: tuple[int, ...] = ()
     adapter: AdapterRecord | None = None
     save_optimizer: bool = True
+    jobs: tuple[TrainingJob, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
