@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from skills_pipe.errors import did_you_mean
 
 Form = Literal["pair", "chat", "both"]
 """What a row consists of: an input and an output, messages, or both (then its messages are used)."""
+
+
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""An escape of one half of a character, as JSON writes those above U+FFFF; the other half may be missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +43,25 @@ def parse_row(text: bytes) -> Any:
     """The value of one line.
 
     Raises:
-        UnfitRow: it is no JSON.
+        UnfitRow: it is no JSON, or more than a program can hold, or not all of it is text.
     """
     try:
-        return json.loads(text.decode("utf-8-sig").rstrip())
+        value = json.loads(text.decode("utf-8-sig").rstrip())
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise UnfitRow(f"not UTF-8 (byte {error.start})") from error
+    except UnicodeEncodeError as error:
+        before = error.object[max(error.start - 20, 0) : error.start]
+        raise UnfitRow(f"not Unicode (half a surrogate pair after {before!r})") from error
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise UnfitRow(f"not JSON ({error.msg} at {line}column {error.colno})") from error
+    except RecursionError as error:
+        raise UnfitRow("JSON that is nested too deeply") from error
+    except ValueError as error:
+        raise UnfitRow(f"JSON with a number of too many digits ({error})") from error
+    return value
 
 
 def starts_array(start: bytes) -> bool:
@@ -84,6 +99,8 @@ def _missing_keys(row: Mapping[str, Any], keys: RowKeys) -> str:
 
 def _pair_fault(row: Mapping[str, Any], keys: RowKeys) -> str | None:
     contents = (row[keys.input_key], row[keys.output_key])
+    if contents[1] is None:
+        return f"{keys.output_key!r} is null, so there is nothing to learn"
     return next(
         filter(None, (_content_fault(content, number) for number, content in enumerate(contents, start=1))), None
     )

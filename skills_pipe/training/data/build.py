@@ -22,6 +22,7 @@ from skills_pipe.training.data.cache.key import cache_key
 from skills_pipe.training.data.cache.store import Store
 from skills_pipe.training.data.chunk import ChunkEncoder, DataSettings, EncodedChunk, Recipe, mask_rules
 from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.fast_form import highest_id
 from skills_pipe.training.data.progress import TokenizingProgress
 from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.rows import BadRow
@@ -107,7 +108,7 @@ class _Job:
         )
         names = [str(source.path) for source in self.sources]
         with (
-            DocumentWriter(folder, len(self.recipe.tokenizer)) as writer,
+            DocumentWriter(folder, highest_id(self.recipe.tokenizer) + 1) as writer,
             TokenizingProgress(shown=self.options.progress) as progress,
         ):
             for chunk in chunks:

@@ -14,6 +14,7 @@ from skills_pipe.errors import DataError
 from skills_pipe.training.data.bpe.encoder import FastEncoder
 from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.encoded import Cuttable, Encoded, EncodedTogether
+from skills_pipe.training.data.fast_form import fast_form
 from skills_pipe.training.data.mask import Sample
 from skills_pipe.training.data.rows import Segment
 from skills_pipe.training.data.spans import mask_of_texts, mask_of_tokens
@@ -41,7 +42,7 @@ class SampleEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, fast: ByteBpe | None = None) -> None:
         self._tokenizer = tokenizer
-        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        self._backend: Any = fast_form(tokenizer)
         self._fast = FastEncoder(self._backend, fast) if fast is not None else None
         self._token_bytes = TokenBytes.of(self._backend) if self._backend is not None else None
         self.cuts = self._cuts_cleanly()
@@ -56,10 +57,8 @@ class SampleEncoder:
 
     def encode_together(self, samples: Sequence[Sample]) -> EncodedTogether:
         """The same in one array for all."""
-        if self._backend is not None:
-            # Whoever used the tokenizer before may have left these on; every later call of it sets its own.
-            self._backend.no_truncation()
-            self._backend.no_padding()
+        # Somebody else may have used the tokenizer since.
+        fast_form(self._tokenizer)
         apart = [self.cuts and sample.tokenize == "segments" for sample in samples]
         if all(apart):
             return self._by_segment(samples)
@@ -114,9 +113,9 @@ class SampleEncoder:
         if len(unclear):
             last = np.cumsum([len(sample.segments) for sample in samples])
             for number in np.unique(np.searchsorted(last, unclear, side="right")).tolist():
-                found = self._placed(samples[number], texts[number], tokens.ids[ends[number] : ends[number + 1]])
-                mask[ends[number] : ends[number + 1]] = found.loss_mask
-                straddling[number] = found.straddling
+                placed = self._placed(samples[number], texts[number], tokens.ids[ends[number] : ends[number + 1]])
+                mask[ends[number] : ends[number + 1]] = placed.loss_mask
+                straddling[number] = placed.straddling
         return EncodedTogether(ids=tokens.ids, mask=_without_first(mask, ends), ends=ends, straddling=straddling)
 
     def _placed(self, sample: Sample, text: str, ids: NDArray[np.int32]) -> Encoded:

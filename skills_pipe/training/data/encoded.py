@@ -37,9 +37,11 @@ class Encoded(Example):
 
     def without_first(self, count: int) -> Encoded:
         """The document without its first tokens."""
+        mask = self.loss_mask[count:].copy()
+        mask[:1] = 0
         return Encoded(
             input_ids=self.input_ids[count:],
-            loss_mask=self.loss_mask[count:],
+            loss_mask=mask,
             cuttable=tuple(
                 Cuttable(start=max(c.start - count, 0), stop=max(c.stop - count, 0), end=c.end) for c in self.cuttable
             ),

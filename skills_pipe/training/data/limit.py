@@ -24,7 +24,8 @@ def truncate(example: Example, limit: int, *, bos_id: int | None) -> Example:
     excess = len(ids) - limit
     if excess <= 0:
         return example
-    first_target = int(np.argmax(mask)) if mask.any() else len(ids)
+    # Not the greatest weight: the first one.
+    first_target = int(np.argmax(mask != 0)) if mask.any() else len(ids)
     # One token at least must stand before the first trained one.
     kept = 1 if bos_id is not None and ids[0] == bos_id else 0
     cut = min(excess, max(first_target - max(kept, 1), 0))

@@ -3,13 +3,17 @@
 import json
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from skills_pipe.errors import DataError
+from skills_pipe.training.data.batches import IGNORE, build_microbatch
 from skills_pipe.training.data.build import DataSettings, build_dataset
 from skills_pipe.training.data.chunk import ChunkEncoder
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.data.sources import DataSource, first_form
 from skills_pipe.training.data.sources.aligner_prompt_response import AlignerPromptResponse
+from skills_pipe.training.data.sources.texts import Texts
 from skills_pipe.training.data.template import resolve_template
 from tests.training.data import families, golden
 from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
@@ -66,6 +70,27 @@ def test_bad_rows_are_refused_all_at_once(tmp_path):
     assert lines[1].strip().startswith(f"{path}:2: not JSON")
     assert lines[2].strip().startswith(f"{path}:3: the last message comes from 'user'")
     assert "data.on_bad_row=skip" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ('{"input": "q", "output": "a \\ud83d b"}', "not Unicode (half a surrogate pair after"),
+        ('{"input": "q", "output": "a", "n": ' + "1" * 5000 + "}", "a number of too many digits"),
+        ('{"input": "q", "output": "a", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"input": "q", "output": null}', "'output' is null"),
+    ],
+)
+def test_what_no_text_can_be_made_of_is_a_bad_row(tmp_path, row, what):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"input": "q", "output": "\\ud83d\\ude00"}\n' + row + "\n")
+    with pytest.raises(DataError) as caught:
+        build(path, chat_template=None)
+    assert str(caught.value).count("\n") == 0
+    assert what in str(caught.value)
+    assert f"({path}:2)" in str(caught.value)
+    [good] = texts(build(path, chat_template=None, on_bad_row="skip"))
+    assert good == "<bos>q😀<|im_end|>"
 
 
 def test_one_bad_row_is_one_line(tmp_path):
@@ -178,6 +203,27 @@ def test_a_second_beginning_token_is_taken_out(tmp_path):
     dataset = build(path, chat_template=None)
     assert texts(dataset) == ["<bos>qa<|im_end|>"]
     assert dataset.report.doubled_bos == 1
+
+
+def test_where_it_was_trained_the_token_that_is_then_first_is_not_counted(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "<bos><bos>q"}, {"text": "<bos>q"}])
+    tokenizer = tiny_tokenizer()
+    sources = [DataSource(path=path, format=Texts())]
+    template = resolve_template(None, tokenizer, None, None)
+    dataset = build_dataset(sources, tokenizer, template, DataSettings(max_length=9))
+    assert [dataset[index].loss_mask.tolist() for index in (0, 1)] == [[0, 1, 1]] * 2
+    labels = build_microbatch(dataset, [0, 1]).labels
+    assert int(dataset.targets.sum()) == dataset.report.targets == int((labels != IGNORE).sum()) == 4
+
+
+def test_ids_above_the_number_of_tokens_stay_as_they_are(tmp_path):
+    """Vocabularies may have gaps; two bytes would make 4,464 of 70,000."""
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "</s>": 2, "b": 70_000}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "a", "output": " b"}])
+    dataset = build(path, tokenizer=tokenizer, chat_template=None)
+    assert dataset[0].input_ids.tolist() == [1, 70_000, 2]
 
 
 def test_turns_that_the_template_changes_later_make_documents_of_their_own(tmp_path):

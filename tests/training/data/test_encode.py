@@ -105,3 +105,14 @@ def test_settings_left_on_the_tokenizer_do_not_shorten_documents():
     tokenizer("x" * 9, truncation=True, max_length=4, padding="max_length")
     [example] = SampleEncoder(tokenizer).encode([sample(("x" * 9, False))])
     assert len(example.input_ids) == 9
+
+
+def test_special_tokens_are_split_only_where_the_tokenizer_is_said_to():
+    tokenizer = tiny_tokenizer()
+    tokenizer("<bos>", split_special_tokens=True)
+    [example] = SampleEncoder(tokenizer).encode([sample(("<bos>", False))])
+    assert example.input_ids.tolist() == [tokenizer.bos_token_id]
+    tokenizer.split_special_tokens = True
+    [example] = SampleEncoder(tokenizer).encode([sample(("<bos>", False))])
+    assert example.input_ids.tolist() == tokenizer("<bos>", add_special_tokens=False)["input_ids"]
+    assert len(example.input_ids) == 5

@@ -46,6 +46,14 @@ def test_the_limit_holds_and_targets_go_only_when_the_prompt_is_gone(prompt, ans
     assert short.loss_mask.sum() == min(answer, limit - 1)
 
 
+def test_the_first_trained_token_counts_and_not_the_one_of_the_greatest_weight():
+    weights = np.array([0, 0, 0, 0.5, 0.5, 0, 0, 1, 1], np.float32)
+    weighted = Example(input_ids=np.arange(9, dtype=np.int32), loss_mask=weights)
+    short = truncate(weighted, 5, bos_id=0)
+    assert short.input_ids.tolist() == [0, 3, 4, 5, 6]
+    assert short.loss_mask.tolist() == [0, 0.5, 0.5, 0, 0]
+
+
 # Fields that a format allows to shorten
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.training.data.bpe.encoder import FastEncoder
 from skills_pipe.training.data.bpe.structure import ByteBpe, NotByteBpe, read_structure
+from skills_pipe.training.data.fast_form import fast_form
 
 _PROBES = (
     "I'm you're he'll WE'VE don't it's 'S 'LL ſ's K'd",
@@ -47,9 +48,11 @@ class Verdict:
 
 def judge(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str]) -> Verdict:
     """Whether tiktoken gives the ids of ``tokenizer``, on probes and on ``documents``."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend = fast_form(tokenizer)
     if backend is None:
         return Verdict(structure=None, reason="transformers: the tokenizer has no fast form")
+    if backend.encode_special_tokens:
+        return Verdict(structure=None, reason="tokenizers: it takes special tokens for text")
     verdict = _of_backend(backend.to_str())
     if verdict.structure is None:
         return verdict

@@ -46,7 +46,7 @@ class DocumentWriter:
 
     Args:
         folder: an empty folder.
-        vocabulary: number of token ids; up to 2^16 an id takes two bytes, else four.
+        vocabulary: ids are below this number; up to 2^16 an id takes two bytes, else four.
     """
 
     def __init__(self, folder: Path, vocabulary: int) -> None:

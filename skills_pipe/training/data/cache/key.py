@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 from skills_pipe.artifacts.identity import digest
 from skills_pipe.training.data.cache.content import Contents
 from skills_pipe.training.data.chunk import Recipe
+from skills_pipe.training.data.fast_form import fast_form
 from skills_pipe.training.data.sources import DataSource
 
 _PROGRAMS: Final = ("transformers", "tokenizers", "jinja2", "tiktoken", "numpy")
 
-STEPS: Final = {"rows": 1, "documents": 1, "tokens": 1, "limits": 1}
+STEPS: Final = {"rows": 2, "documents": 1, "tokens": 2, "limits": 2}
 """Version of what each step makes: raised when the same input comes to give something else, not when code changes.
 
 Rows are read from files, made documents by template and mask, which are tokenised, and shortened or left out. A test
@@ -53,11 +54,11 @@ def cache_key(sources: Sequence[DataSource], recipe: Recipe, contents: Contents)
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Hash of all that decides which ids a text gets; None for a tokenizer that runs code of its own."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend = fast_form(tokenizer)
     if backend is None:
         return None
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    state = json.dumps([type(tokenizer).__name__, special], sort_keys=True)
+    state = json.dumps([type(tokenizer).__name__, special, backend.encode_special_tokens], sort_keys=True)
     return hashlib.sha256(f"{backend.to_str()}\0{state}".encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,11 +29,12 @@ class ArrowTable:
 
     def __init__(self, path: Path, *, preserving: bool = True) -> None:
         self._path = path
+        self._parquet = path.suffix.lower() == ".parquet"
         self._preserving = preserving
 
     def __len__(self) -> int:
         with self._told():
-            if self._path.suffix == ".parquet":
+            if self._parquet:
                 import pyarrow.parquet as pq
 
                 return int(pq.ParquetFile(self._path).metadata.num_rows)
@@ -56,7 +58,7 @@ class ArrowTable:
         """All batches in order; those of Parquet row groups that end before ``start`` without their data."""
         import pyarrow as pa
 
-        if self._path.suffix == ".parquet":
+        if self._parquet:
             yield from _parquet_batches(self._path, start)
             return
         with pa.memory_map(str(self._path)) as source:
@@ -78,7 +80,7 @@ class DelimitedText:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._delimiter = "\t" if ".tsv" in path.suffixes else ","
+        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
 
     def __len__(self) -> int:
         return sum(1 for _ in self.read())
@@ -93,6 +95,8 @@ class DelimitedText:
         reader = csv.reader(file, delimiter=self._delimiter, strict=True)
         try:
             names = next(reader, [])
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise DataError(f"two columns are called {twice[0]!r}", where=f"{self._path}:1", fix="rename one")
             for values in reader:
                 where = f"{self._path}:{reader.line_num}"
                 if len(values) == len(names):
@@ -104,7 +108,7 @@ class DelimitedText:
             raise DataError(f"the file cannot be read as a table: {error}", where=where) from error
 
     def _open(self) -> TextIO:
-        if self._path.suffix == ".gz":
+        if self._path.suffix.lower() == ".gz":
             return cast(TextIO, gzip.open(self._path, "rt", encoding="utf-8-sig", newline=""))
         return open(self._path, encoding="utf-8-sig", newline="")
 

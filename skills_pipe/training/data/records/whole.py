@@ -30,7 +30,7 @@ class JsonArray:
     @cached_property
     def _rows(self) -> list[Any]:
         text = self._path.read_bytes()
-        rows = parsed(gzip.decompress(text) if self._path.suffix == ".gz" else text, str(self._path))
+        rows = parsed(gzip.decompress(text) if self._path.suffix.lower() == ".gz" else text, str(self._path))
         if isinstance(rows, BadRow):
             raise DataError(f"the file is {rows.what}", where=str(self._path))
         return list(rows)

@@ -23,7 +23,9 @@ class Squad:
     def rows(self, value: Any, where: str) -> Iterator[Row]:
         """The conversation of a row."""
         try:
-            context, question, answer = value["context"], value["question"], value["answers"]["text"][0]
+            context, question, answers = value["context"], value["question"], value["answers"]["text"]
+            # Of a text this would be its first letter.
+            answer = answers if isinstance(answers, str) else answers[0]
         except (KeyError, TypeError, IndexError):
             has = f"its keys are {', '.join(map(repr, value))}" if isinstance(value, Mapping) else "not a JSON object"
             yield BadRow(where=where, what=f"not a context, a question and at least one answer; {has}")

@@ -191,6 +191,19 @@ def test_other_tokenizers_do_their_work_themselves_and_the_reason_is_told(reason
     assert reason in verdict.reason
 
 
+def test_what_is_left_on_the_tokenizer_decides_nothing():
+    used = tiny_tokenizer()
+    used("x" * 9, truncation=True, max_length=4, padding="max_length")
+    assert judge(used, ["a document of more than four tokens"]).structure is not None
+
+
+def test_special_tokens_that_are_text_are_left_to_the_tokenizer():
+    tokenizer = tiny_tokenizer()
+    tokenizer.split_special_tokens = True
+    verdict = judge(tokenizer, ["a document"])
+    assert (verdict.structure, verdict.reason) == (None, "tokenizers: it takes special tokens for text")
+
+
 def test_a_token_that_no_merge_leads_to_is_noticed():
     # tiktoken would give the piece "abc" this token; the tokenizer merges b and c first, and is stuck.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -46,8 +46,11 @@ def test_everything_that_shapes_a_token_or_a_mask_changes_the_key(tmp_path, rows
     (train, _), *_ = hold_out([20], 5, 0)
     larger = tiny_tokenizer()
     larger.add_tokens(["new"])
+    text_for_special = tiny_tokenizer()
+    text_for_special.split_special_tokens = True
     keys = [
         key_of(tmp_path, source),
+        key_of(tmp_path, source, made=recipe(tokenizer=text_for_special)),
         key_of(tmp_path, DataSource(path=other)),
         key_of(tmp_path, source, source),
         key_of(tmp_path, replace(source, format=Conversations(system_prompt="s"))),
@@ -64,6 +67,14 @@ def test_everything_that_shapes_a_token_or_a_mask_changes_the_key(tmp_path, rows
     keys.append(key_of(tmp_path, source))
     assert None not in keys
     assert len(set(keys)) == len(keys)
+
+
+def test_what_somebody_did_with_the_tokenizer_before_does_not_change_the_key(tmp_path, rows):
+    used = tiny_tokenizer()
+    used("x" * 9, truncation=True, max_length=4, padding="max_length", split_special_tokens=True)
+    assert key_of(tmp_path, DataSource(path=rows), made=recipe(tokenizer=used)) == key_of(
+        tmp_path, DataSource(path=rows)
+    )
 
 
 @dataclass(frozen=True)

@@ -118,3 +118,22 @@ def test_an_array_in_a_compressed_file(tmp_path):
     path = tmp_path / "rows.json.gz"
     path.write_bytes(gzip.compress(b'[{"a": 1}, {"b": 2}]'))
     assert values(path, 1) == [{"b": 2}]
+
+
+@pytest.mark.parametrize("name", ["a.TSV", "a.CSV.GZ", "a.JSON.GZ", "a.JSONL.GZ", "a.Parquet"])
+def test_capitals_in_a_suffix_mean_the_same(tmp_path, name):
+    path = tmp_path / name
+    lines = {"tsv": "k\nv\n", "csv": "k\nv\n", "json": '[{"k": "v"}]', "jsonl": '{"k": "v"}\n'}
+    if path.suffix == ".Parquet":
+        pq.write_table(pa.table({"k": ["v"]}), path)
+    else:
+        text = lines[name.lower().split(".")[1]].encode()
+        path.write_bytes(gzip.compress(text) if name.endswith("GZ") else text)
+    assert values(path) == [{"k": "v"}]
+
+
+def test_of_two_columns_of_one_name_neither_is_taken(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("input,output,output\na,b,c\n")
+    with pytest.raises(DataError, match=r"two columns are called 'output' \(.*rows.csv:1\): rename one"):
+        values(path)

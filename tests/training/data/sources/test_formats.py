@@ -292,4 +292,6 @@ def test_squad_answers_by_the_first_answer():
     [row] = rows(Squad(), {"context": "c", "question": "q", "answers": {"text": ["a", "b"], "answer_start": [0, 1]}})
     assert [(m["role"], m["content"]) for m in row.messages] == [("system", "c"), ("user", "q"), ("assistant", "a")]
     assert "at least one answer" in what(Squad(), {"context": "c", "question": "q", "answers": {"text": []}})
+    [row] = rows(Squad(), {"context": "c", "question": "q", "answers": {"text": "Paris"}})
+    assert row.messages[-1]["content"] == "Paris"
     assert "its keys are 'question'" in what(Squad(), {"question": "q"})
