@@ -36,6 +36,11 @@ class Curve:
         """(step, value) pairs."""
         return list(zip(self.steps, self.values, strict=True))
 
+    def until(self, step: int) -> Curve:
+        """The part up to a step, with it."""
+        count = sum(1 for other in self.steps if other <= step)
+        return Curve(steps=self.steps[:count], values=self.values[:count])
+
     def smoothed(self) -> Curve:
         """Mean over a window around each point, a twentieth of the run wide.
 

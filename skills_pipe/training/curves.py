@@ -43,6 +43,11 @@ class Curves:
             raise DataError(f"{path} has no training step yet", fix="wait for the first step to be logged")
         return cls(loss=loss, learning_rate=Curve.of("train/lr", lines), validation=Curve.of(VALIDATION_LOSS, lines))
 
+    def until(self, step: int) -> Curves:
+        """The part up to a step, with it."""
+        parts = {name: getattr(self, name).until(step) for name in ("loss", "learning_rate", "validation")}
+        return Curves(**parts)
+
 
 def draw_png(curves: Curves, path: Path) -> None:
     """Write a picture: training loss raw and smoothed, validation loss as points, learning rate on a second axis."""

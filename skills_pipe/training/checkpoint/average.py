@@ -33,6 +33,7 @@ from skills_pipe.training.checkpoint.safetensors_file import (
     read_tensors,
     write_model,
 )
+from skills_pipe.training.release.model_card import CARD, PICTURE, average_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,9 @@ def average(wanted: Average) -> Path:
             metadata={"averaged_from": label},
         )
         _copy_side_files(folders[-1], temporary)
-        write_json(temporary / LINEAGE, {"averaged_from": {path.name: _lineage(path) for path in folders}})
+        lineages = {path.name: _lineage(path) for path in folders}
+        write_json(temporary / LINEAGE, {"averaged_from": lineages})
+        (temporary / CARD).write_text(average_card(lineages), encoding="utf-8")
         facts = {"averaged_from": list(steps), "sources": {path.name: _digest(path) for path in folders}}
         manifests.seal(temporary, kind=KIND, facts=facts, hashed=records)
     if wanted.remove:
@@ -209,10 +212,10 @@ class _Mean:
 def _copy_side_files(source: Path, target: Path) -> None:
     """Configuration, tokenizer, chat template, generation settings: everything but weights and records.
 
-    Nor adapters: those of one step are not the average.
+    Nor adapters, card and loss curve: those of one step are not the average.
     """
     for entry in sorted(source.iterdir()):
-        if entry.name in (MANIFEST, LINEAGE, INDEX, ADAPTER) or entry.suffix == ".safetensors":
+        if entry.name in (MANIFEST, LINEAGE, INDEX, ADAPTER, CARD, PICTURE) or entry.suffix == ".safetensors":
             continue
         if entry.is_dir():
             shutil.copytree(entry, target / entry.name)

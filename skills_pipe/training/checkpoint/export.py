@@ -10,21 +10,18 @@ The weights pass through tensor by tensor, in pieces of a few megabytes, so memo
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import write_json
-from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.adapter import AdapterRecord
@@ -36,6 +33,8 @@ from skills_pipe.training.checkpoint.resume import check_files
 from skills_pipe.training.checkpoint.retention import Retention, names
 from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, with_dtype, write_model
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
+from skills_pipe.training.release.lineage import Lineage
+from skills_pipe.training.release.model_card import metrics_files, write_card
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -101,7 +100,7 @@ def export(wanted: Export) -> Path:
             (folder / ADAPTER).mkdir()
             written = write_peft_folder(folder / ADAPTER, StoredWeights(stored), record)
             records |= {f"{ADAPTER}/{file}": found for file, found in written.items()}
-        write_json(folder / LINEAGE, _lineage(step, manifest, dtype=name) | {"ema": wanted.ema})
+        _tell_origin(folder, wanted, Lineage.of(step, manifest, dtype=name, ema=wanted.ema))
         facts = {"step": manifest.facts["step"], "dtype": name}
         manifests.seal(folder, kind=KIND, facts=facts, hashed=records)
     return wanted.output
@@ -183,10 +182,16 @@ def _export_adapter(wanted: Export, step: StepFolder, manifest: Manifest, stored
         records = write_peft_folder(folder, stored, record)
         if step.tokenizer.is_dir():
             shutil.copytree(step.tokenizer, folder, dirs_exist_ok=True)
-        write_json(folder / LINEAGE, _lineage(step, manifest, dtype="float32") | {"ema": wanted.ema})
+        _tell_origin(folder, wanted, Lineage.of(step, manifest, dtype="float32", ema=wanted.ema))
         facts = {"step": manifest.facts["step"], "dtype": "float32"}
         manifests.seal(folder, kind=KIND, facts=facts, hashed=records)
     return wanted.output
+
+
+def _tell_origin(folder: Path, wanted: Export, lineage: Lineage) -> None:
+    """Write what the model was made of: for programs, and for readers."""
+    write_json(folder / LINEAGE, lineage.to_json())
+    write_card(folder, lineage, metrics_files(lineage, wanted.training_folder))
 
 
 def _into(buffer: torch.Tensor, piece: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -231,21 +236,6 @@ def _write_side_files(folder: Path, step: StepFolder, *, dtype: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     # Training turns the cache off; whoever generates with the model wants it.
     write_json(folder / "config.json", config | {"dtype": dtype, "use_cache": True})
-
-
-def _lineage(step: StepFolder, manifest: Manifest, *, dtype: str) -> dict[str, Any]:
-    identity = Identity.from_environment()
-    return {
-        "step": manifest.facts["step"],
-        "metrics": manifest.facts["metrics"],
-        "dtype": dtype,
-        "base_model": manifest.facts["model"],
-        "data": manifest.facts["data"],
-        "config": hashlib.sha256(step.config.read_bytes()).hexdigest(),
-        "checkpoint": manifest.digest,
-        "trained_by": manifest.identity.digest if manifest.identity else None,
-        "exported_by": identity.digest if identity else None,
-    }
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_the_folder_is_complete_sealed_and_says_where_it_comes_from(tmp_path):
     folder = export(Export(training_folder=tmp_path, output=tmp_path / "hf", max_shard_size=20_000))
     weights = {f"model-0000{number}-of-00007.safetensors" for number in range(1, 8)}
     side = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    records = {"model.safetensors.index.json", "lineage.json", "manifest.json"}
+    records = {"model.safetensors.index.json", "lineage.json", "manifest.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == weights | side | records
     assert AutoTokenizer.from_pretrained(folder).chat_template == CHAT_TEMPLATE
     assert GenerationConfig.from_pretrained(folder).eos_token_id == 4
