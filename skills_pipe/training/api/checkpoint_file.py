@@ -16,6 +16,7 @@ from skills_pipe.training.checkpoint import rng, tensors
 from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
 from skills_pipe.training.config.adapters import adapter_spec
+from skills_pipe.training.ema import WeightAverage
 from skills_pipe.training.loop import Run
 
 _FORMAT = 1
@@ -35,6 +36,7 @@ def save(path: Path, run: Run, point: ResumePoint) -> None:
         "model": tensors.model_state(trainee.model),
         "optimizer": tensors.optimizer_state(trainee),
         "scheduler": None if trainee.scheduler is None else trainee.scheduler.state_dict(),
+        "average": None if trainee.average is None else trainee.average.state(),
         "rng": rng.state(),
     }
     try:
@@ -57,19 +59,31 @@ def load(path: Path, run: Run) -> ResumePoint:
     tensors.set_optimizer_state(trainee, state["optimizer"])
     if trainee.scheduler is not None and state["scheduler"] is not None:
         trainee.scheduler.load_state_dict(state["scheduler"])
+    if trainee.average is not None:
+        _set_average(trainee.average, state.get("average"))
     rng.restore(state["rng"])
     info = TrainingInfo.from_json(state["info"])
     position = DataPosition(
-        consumed_samples=info.consumed_samples, seed=run.sampler.seed, fingerprint=run.dataset.fingerprint
+        consumed_samples=info.consumed_samples, seed=run.sampler.seed, fingerprint=run.data_fingerprint
     )
     return ResumePoint(info=info, position=position)
+
+
+def _set_average(average: WeightAverage, kept: Mapping[str, torch.Tensor] | None) -> None:
+    """Restore an average in place; without one it starts from the weights, which are those of the file."""
+    if kept is None:
+        average.restart()
+        return
+    with torch.no_grad():
+        for name, tensor in average.state().items():
+            tensor.copy_(kept[name])
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """What must be the same for a state to mean the same, by the names that the user knows."""
     return {
         "model": model_fingerprint(run.backend.trainee.model.config, ""),
-        "training data": run.dataset.fingerprint,
+        "training data or order": run.data_fingerprint,
         "seed": run.sampler.seed,
         "batch size": run.sampler.batch_size,
         "optimizer": asdict(run.config.policy.optimizer)["name"] if run.config.policy.optimizer else None,

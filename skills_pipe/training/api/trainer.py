@@ -12,15 +12,16 @@ from typing import Any
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.api import checkpoint_file
-from skills_pipe.training.api.dataset import SFTDataset, row_format
+from skills_pipe.training.api.dataset import SFTDataset
 from skills_pipe.training.api.model import HuggingFaceModel
 from skills_pipe.training.api.settings import configuration
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
 from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.build import build_dataset
-from skills_pipe.training.data.from_config import TrainingData, data_settings, load_data
+from skills_pipe.training.data.from_config import TrainingData, batch_settings, data_settings, load_data
 from skills_pipe.training.data.sources import DataSource
+from skills_pipe.training.data.sources.configured import row_format
 from skills_pipe.training.distributed import join
 from skills_pipe.training.loop import Run
 from skills_pipe.training.setup import Parts, assemble, stop_request, with_checkpoints, with_metrics
@@ -104,17 +105,15 @@ class SFTTrainer:
         if found is None:
             raise ConfigError("there are no rows to evaluate on", fix="give val_dataset, or a dataset here")
         run = self._standing()
-        documents = build_dataset(
-            [DataSource(path=found.path, format=row_format(found[0]))],
-            self.model.tokenizer,
-            self._parts.data.template,
-            data_settings(self.config),
-        )
+        # Keys, prompts and the like as for the training rows.
+        dataset = replace(self.config.data.train[0], dataset_name=found.name)
+        rows = DataSource(path=found.path, format=row_format(dataset), preserving=dataset.use_preserving_dataset)
+        documents = build_dataset([rows], self.model.tokenizer, self._parts.data.template, data_settings(self.config))
         validation = Validation(
             datasets={"rows": documents},
             batch_size=self.config.sft.val_global_batch_size,
             max_batches=0,
-            batches=run.batches,
+            batches=batch_settings(self.config),
         )
         loss = validation.losses(run.backend, run.world).overall
         return Evaluation(loss=loss, perplexity=math.exp(loss))
@@ -158,10 +157,12 @@ class SFTTrainer:
             epoch=step // sampler.steps_per_epoch,
             step=step % sampler.steps_per_epoch,
             consumed_samples=step * sampler.batch_size,
-            total_valid_tokens=sum(int(run.dataset.targets[sampler.batch(done)].sum()) for done in range(step)),
+            total_valid_tokens=sum(
+                int(run.dataset.targets[run.batches.documents(sampler.batch(done))].sum()) for done in range(step)
+            ),
         )
         position = DataPosition(
-            consumed_samples=info.consumed_samples, seed=sampler.seed, fingerprint=run.dataset.fingerprint
+            consumed_samples=info.consumed_samples, seed=sampler.seed, fingerprint=run.data_fingerprint
         )
         return ResumePoint(info=info, position=position)
 
@@ -170,7 +171,8 @@ def _validating_each_epoch(config: TrainingConfig, data: TrainingData) -> Traini
     """A configuration that does not say when to validate does it after each epoch."""
     if config.sft.val_period or not data.validation:
         return config
-    steps = max(1, len(data.train) // config.policy.train_global_batch_size)
+    units = batch_settings(config, data.train).units(data.train)
+    steps = max(1, units // config.policy.train_global_batch_size)
     return replace(config, sft=replace(config.sft, val_period=steps))
 
 

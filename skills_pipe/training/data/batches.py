@@ -51,6 +51,12 @@ class BatchSettings:
         """What batches consist of: rows that are packed already, or documents."""
         return len(self.packs) if self.packs is not None else len(dataset)
 
+    def documents(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """The documents of a global batch, in order."""
+        if self.packs is None:
+            return np.asarray(indices, dtype=np.int64)
+        return np.array([document for row in self.packs.members(indices) for document in row], dtype=np.int64)
+
     def fingerprint(self, dataset: SftDataset) -> str:
         """Of all that the number of a unit stands for: the data set's own where units are documents."""
         if self.packs is None:
@@ -131,7 +137,7 @@ def split_batch(
         DataError: a document is longer than the capacity.
     """
     rows = settings.packs.members(indices) if settings.packs is not None else None
-    chosen = np.asarray(indices if rows is None else [document for row in rows for document in row], dtype=np.int64)
+    chosen = settings.documents(indices)
     lengths = dataset.lengths[chosen]
     bins = _bins(lengths.tolist(), settings, world) if rows is None else _levelled(_consecutive(rows), world)
     share = bins[rank::world]

@@ -146,3 +146,70 @@ def test_several_processes_are_refused(base, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="several processes were started"):
         trainer(base, tmp_path)
+
+
+ROWS_PACKED = {
+    "policy": {"precision": "float32", "sequence_packing": {"scope": "dataset"}},
+    "data": {"max_seq_length": 400},
+}
+
+
+def steps_logged(tmp_path, key):
+    lines = [json.loads(line) for line in (tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+def test_steps_of_rows_packed_over_all_documents_are_counted_as_the_training_counts_them(base, tmp_path):
+    made = trainer(base, tmp_path, rows=40, steps=5, val=SFTDataset(alpaca_rows(3, start=70)), **ROWS_PACKED)
+    made.train()
+    made.save_checkpoint(tmp_path / "x.pt")
+    trained = steps_logged(tmp_path, "train/global_valid_toks")
+    assert torch.load(tmp_path / "x.pt")["info"]["total_valid_tokens"] == sum(trained.values())
+    per_epoch = made._standing().sampler.steps_per_epoch
+    assert 1 < per_epoch < 40 // 4  # the control: the documents alone would make more steps
+    assert min(steps_logged(tmp_path, "validation/val_loss")) == per_epoch
+
+
+def test_rows_packed_over_all_documents_do_not_matter_to_an_evaluation(base, tmp_path):
+    found = SFTDataset(alpaca_rows(9, start=30))
+    packed, plain = trainer(base, tmp_path, **ROWS_PACKED), trainer(base, tmp_path)
+    assert packed.evaluate(found).loss == pytest.approx(plain.evaluate(found).loss, rel=1e-6)
+
+
+def test_a_file_of_another_order_is_refused(base, tmp_path):
+    first = trainer(base, tmp_path, steps=1)
+    first.train()
+    first.save_checkpoint(tmp_path / "a.pt")
+    other = trainer(base, tmp_path, data={"max_seq_length": 512, "length_order": "sorted"})
+    with pytest.raises(CheckpointError, match="of another training data or order"):
+        other.load_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_file_holds_the_average_of_the_weights(base, tmp_path):
+    def averaging(steps):
+        return trainer(base, tmp_path, steps=steps, sft={"ema_decay": 0.5, "max_num_steps": steps, "seed": 7})
+
+    def average(made):
+        return {name: value.clone() for name, value in made._standing().backend.trainee.average.state().items()}
+
+    whole, first, second = averaging(4), averaging(2), averaging(4)
+    whole.train()
+    first.train()
+    first.save_checkpoint(tmp_path / "half.pt")
+    second.load_checkpoint(tmp_path / "half.pt")
+    second.train()
+    assert equal(average(second), average(whole))
+    assert not equal(average(second), weights(second))
+
+
+def test_rows_are_evaluated_by_the_keys_they_are_trained_by(base, tmp_path):
+    rows = [{"q": f"What is {n}?", "a": str(n)} for n in range(16)]
+    named = {"data": {"max_seq_length": 512, "input_key": "q", "output_key": "a"}}
+    asked = [{"input": row["q"], "output": row["a"]} for row in rows]
+    plain = trainer(base, tmp_path)
+    made = SFTTrainer(
+        model=HuggingFaceModel.from_pretrained(base),
+        train_dataset=SFTDataset(rows),
+        config={"training": {"batch_size": 4, "num_epochs": 1}, "policy": {"precision": "float32"}, **named},
+    )
+    assert made.evaluate(SFTDataset(rows)).loss == pytest.approx(plain.evaluate(SFTDataset(asked)).loss, rel=1e-6)
