@@ -87,6 +87,11 @@ def carry_out(run: Run, parts: Parts) -> Verdict:
         verdict = train(run)
     except TrainingDiverged as error:
         verdict = Verdict(outcome=Outcome.FAILED, step=error.step, reason=str(error))
+    except BaseException:
+        if run.checkpoints is not None:
+            # While the ranks can still talk: what was saved before the failure is not lost with it.
+            run.checkpoints.settle()
+        raise
     finally:
         if run.profiler is not None:
             run.profiler.close()

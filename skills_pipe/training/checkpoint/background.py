@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from skills_pipe.training.checkpoint.ranks import everywhere, new_group, talking_in
+from skills_pipe.training.checkpoint.ranks import Group, everywhere, talking_in
 from skills_pipe.training.checkpoint.snapshot import HostBuffers, Snapshot, States
 
 
@@ -33,7 +33,7 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._group = new_group()
+        self._group = Group.new()
         self._buffers = HostBuffers()
         self._reserving: Future[None] | None = None
         self._writing: Future[Written] | None = None

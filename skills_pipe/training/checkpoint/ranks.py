@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -14,26 +15,52 @@ from skills_pipe.errors import UserError
 
 T = TypeVar("T")
 
-_group: ContextVar[dist.ProcessGroup | None] = ContextVar("group", default=None)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """A second way for all ranks to talk, beside the one that training uses.
+
+    It knows by itself who talks: a thread that outlives the process group of training must fail, and not take its rank
+    for the only one.
+
+    Attributes:
+        rank: of this process.
+        size: number of ranks.
+        channel: None where this process trains alone.
+    """
+
+    rank: int
+    size: int
+    channel: dist.ProcessGroup | None
+
+    @classmethod
+    def new(cls) -> Group:
+        """To be called on every rank."""
+        channel = dist.new_group(backend="gloo") if _grouped() else None
+        return cls(rank=rank(), size=world_size(), channel=channel)
+
+
+_group: ContextVar[Group | None] = ContextVar("group", default=None)
 
 
 def rank() -> int:
     """Rank of this process, 0 without a process group."""
+    group = _group.get()
+    if group is not None:
+        return group.rank
     return dist.get_rank() if _grouped() else 0
 
 
 def world_size() -> int:
     """Number of processes that train together, 1 without a process group."""
+    group = _group.get()
+    if group is not None:
+        return group.size
     return dist.get_world_size() if _grouped() else 1
 
 
-def new_group() -> dist.ProcessGroup | None:
-    """A second way for all ranks to talk, beside the one that training uses; None without a process group."""
-    return dist.new_group(backend="gloo") if _grouped() else None
-
-
 @contextmanager
-def talking_in(group: dist.ProcessGroup | None) -> Iterator[None]:
+def talking_in(group: Group) -> Iterator[None]:
     """Everything of this module goes through ``group`` inside this block, in this thread."""
     token = _group.set(group)
     try:
@@ -42,18 +69,19 @@ def talking_in(group: dist.ProcessGroup | None) -> Iterator[None]:
         _group.reset(token)
 
 
-def present_group() -> dist.ProcessGroup | None:
-    """The group that :func:`talking_in` set for this thread; None for the one of all ranks."""
-    return _group.get()
+def channel() -> dist.ProcessGroup | None:
+    """What this thread talks through, as :func:`talking_in` set it; None for the group of training."""
+    group = _group.get()
+    return group.channel if group is not None else None
 
 
 def everywhere(statement: bool) -> bool:
     """Whether ``statement`` holds on every rank."""
-    if not _grouped():
+    if world_size() == 1:
         return statement
     # A CPU tensor goes through gloo, so that waiting does not stop a GPU's stream.
     least = torch.tensor(int(statement))
-    dist.all_reduce(least, dist.ReduceOp.MIN, group=_group.get())
+    dist.all_reduce(least, dist.ReduceOp.MIN, group=channel())
     return bool(least.item())
 
 
@@ -85,10 +113,10 @@ def on_first(action: Callable[[], T]) -> T:
 
 
 def _gather(value: T) -> list[T]:
-    if not _grouped():
+    if world_size() == 1:
         return [value]
     values: list[T] = [value] * world_size()
-    dist.all_gather_object(values, value, group=_group.get())
+    dist.all_gather_object(values, value, group=channel())
     return values
 
 

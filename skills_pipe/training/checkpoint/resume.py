@@ -182,13 +182,16 @@ def _restore_scheduler(step: StepFolder, trainee: Trainee, info: TrainingInfo, *
     scheduler = trainee.scheduler
     if scheduler is None:
         return
-    if keep_settings or not step.scheduler.is_file():
+    saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
+    if keep_settings or saved is None:
+        # Steps that were passed over did not count for the schedule.
+        done = (saved or {}).get("last_epoch", info.total_steps)
         with python_warnings.catch_warnings():
             python_warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
-            for _ in range(info.total_steps):
+            for _ in range(done):
                 scheduler.step()
         return
-    scheduler.load_state_dict(torch.load(step.scheduler, weights_only=True))
+    scheduler.load_state_dict(saved)
     # An optimizer that starts fresh has the first rate of the schedule, which goes on from the one before.
     for group, rate in zip(trainee.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
@@ -202,7 +205,7 @@ def _restore_rng(
         rng.load(step.rng(rank()))
         return
     # Each rank its own stream, and another one than the run's beginning had.
-    rng.reseed(run.seed + info.total_steps + (rank() << 32))
+    rng.reseed(run.seed + info.total_steps, rank=rank())
     warnings.append(
         f"saved by {before} ranks, now {world_size()}: weights, optimizer and data position are the same, "
         f"random numbers start anew from seed + step"

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+_STEP = 0x9E3779B1
+"""Between the seeds of neighbouring ranks; large, so that seeds which users try in turn share no numbers."""
+
 
 def state() -> dict[str, Any]:
     """The state of every generator of this process."""
@@ -46,8 +49,12 @@ def restore(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def reseed(seed: int) -> None:
-    """Start every generator of this process from ``seed``."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+def reseed(seed: int, *, rank: int = 0) -> None:
+    """Start every generator of this process from ``seed``, with numbers of its own on every rank.
+
+    torch's generator for CPUs looks at the low 32 bits of a seed only; the odd step keeps these apart for all ranks.
+    """
+    own = seed + rank * _STEP
+    random.seed(own)
+    np.random.seed(own % 2**32)
+    torch.manual_seed(own)

@@ -55,9 +55,13 @@ class Snapshot:
 
 
 def live_states(trainee: Trainee, run: RunDescription) -> States:
-    """The tensors that a checkpoint saves; to be called on every rank."""
+    """The tensors that a checkpoint saves; to be called on every rank.
+
+    An optimizer that has made no step yet has nothing to save. To be asked would make torch give it a state, as of a
+    step without gradients, and the steps after it would be others.
+    """
     states: dict[str, Mapping[str, Any]] = {WEIGHTS: tensors.model_state(trainee.model)}
-    if run.save_optimizer:
+    if run.save_optimizer and trainee.optimizer.state:
         states[OPTIMIZER] = tensors.optimizer_state(trainee)
     if trainee.average is not None:
         states[AVERAGE] = trainee.average.state()

@@ -31,7 +31,7 @@ from torch.futures import Future
 
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.failures import disk_failures
-from skills_pipe.training.checkpoint.ranks import present_group
+from skills_pipe.training.checkpoint.ranks import channel, world_size
 from skills_pipe.training.checkpoint.state import Trainee
 
 _OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -47,8 +47,7 @@ def write(state: Mapping[str, Any], folder: Path) -> None:
     writer = _Writer(folder)
     try:
         with _alone_is_meant():
-            alone = not dist.is_initialized()
-            dcp.save(dict(state), storage_writer=writer, process_group=present_group(), no_dist=alone)
+            dcp.save(dict(state), storage_writer=writer, process_group=channel(), no_dist=world_size() == 1)
     except CheckpointException as error:
         raise _cause(error, folder) from error
 

@@ -12,6 +12,7 @@ import torch
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import manager as managers
+from skills_pipe.training.checkpoint import tensors
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.retention import Retention
 from skills_pipe.training.checkpoint.snapshot import HostBuffers, Snapshot
@@ -250,3 +251,28 @@ def test_nothing_is_left_running(tmp_path):
     manager.close()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("checkpoint")] == []
     assert [path.name for path in tmp_path.iterdir()] == ["step_1"]
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_memory_that_is_asked_for_before_the_first_update_changes_no_update(tmp_path, looked):
+    """As when the first steps of a run are passed over: the optimizer has no state, and must not get one by this."""
+    torch.manual_seed(0)
+    expected, trainee = new_trainee(), new_trainee()
+    if looked:
+        manager = background_manager(tmp_path)
+        manager.poll(trainee)
+        manager.save(trainee, info_at(1), position_at(1))
+        manager.close()
+        resumed = new_trainee(seed=7)
+        point = new_manager(tmp_path).resume(resumed)
+        assert point.warnings == ("step_1 has no optimizer state: the optimizer starts fresh",)
+        trainees = (trainee, resumed)
+    else:
+        # What torch does to an optimizer that is asked for its state.
+        tensors.optimizer_state(trainee)
+        trainees = (trainee,)
+    for one in (expected, *trainees):
+        torch.manual_seed(1)
+        train(one, 2)
+
+    assert [equal_models(one.model, expected.model) for one in trainees] == [looked] * len(trainees)

@@ -15,7 +15,8 @@ def shard(loss: SupervisedLoss, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     The forward and backward pass compute in ``dtype``, gradients are summed over ranks in fp32. They are not averaged:
     the loss is divided by the tokens of all ranks already.
     """
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    # Inputs keep their type: what is no activation, as the weights of labels, must not be rounded.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     base = loss.model.base_model
     # GPT-2 has its own name for them.
     for layer in base.h if hasattr(base, "h") else base.layers:
