@@ -20,15 +20,19 @@ _UTILISATION = 0.4
 """Share of its peak that a GPU reaches in training, for an idea of the time."""
 
 
-def check_sizes(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int) -> list[Finding]:
-    """Parallel sizes, batch and model: what does not divide what it has to.
+def check_sizes(
+    policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, family: str | None = None
+) -> list[Finding]:
+    """Parallel sizes, batch and model: what does not divide what it has to, and what is not proven.
 
     Args:
         policy: section ``policy`` of the configuration.
         shape: the model, if its sizes are known.
         ranks: GPUs in all: nodes times GPUs of each.
+        family: ``model_type`` of the model, if it is known.
     """
-    return list(_sizes(policy, ranks)) + (list(_model_sizes(policy, shape)) if shape else [])
+    of_family = list(_unproven(policy, family)) if family is not None else []
+    return [*_sizes(policy, ranks), *of_family, *(_model_sizes(policy, shape) if shape and not of_family else ())]
 
 
 def check_memory(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, gpu: Gpu) -> Checked:
@@ -78,6 +82,15 @@ def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
     elif batch < data_parallel:
         what = f"a global batch of {batch} leaves some of {data_parallel} ranks without work in every step"
         yield warning(what, where="policy.train_global_batch_size", fix="raise it, or ask for fewer GPUs")
+
+
+def _unproven(policy: PolicyConfig, family: str) -> Iterator[Finding]:
+    from skills_pipe.training.config.parallel_rules import unproven
+
+    fsdp = policy.dtensor_cfg
+    if fsdp.enabled:
+        found = unproven(family, tensor=fsdp.tensor_parallel_size, context=fsdp.context_parallel_size)
+        yield from (error(problem.what, where=problem.where, fix=problem.fix) for problem in found)
 
 
 def _model_sizes(policy: PolicyConfig, shape: ModelShape) -> Iterator[Finding]:

@@ -92,8 +92,11 @@ def check_size(request: Request[SftOptions]) -> Checked:
     config, trainer = _config(request), _trainer(request)
     if config is None or trainer is None:
         return Checked(subject=subject, left_out=_NO_CONFIG)
+    model, shape = request.model_config(config.policy.model_name), _shape(request, config)
+    family = model.get("model_type") if model else None
     return Checked(
-        subject=subject, findings=tuple(check_sizes(config.policy, _shape(request, config), ranks=_ranks(trainer)))
+        subject=subject,
+        findings=tuple(check_sizes(config.policy, shape, ranks=_ranks(trainer), family=family)),
     )
 
 

@@ -178,15 +178,18 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     trained = shape.parameters if adapters is None else adapters
     part = -(-trained // shards) * _FLOAT
     frozen = 0 if adapters is None else -(-shape.parameters // shards) * width
-    microbatches = policy.train_global_batch_size / max(1, ranks * policy.train_micro_batch_size)
+    data_ranks = max(1, ranks // (dtensor.tensor_parallel_size * dtensor.context_parallel_size))
+    microbatches = policy.train_global_batch_size / (data_ranks * policy.train_micro_batch_size)
     deferred = ranks > 1 and dtensor.defer_fsdp_grad_sync and microbatches > 1
-    tokens = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
+    row = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
+    tokens = -(-row // dtensor.context_parallel_size)
     return MemoryEstimate(
         weights=part + frozen,
         gradients=trained * _FLOAT if deferred else part,
         optimizer=part * states,
         compute=_compute_bytes(shape, width, trained=trained, ranks=ranks),
         activations=activation_bytes(shape, tokens, width=width, recompute=dtensor.activation_checkpointing)
+        + _collected_bytes(shape, policy, row, width)
         + _adapter_activations(shape, policy, tokens) * width,
         loss=_loss_bytes(shape, tokens, width, trained=adapters is None),
     )
@@ -247,6 +250,14 @@ def _adapter_activations(shape: ModelShape, policy: PolicyConfig, tokens: int) -
         return 0
     layers = 1 if policy.dtensor_cfg.activation_checkpointing else shape.layers
     return tokens * spec.dim * sum(spec.wants(name) for name in shape.linear_layers) * layers // shape.layers
+
+
+def _collected_bytes(shape: ModelShape, policy: PolicyConfig, row: int, width: int) -> int:
+    """Keys and values of a whole row, which ranks that share it keep for the attention of each layer."""
+    if policy.dtensor_cfg.context_parallel_size == 1:
+        return 0
+    layers = 1 if policy.dtensor_cfg.activation_checkpointing else shape.layers
+    return layers * 2 * row * shape.kv_heads * shape.head_dim * width
 
 
 def _padded_tokens(policy: PolicyConfig) -> int:

@@ -19,6 +19,10 @@ TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the models whose layers ranks can share on the fsdp backend, proven equal to one process."""
 
 
+CONTEXT_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+"""``model_type`` of the models of which ranks can share each sequence, proven likewise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How many ranks share each part of the work.
@@ -82,6 +86,11 @@ class Layout:
     def same_rows(self) -> int:
         """Neighbouring ranks that are given the same documents."""
         return self.context * self.tensor
+
+    @property
+    def row_multiple(self) -> int:
+        """What divides the tokens of every row: each rank gets two pieces of it, of which its neighbours share each."""
+        return (2 * self.context if self.context > 1 else 1) * (self.tensor if self.sequence_parallel else 1)
 
     def __str__(self) -> str:
         named = _named(replicate=self.replicate, shard=self.shard, context=self.context, tensor=self.tensor)

@@ -8,10 +8,11 @@ from typing import Any
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.estimate import ModelShape
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.parallel import TENSOR_PARALLEL_FAMILIES
+from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, TENSOR_PARALLEL_FAMILIES
 from skills_pipe.training.config.schema import PolicyConfig, TrainingConfig
 
 _TENSOR = "policy.tensor_model_parallel_size"
+_CONTEXT = "policy.context_parallel_size"
 
 _BOTH = {
     "tensor_model_parallel_size": ("tensor_parallel_size", "tensor_model_parallel_size"),
@@ -26,8 +27,8 @@ def broken_parallel_rules(config: TrainingConfig, origins: Origins) -> Iterator[
     """Every rule about parallelism that a canonical configuration breaks."""
     policy = config.policy
     yield from _without_effect(policy, origins)
-    if policy.dtensor_cfg.enabled and policy.dtensor_cfg.tensor_parallel_size > 1:
-        yield from _tensor(policy, origins)
+    if policy.dtensor_cfg.enabled:
+        yield from _noise(policy, origins)
 
 
 def parallel_without_effect(policy: PolicyConfig) -> list[tuple[bool, str]]:
@@ -37,24 +38,40 @@ def parallel_without_effect(policy: PolicyConfig) -> list[tuple[bool, str]]:
     return [(alone, "policy.dtensor_cfg.sequence_parallel: without tensor parallelism nobody shares a sequence")]
 
 
-def unshareable(model: Mapping[str, Any], *, tensor: int) -> list[ConfigError]:
-    """Why the layers of a model cannot be shared by so many ranks on the fsdp backend; empty when they can.
+def unshareable(model: Mapping[str, Any], *, tensor: int = 1, context: int = 1) -> list[ConfigError]:
+    """Why ranks cannot share the work on a model so on the fsdp backend; empty when they can.
 
     Args:
         model: its ``config.json``.
         tensor: ranks that share each layer.
+        context: ranks that share each sequence.
     """
-    family, shape = model.get("model_type"), ModelShape.of(model)
-    if tensor > 1 and (family not in TENSOR_PARALLEL_FAMILIES or shape is None):
-        known = ", ".join(TENSOR_PARALLEL_FAMILIES)
-        return [
-            ConfigError(
-                f"tensor parallelism is proven exact for {known}, not for {family}",
-                where=_TENSOR,
-                fix="set it to 1: the weights are sharded over all ranks anyway",
-            )
-        ]
-    return indivisible(shape, tensor=tensor) if shape is not None else []
+    problems = unproven(model.get("model_type"), tensor=tensor, context=context)
+    shape = ModelShape.of(model)
+    return problems if problems or shape is None else indivisible(shape, tensor=tensor)
+
+
+def unproven(family: str | None, *, tensor: int = 1, context: int = 1) -> list[ConfigError]:
+    """Which kinds of parallelism are asked for that are not proven exact for a family of models on the fsdp backend.
+
+    Args:
+        family: ``model_type`` of its ``config.json``.
+        tensor: ranks that share each layer.
+        context: ranks that share each sequence.
+    """
+    kinds = (
+        ("tensor", tensor, TENSOR_PARALLEL_FAMILIES, _TENSOR),
+        ("context", context, CONTEXT_PARALLEL_FAMILIES, _CONTEXT),
+    )
+    return [
+        ConfigError(
+            f"{kind} parallelism is proven exact for {', '.join(families)}, not for {family}",
+            where=key,
+            fix="set it to 1: the weights are sharded over all ranks anyway",
+        )
+        for kind, size, families, key in kinds
+        if size > 1 and family not in families
+    ]
 
 
 def indivisible(shape: ModelShape, *, tensor: int) -> list[ConfigError]:
@@ -91,10 +108,14 @@ def _without_effect(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigEr
             )
 
 
-def _tensor(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:
-    if policy.neftune_noise_alpha is not None:
-        yield ConfigError(
-            "policy.neftune_noise_alpha: ranks that share a layer would each add noise of their own",
-            where=origins.where("policy.neftune_noise_alpha"),
-            fix=f"leave it out, or set {_TENSOR}=1",
-        )
+def _noise(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:
+    """Noise on embeddings is drawn by each rank for itself, and for whole rows."""
+    fsdp = policy.dtensor_cfg
+    kinds = ((fsdp.tensor_parallel_size, "layer", _TENSOR), (fsdp.context_parallel_size, "sequence", _CONTEXT))
+    for size, shared, key in kinds:
+        if policy.neftune_noise_alpha is not None and size > 1:
+            yield ConfigError(
+                f"policy.neftune_noise_alpha: ranks that share a {shared} would each add noise of their own",
+                where=origins.where("policy.neftune_noise_alpha"),
+                fix=f"leave it out, or set {key}=1",
+            )

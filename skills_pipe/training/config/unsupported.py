@@ -67,9 +67,8 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         )
         return
     fsdp = policy.dtensor_cfg
-    for name, what in (("context_parallel_size", "sequences"), ("expert_parallel_size", "experts")):
-        if getattr(fsdp, name) > 1:
-            yield f"policy.dtensor_cfg.{name}", f"the fsdp backend does not share {what} as yet", "set it to 1"
+    if fsdp.expert_parallel_size > 1:
+        yield "policy.dtensor_cfg.expert_parallel_size", "the fsdp backend does not share experts as yet", "set it to 1"
     if policy.pipeline_model_parallel_size > 1:
         yield "policy.pipeline_model_parallel_size", "the fsdp backend has no pipeline", "set it to 1"
     if policy.expert_tensor_parallel_size > 1:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from skills_pipe.training.models.context import Share, Stretch
 from skills_pipe.training.models.short_attention import LONGEST, SHORTEST, short_attention
 
 IMPLEMENTATION = "skills_pipe_packed"
@@ -28,10 +29,12 @@ class Documents:
     Attributes:
         lengths: tokens of each document, in order.
         cu_seqlens: int32 ``[len(lengths) + 1]`` on the device of the row: where each document starts, and the end.
+        share: of the row that this rank has, where several ranks share it; None: it has the row.
     """
 
     lengths: tuple[int, ...]
     cu_seqlens: Tensor
+    share: Share | None = None
 
     @classmethod
     def of(cls, cu_seqlens: Tensor) -> Documents:
@@ -60,7 +63,7 @@ def packed_attention(
         key: ``[1, kv_heads, tokens, head_dim]``.
         value: as ``key``.
         attention_mask: None; anything else would be ignored, so it is refused.
-        documents: how the tokens are divided.
+        documents: how the tokens are divided; where ranks share the row, the tokens given are this rank's.
         scaling: factor on the scores, ``head_dim ** -0.5`` by default.
         dropout: probability of dropping an attention weight.
         sliding_window: a token sees itself and this many minus one before it; None: the whole document.
@@ -70,87 +73,118 @@ def packed_attention(
     """
     if attention_mask is not None:
         raise ValueError("packed attention takes no attention mask: documents say what a token may see")
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0:
-        return _varlen(query, key, value, documents, scaling=scaling, sliding_window=sliding_window), None
-    return _per_document(query, key, value, documents.lengths, (scaling, dropout, sliding_window)), None
+    settings = _Settings(scaling=scaling, dropout=dropout, window=sliding_window)
+    share = documents.share
+    if share is None:
+        lengths, offsets = documents.lengths, documents.cu_seqlens
+        return _attend((query, key, value), (lengths, lengths), (offsets, offsets), settings), None
+    key, value = share.of_all(key, value)
+    queries = query.split([stretch.end - stretch.begin for stretch in share.stretches], dim=2)
+    outputs = [_stretch(*each, key, value, settings) for each in zip(share.stretches, queries, strict=True)]
+    return torch.cat(outputs, dim=1), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What else an attention layer asks for; see :func:`packed_attention`."""
+
+    scaling: float | None
+    dropout: float
+    window: int | None
+
+
+def _stretch(stretch: Stretch, query: Tensor, key: Tensor, value: Tensor, settings: _Settings) -> Tensor:
+    """Attention of the tokens of a stretch, with the keys and values of the whole row."""
+    seen = slice(stretch.first, stretch.end)
+    tensors = (query, key[:, :, seen], value[:, :, seen])
+    return _attend(tensors, (stretch.queries, stretch.keys), (stretch.query_offsets, stretch.key_offsets), settings)
+
+
+def _attend(
+    tensors: tuple[Tensor, Tensor, Tensor],
+    lengths: tuple[tuple[int, ...], tuple[int, ...]],
+    offsets: tuple[Tensor, Tensor],
+    settings: _Settings,
+) -> Tensor:
+    """Causal attention within documents, of which the last tokens look.
+
+    Args:
+        tensors: query, key and value.
+        lengths: for each document, how many of its tokens look, and how many are looked at.
+        offsets: where the tokens of each document start, among the queries and among the keys.
+        settings: of the layer.
+
+    Returns:
+        ``[1, tokens, heads, head_dim]``.
+    """
+    query, key, value = tensors
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and settings.dropout == 0.0:
+        return _varlen(tensors, lengths, offsets, settings)
+    documents = zip(query.split(lengths[0], 2), key.split(lengths[1], 2), value.split(lengths[1], 2), strict=True)
+    # Joined along tokens with the heads behind them, so that one copy gives the layout that is asked for.
+    return torch.cat([_one_document(*document, settings).transpose(1, 2) for document in documents], dim=1)
 
 
 def _varlen(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    documents: Documents,
-    *,
-    scaling: float | None,
-    sliding_window: int | None,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    lengths: tuple[tuple[int, ...], tuple[int, ...]],
+    offsets: tuple[Tensor, Tensor],
+    settings: _Settings,
 ) -> Tensor:
     """One fused kernel for all documents; CUDA, half precision, no dropout."""
     from torch.nn.attention.varlen import varlen_attn  # the module needs a CUDA build
 
-    longest = max(documents.lengths)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in tensors)
+    # The kernel lets the last query of a document see its last key, as it has to be where fewer tokens look.
     output = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        documents.cu_seqlens,
-        documents.cu_seqlens,
-        longest,
-        longest,
-        scale=scaling,
-        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        query,
+        key,
+        value,
+        *offsets,
+        max(lengths[0]),
+        max(lengths[1]),
+        scale=settings.scaling,
+        window_size=(-1 if settings.window is None else settings.window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output.unsqueeze(0)
 
 
-def _per_document(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    lengths: tuple[int, ...],
-    settings: tuple[float | None, float, int | None],
-) -> Tensor:
-    """One call per document; any device and precision."""
-    documents = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    # Joined along tokens with the heads behind them, so that one copy gives the layout that is asked for.
-    return torch.cat([_one_document(*document, settings).transpose(1, 2) for document in documents], dim=1)
-
-
-def _one_document(
-    query: Tensor, key: Tensor, value: Tensor, settings: tuple[float | None, float, int | None]
-) -> Tensor:
-    """Attention within one document.
+def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: _Settings) -> Tensor:
+    """Attention within one document, of its last tokens if there are fewer queries than keys.
 
     On CPU the fused kernel's backward in bf16 is up to three times slower than in fp32 for short documents, so it runs
     in fp32 there; where products of bf16 matrices are faster than either, they take its place.
     """
-    scaling, dropout, window = settings
-    dtype, tokens = query.dtype, query.shape[2]
-    seen = window is None or tokens <= window
+    dtype, looking, window = query.dtype, query.shape[2], settings.window
+    if window is not None:
+        # What no query sees is left out.
+        key, value = key[:, :, -(looking + window - 1) :], value[:, :, -(looking + window - 1) :]
+    tokens = key.shape[2]
+    simple = looking == tokens and (window is None or tokens <= window)
     if not query.is_cuda:
-        if dtype == torch.bfloat16 and SHORTEST <= tokens <= LONGEST and seen and dropout == 0.0:
-            return short_attention(query, key, value, scaling)
+        if dtype == torch.bfloat16 and SHORTEST <= tokens <= LONGEST and simple and settings.dropout == 0.0:
+            return short_attention(query, key, value, settings.scaling)
         query, key, value = query.float(), key.float(), value.float()
     output = scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=_band(tokens, window, query.device),
-        is_causal=seen,
-        dropout_p=dropout,
-        scale=scaling,
+        attn_mask=None if simple else _visible(looking, tokens, window, query.device),
+        is_causal=simple,
+        dropout_p=settings.dropout,
+        scale=settings.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output.to(dtype)
 
 
-def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Mask of a document longer than the window: True where a token may look."""
-    if window is None or length <= window:
-        return None
-    position = torch.arange(length, device=device)
-    distance = position[:, None] - position[None, :]
-    return (distance >= 0) & (distance < window)
+def _visible(looking: int, tokens: int, window: int | None, device: torch.device) -> Tensor:
+    """Mask ``[looking, tokens]`` of the last tokens of a document: True where a token may look."""
+    position = torch.arange(tokens, device=device)
+    distance = position[-looking:, None] - position[None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
 
 
 def _no_mask(*_: object, **__: object) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from skills_pipe.training.data.batches import IGNORE
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
+from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.embedding_noise import with_noise
+from skills_pipe.training.models.row import Row
 from skills_pipe.training.models.words import Words
 
 _CHUNK_ELEMENTS = 2**24
@@ -30,12 +31,21 @@ class SupervisedLoss(nn.Module):
         noise: strength of the noise on embeddings while the model trains; None for no noise.
         row_multiple: what the number of tokens is made divisible by, where ranks share the tokens of a row: a document
             without labels is put at its end.
+        context: ranks that share each row, of whose loss this one then gives its tokens' part; None: it has them all.
     """
 
-    def __init__(self, model: PreTrainedModel, *, noise: float | None = None, row_multiple: int = 1) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        noise: float | None = None,
+        row_multiple: int = 1,
+        context: ContextGroup | None = None,
+    ) -> None:
         super().__init__()
         self._noise = noise
         self._row_multiple = row_multiple
+        self._context = context
         model.set_attn_implementation(IMPLEMENTATION)
         self.model = model
 
@@ -59,35 +69,24 @@ class SupervisedLoss(nn.Module):
             scale: one over the weight of the supervised tokens of the whole global batch, or 1.
             weights: float32 ``[1, tokens]``, one for each label; None: all are 1.
         """
-        input_ids, position_ids, documents = _lengthened(input_ids, position_ids, documents, self._row_multiple)
-        inputs = {"input_ids": input_ids}
+        row = Row(
+            input_ids=input_ids, position_ids=position_ids, labels=labels, weights=weights, documents=documents
+        ).lengthened(self._row_multiple)
+        if self._context is not None:
+            row = row.shared(self._context)
+        inputs = {"input_ids": row.input_ids}
         if self._noise is not None and self.model.training:
-            embeddings = self.model.get_input_embeddings()(input_ids)
-            inputs = {"inputs_embeds": with_noise(embeddings, documents, self._noise)}
+            embeddings = self.model.get_input_embeddings()(row.input_ids)
+            inputs = {"inputs_embeds": with_noise(embeddings, row.documents, self._noise)}
         hidden = self.model.base_model(
-            **inputs, position_ids=position_ids, attention_mask=None, use_cache=False, documents=documents
+            **inputs, position_ids=row.position_ids, attention_mask=None, use_cache=False, documents=row.documents
         ).last_hidden_state
-        supervised = (labels[0] != IGNORE).nonzero().squeeze(1)
-        factors = weights[0, supervised] if weights is not None else None
+        supervised = (row.labels[0] != IGNORE).nonzero().squeeze(1)
+        factors = row.weights[0, supervised] if row.weights is not None else None
         words, weight = Words.of(self.model.get_output_embeddings().weight)
         return summed_cross_entropy(
-            hidden[0, supervised], weight, labels[0, supervised], scale=scale, factors=factors, words=words
+            hidden[0, supervised], weight, row.labels[0, supervised], scale=scale, factors=factors, words=words
         )
-
-
-def _lengthened(
-    input_ids: Tensor, position_ids: Tensor, documents: Documents, multiple: int
-) -> tuple[Tensor, Tensor, Documents]:
-    """The row with a last document that makes its number of tokens divisible."""
-    missing = -input_ids.shape[1] % multiple
-    if missing == 0:
-        return input_ids, position_ids, documents
-    end = documents.cu_seqlens[-1:]
-    lengthened = Documents(
-        lengths=(*documents.lengths, missing), cu_seqlens=torch.cat([documents.cu_seqlens, end + missing])
-    )
-    positions = torch.arange(missing, device=position_ids.device)[None]
-    return functional.pad(input_ids, (0, missing)), torch.cat([position_ids, positions], dim=1), lengthened
 
 
 def summed_cross_entropy(

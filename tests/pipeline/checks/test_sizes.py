@@ -80,6 +80,16 @@ def test_without_packing_microbatches_divide_the_batch():
     assert check_sizes(made, None, ranks=6) == [], "packed rows need not be as many"
 
 
+def test_layouts_that_are_not_proven_for_a_family_are_told():
+    (finding,) = check_sizes(policy(context=2), None, ranks=8, family="unheard-of")
+    assert finding.severity is Severity.ERROR
+    assert "context parallelism is proven exact for llama," in finding.what
+    assert finding.where == "policy.context_parallel_size"
+    assert check_sizes(policy(context=2), None, ranks=8, family="gpt2") == []
+    assert "not for gpt2" in str(check_sizes(policy(tensor=2), None, ranks=8, family="gpt2"))
+    assert check_sizes(policy(context=2, pipeline=1), None, ranks=8, family="gpt2") == [], "that is megatron's"
+
+
 def needed_gib(ranks: int) -> float:
     estimate = estimate_memory(SHAPE, policy(), ranks=ranks)
     return estimate.total / GIB

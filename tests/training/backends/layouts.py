@@ -22,12 +22,12 @@ ROWS = BatchSettings(capacity=61)
 SGD = ObjectConfig(name="torch.optim.SGD", kwargs={"lr": 0.1, "momentum": 0.5})
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "llama": {"attention_bias": True, "mlp_bias": True},
-    "mistral": {"sliding_window": 16},
-    "qwen2": {"tie_word_embeddings": True},
-    "qwen3": {},
+    "llama": {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
+    "mistral": {"num_key_value_heads": 4, "sliding_window": 16},
+    "qwen2": {"num_key_value_heads": 4, "tie_word_embeddings": True},
+    "qwen3": {"num_key_value_heads": 4},
 }
-"""Tensor parallel families, each with what is special in it; they get four key-value heads, for four ranks."""
+"""Tensor parallel families, each with what is special in it, and four key-value heads for four ranks."""
 
 LAYOUTS = {
     "dp2": Layout(shard=2),
@@ -47,22 +47,27 @@ def settings(**changes: Any) -> FsdpSettings:
 
 
 def two_steps(
-    world: World, *, family: str, layout: Layout | None = None, changes: Mapping[str, Any] | None = None
+    world: World,
+    *,
+    family: str,
+    layout: Layout | None = None,
+    changes: Mapping[str, Any] | None = None,
+    rows: BatchSettings = ROWS,
 ) -> dict[str, Any]:
     """Losses and norms of two steps, the loss of an evaluation, gradients of the second step, weights after it."""
     layout = layout or Layout(shard=world.size)
-    model = tiny_model(family, num_key_value_heads=4, **FAMILIES[family])
+    model = tiny_model(family, **FAMILIES.get(family, {}))
     randomise(model)
     here = replace(world, same_rows=layout.same_rows)
     backend = FsdpBackend(model, settings(layout=layout, **(changes or {})), here)
     data, losses, norms, gradients = dataset(), [], [], {}
     backend.trainee.optimizer.register_step_pre_hook(lambda *_: gradients.update(gradients_of(backend)))
     for step in range(2):
-        batch = split_batch(data, range(step * BATCH, (step + 1) * BATCH), ROWS, here.data_rank, here.data_size)
+        batch = split_batch(data, range(step * BATCH, (step + 1) * BATCH), rows, here.data_rank, here.data_size)
         result = backend.train_step(batch.microbatches, targets=batch.global_weight)
         losses.append(result.loss)
         norms.append(result.grad_norm)
-    batch = split_batch(data, range(BATCH), ROWS, here.data_rank, here.data_size)
+    batch = split_batch(data, range(BATCH), rows, here.data_rank, here.data_size)
     evaluated = backend.evaluate(batch.microbatches) / batch.global_weight
     weights = {name: whole(value) for name, value in backend.trainee.model.state_dict().items()}
     return {"losses": losses, "norms": norms, "evaluated": evaluated, "gradients": gradients, "weights": weights}

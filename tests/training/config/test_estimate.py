@@ -164,6 +164,21 @@ def test_gradients_that_are_exchanged_once_per_step_stay_whole():
     assert several.gradients == 4 * shape.parameters == 8 * at_once.gradients
 
 
+def test_ranks_that_share_rows_keep_their_tokens_and_everybodys_keys_and_values():
+    shape = ModelShape.of(LLAMA_8B)
+    assert shape is not None
+    alone, shared = (
+        estimate_memory(shape, policy(*batch, f"++policy.context_parallel_size={ranks}"), ranks=8)
+        for batch, ranks in ((["++policy.train_global_batch_size=8"], 1), (["++policy.train_global_batch_size=2"], 4))
+    )
+    assert alone is not None and shared is not None
+    row = policy().sequence_packing.train_mb_tokens
+    collected = shape.layers * 2 * row * shape.kv_heads * shape.head_dim * 2
+    assert shared.activations == alone.activations // 4 + collected
+    # Weights are sharded over all ranks nevertheless, and each pair of rows is one step.
+    assert (shared.weights, shared.gradients) == (alone.weights, alone.gradients)
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

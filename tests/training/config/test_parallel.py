@@ -79,6 +79,8 @@ def test_every_rank_is_in_one_group_of_each_kind(replicate, shard, context, tens
 def test_noise_that_each_rank_would_draw_for_itself_is_refused():
     with pytest.raises(ConfigError, match="neftune_noise_alpha: ranks that share a layer"):
         fsdp("policy.tensor_model_parallel_size=2", "policy.neftune_noise_alpha=5")
+    with pytest.raises(ConfigError, match="neftune_noise_alpha: ranks that share a sequence"):
+        fsdp("policy.context_parallel_size=2", "policy.neftune_noise_alpha=5")
     fsdp("policy.neftune_noise_alpha=5")
 
 
@@ -89,9 +91,34 @@ def test_sequence_parallelism_of_one_rank_has_no_effect_and_says_so():
     assert sentence.startswith("policy.dtensor_cfg.sequence_parallel:")
 
 
-def test_models_whose_layers_can_be_shared():
+@pytest.mark.parametrize(
+    ("layout", "multiple"),
+    [
+        (Layout(shard=4), 1),
+        (Layout(tensor=4), 1),
+        (Layout(tensor=4, sequence_parallel=True), 4),
+        (Layout(context=2), 4),
+        (Layout(context=4, tensor=2), 8),
+        (Layout(context=2, tensor=3, sequence_parallel=True), 12),
+    ],
+    ids=str,
+)
+def test_what_divides_the_tokens_of_every_row(layout, multiple):
+    assert layout.row_multiple == multiple
+
+
+def test_models_that_ranks_can_share():
     assert unshareable(LLAMA_8B, tensor=8) == []
-    assert unshareable({"model_type": "gpt2"}, tensor=1) == []
+    assert unshareable(LLAMA_8B, tensor=8, context=16) == []
+    assert unshareable({"model_type": "gpt2"}, context=4) == []
+    assert unshareable({"model_type": "unheard-of"}) == []
+
+
+def test_sequences_of_models_that_are_not_proven_are_refused():
+    (problem,) = unshareable({**LLAMA_8B, "model_type": "unheard-of"}, context=2)
+    assert problem.what.startswith("context parallelism is proven exact for llama, ")
+    assert problem.what.endswith(", not for unheard-of")
+    assert (problem.where, bool(problem.fix)) == ("policy.context_parallel_size", True)
 
 
 @pytest.mark.parametrize(

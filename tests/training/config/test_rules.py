@@ -20,6 +20,8 @@ def test_the_defaults_break_no_rule():
         (["sft.max_num_epochs=100000000", "sft.max_num_steps=100000000"], "bounds the run"),
         (["sft.max_num_steps=1e8"], "bounds the run"),
         (["checkpointing.metric_name=accuracy"], "write val:NAME or train:NAME"),
+        (["checkpointing.metric_name=val:accuracy"], "no metric that a run has.*give one of val:val_loss, train:loss"),
+        (["checkpointing.metric_name=train:grad_norm"], "no metric that a run has"),
         (["checkpointing.checkpoint_must_save_by='3:45:00'"], '"DD:HH:MM:SS" in quotes'),
         (["checkpointing.ft_save_period=5"], "ft_keep_latest_k"),
         (["policy.dtensor_cfg.enabled=false"], "none of the backends"),
@@ -61,7 +63,6 @@ def test_a_time_that_yaml_reads_as_a_number_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "override",
     [
-        "policy.context_parallel_size=2",
         "policy.dtensor_cfg.custom_parallel_plan=mine.plan",
         "policy.pipeline_model_parallel_size=2",
         "policy.expert_model_parallel_size=2",

@@ -20,11 +20,13 @@ from skills_pipe.training.backends.fsdp.tensor_parallel.plan import share_layers
 from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.config.adapters import AdapterSpec, adapter_spec
 from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.config.parallel_rules import unshareable
 from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig, SchedulerConfig
 from skills_pipe.training.data.batches import Microbatch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.ema import WeightAverage
 from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.lora import base_name, freeze_but_adapters, initialise
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
@@ -112,17 +114,23 @@ class FsdpBackend:
         self._settings = settings
         self._world = world
         self._model = model
+        self._layout = layout = settings.layout or Layout(shard=world.size)
+        problems = unshareable(model.config.to_dict(), tensor=layout.tensor, context=layout.context)
+        if problems:
+            raise problems[0]
         model.train()
         if settings.activation_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         new_adapters = settings.adapters is not None and freeze_but_adapters(model, settings.adapters, settings.dtype)
-        self._layout = layout = settings.layout or Layout(shard=world.size)
+        mesh = Mesh.of(layout, world.device.type) if world.size > 1 else None
         self._loss = SupervisedLoss(
-            model, noise=settings.noise, row_multiple=layout.tensor if layout.sequence_parallel else 1
+            model,
+            noise=settings.noise,
+            row_multiple=layout.row_multiple,
+            context=ContextGroup(group=mesh.context.get_group()) if mesh is not None and layout.context > 1 else None,
         )
         self._copies: ComputeCopies | None = None
-        if world.size > 1:
-            mesh = Mesh.of(layout, world.device.type)
+        if mesh is not None:
             # Before the weights are there: no process ever holds the whole of them.
             if layout.tensor > 1:
                 share_layers(model, TensorGroup(mesh=mesh.tensor, sequence=layout.sequence_parallel))

@@ -19,7 +19,6 @@ from skills_pipe.training.backends.fsdp.tensor_parallel.layers import (
     VocabularyEmbedding,
     spread,
 )
-from skills_pipe.training.config.parallel_rules import unshareable
 
 Plan = Mapping[str, Layer]
 """Name of a module, ``*`` for the number of a layer -> what it becomes."""
@@ -55,15 +54,12 @@ PLANS: Mapping[str, Plan] = {
 def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     """Make every layer of ``model`` one that the ranks of ``group`` share; before it is sharded by FSDP2.
 
-    Every rank passes the same weights, which may be on the meta device.
+    Every rank passes the same weights, which may be on the meta device. The model is of a family that has a plan, and
+    the ranks divide its heads, neurons and words: :func:`skills_pipe.training.config.parallel_rules.unshareable`.
 
     Raises:
-        ConfigError: the model's family has no plan, or the ranks do not divide its heads, neurons or words.
         ValueError: the model has parameters that the plan of its family does not know.
     """
-    problems = unshareable(model.config.to_dict(), tensor=group.size)
-    if problems:
-        raise problems[0]
     plan = PLANS[model.config.model_type]
     known: Parameters = {}
     for name, module in list(model.named_modules()):
