@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from skills_pipe.training.backends.base import Backend
+from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.from_config import batch_settings
 from skills_pipe.training.distributed import World
 
 
@@ -41,6 +43,18 @@ class Validation:
     batch_size: int
     max_batches: int
     batches: BatchSettings
+
+    @classmethod
+    def of(cls, config: TrainingConfig, datasets: Mapping[str, SftDataset]) -> Validation:
+        """The validation on these datasets that a configuration asks for."""
+        return cls(
+            datasets=datasets,
+            batch_size=config.sft.val_global_batch_size,
+            max_batches=config.sft.val_batches,
+            batches=replace(
+                batch_settings(config), micro_batch_size=config.sft.val_micro_batch_size, largest_first=False
+            ),
+        )
 
     @property
     def tokens(self) -> int:

@@ -57,9 +57,7 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
     sources = find_sources(config.data)
     template = template_of(config.policy.tokenizer, tokenizer, sources.all_train)
     settings, options = data_settings(config), build_options(config)
-    validation = {
-        name: build_dataset(rows, tokenizer, template, settings, options) for name, rows in sources.validation.items()
-    }
+    validation = _build_each(sources.validation, tokenizer, template, config)
     notes = reading_notes(config.data, sources)
     weights = [dataset.weight for dataset in config.data.train]
     if all(weight == 1 for weight in weights):
@@ -71,6 +69,17 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
     return TrainingData(train=train, validation=validation, template=template, notes=notes)
 
 
+def load_validation(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, SftDataset]:
+    """The validation data of :func:`load_data` alone; of the training rows only the first is read.
+
+    Raises:
+        ConfigError, DataError: as there.
+    """
+    sources = find_sources(config.data)
+    template = template_of(config.policy.tokenizer, tokenizer, sources.all_train)
+    return _build_each(sources.validation, tokenizer, template, config)
+
+
 def template_of(
     setting: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, sources: Sequence[DataSource]
 ) -> ChatTemplate:
@@ -80,6 +89,16 @@ def template_of(
     chat_template = None if inferred and isinstance(row, Pieces) else setting.chat_template
     form = row.form if isinstance(row, Conversation) else None
     return resolve_template(chat_template, tokenizer, setting.chat_template_kwargs, form)
+
+
+def _build_each(
+    named: Mapping[str, Sequence[DataSource]],
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    config: TrainingConfig,
+) -> dict[str, SftDataset]:
+    settings, options = data_settings(config), build_options(config)
+    return {name: build_dataset(rows, tokenizer, template, settings, options) for name, rows in named.items()}
 
 
 def data_settings(config: TrainingConfig) -> DataSettings:
