@@ -65,26 +65,20 @@ def _checkpointing(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
 
 
 def _ranked_by(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
-    """The loss of one validation set by its name must be that of a set that there is."""
+    """Metrics by name must be some that there are: without one, checkpoints would be ranked by their age, unsaid."""
     split = [dataset for dataset in config.data.train if dataset.split_validation_size]
     sets = [dataset.name for dataset in (*config.data.validation, *split)]
     losses = ["val:val_loss", *(f"val:{one}/val_loss" for one in sets if len(sets) > 1)]
     stopping = config.sft.early_stopping
-    named = [("checkpointing.metric_name", config.checkpointing.metric_name or "")]
-    named += [("sft.early_stopping.metric", stopping.metric)] if stopping is not None else []
-    for key, name in named:
-        if name.startswith("val:") and "/" in name and sets and name not in losses:
-            yield ConfigError(
-                f"{key} {name!r} is the loss of no validation dataset",
-                where=origins.where(key),
-                fix=f"give one of {', '.join(losses)}",
-            )
-    if stopping is not None and "/" not in stopping.metric and stopping.metric not in losses:
-        yield ConfigError(
-            f"sft.early_stopping.metric {stopping.metric!r} is no metric of validation",
-            where=origins.where("sft.early_stopping.metric"),
-            fix=f"give one of {', '.join(losses)}",
-        )
+    ranking = config.checkpointing.metric_name or ""
+    named = [("checkpointing.metric_name", ranking, "a run", [*losses, "train:loss"])] if ":" in ranking else []
+    named += [("sft.early_stopping.metric", stopping.metric, "validation", losses)] if stopping is not None else []
+    for key, name, of, known in named:
+        of_set = name.startswith("val:") and "/" in name
+        if name in known or (of_set and not sets):
+            continue
+        what = "the loss of no validation dataset" if of_set else f"no metric of {of}"
+        yield ConfigError(f"{key} {name!r} is {what}", where=origins.where(key), fix=f"give one of {', '.join(known)}")
     if stopping is not None and not sets:
         yield ConfigError(
             "sft.early_stopping needs validation data",

@@ -96,6 +96,22 @@ def test_changed_settings_of_the_optimizer_hold_from_the_resumed_step_on_and_are
     assert all(state["step"] == 3 for state in resumed.optimizer.state.values())
 
 
+def test_a_new_schedule_starts_after_the_updates_that_were_made(tmp_path):
+    """Steps that were passed over did not move the schedule before either."""
+    trainee, manager = new_trainee(), new_manager(tmp_path)
+    train(trainee, 3)
+    manager.save(trainee, info_at(5), position_at(5))
+    manager.close()
+    uninterrupted, resumed = other_trainee(), other_trainee()
+    train(uninterrupted, 3)
+    settings = "policy:\n  scheduler: {name: torch.optim.lr_scheduler.CosineAnnealingLR, kwargs: {T_max: 8}}\n"
+    point = new_manager(tmp_path, run=replace(RUN, config_yaml=settings)).resume(resumed)
+
+    assert point.info.total_steps == 5
+    assert resumed.scheduler.last_epoch == 3
+    assert resumed.optimizer.param_groups[0]["lr"] == uninterrupted.optimizer.param_groups[0]["lr"]
+
+
 def other_trainee():
     """As :func:`new_trainee`, with another rate, weight decay and schedule."""
     model = new_trainee().model
