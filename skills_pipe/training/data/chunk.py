@@ -185,12 +185,14 @@ class ChunkEncoder:
             return
         kept: list[Example] = []
         for (where, sample), encoded in zip(samples, together.each(), strict=True):
-            example = self._shortened(self._with_one_bos(encoded, chunk), where, chunk)
+            whole = self._with_one_bos(encoded, chunk)
+            example = self._shortened(whole, where, chunk)
             if example is None:
                 chunk.dropped[TOO_LONG] += 1
             elif not example.loss_mask.any():
                 self._untrained(where, chunk)
             else:
+                chunk.counts["truncated"] += int(len(example.input_ids) < len(whole.input_ids))
                 self._count(chunk, [self._as_cut(sample, encoded, example)], (encoded.straddling,))
                 kept.append(example)
         if kept:
@@ -243,7 +245,6 @@ class ChunkEncoder:
             # Which fields may be cut is part of the format; the policy is for what they are not enough for.
             example = shorten_fields(example, limit)
             if len(example.input_ids) <= limit:
-                chunk.counts["truncated"] += 1
                 return example
         if settings.overlong == "error":
             raise DataError(
@@ -253,7 +254,6 @@ class ChunkEncoder:
             )
         if settings.overlong == "drop":
             return None
-        chunk.counts["truncated"] += 1
         return truncate(example, limit, bos_id=self._recipe.tokenizer.bos_token_id)
 
     def _with_one_bos(self, example: Encoded, chunk: EncodedChunk) -> Encoded:

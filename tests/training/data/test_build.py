@@ -198,6 +198,14 @@ def test_answers_that_never_stop_are_warned_of(tmp_path):
     assert build(path, chat_template=None, add_eos=True).report.warnings() == []
 
 
+def test_only_documents_that_are_kept_count_as_truncated(tmp_path):
+    path = write_jsonl(
+        tmp_path / "rows.jsonl", [{"input": "q" * 300, "output": ""}, {"input": "q" * 300, "output": "a"}]
+    )
+    report = build(path, chat_template=None, add_eos=False, max_length=50, overlong="truncate").report
+    assert (report.overlong, report.truncated, report.documents, report.dropped) == (2, 1, 1, {"nothing to train": 1})
+
+
 def test_a_second_beginning_token_is_taken_out(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"input": "<bos><bos><bos>q", "output": "a"}])
     dataset = build(path, chat_template=None)

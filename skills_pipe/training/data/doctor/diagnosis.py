@@ -11,6 +11,7 @@ from skills_pipe.training.data.doctor.planning import (
     EpochPlan,
     LengthPlan,
     epoch_plan,
+    epoch_units,
     length_plans,
     suggested_limit,
     usual_limits,
@@ -63,6 +64,8 @@ def diagnose(data: OpenedData, config: TrainingConfig, limits: Sequence[int] = (
     train, _ = survey(data.train, recipe)
     validation, leaked = survey(data.validation, recipe, train.known) if data.validation else (None, Repeats())
     lengths = train.lengths
+    documents = round(train.documents_in_all * data.weight)
+    tokens = round(train.tokens_in_all * data.weight)
     return Diagnosis(
         config=config,
         limit=recipe.settings.max_length,
@@ -71,7 +74,7 @@ def diagnose(data: OpenedData, config: TrainingConfig, limits: Sequence[int] = (
         leaked=leaked,
         lengths=tuple(length_plans(lengths, limits or usual_limits(lengths, recipe.settings.max_length), config)),
         suggested=suggested_limit(lengths) if len(lengths) else None,
-        epoch=epoch_plan(round(train.documents_in_all * data.weight), round(train.tokens_in_all * data.weight), config),
+        epoch=epoch_plan(documents, tokens, epoch_units(documents, train.kept, config), config),
         eos=recipe.tokenizer.eos_token,
         bos=recipe.tokenizer.bos_token,
         weight=data.weight,

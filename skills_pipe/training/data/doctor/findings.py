@@ -86,15 +86,15 @@ def _faults(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 def _size(diagnosis: Diagnosis) -> Iterator[Finding]:
     epoch = diagnosis.epoch
-    if not diagnosis.train.selection.chosen:
+    if not diagnosis.train.report.rows_read:
         yield _finding(Severity.ERROR, "the training data has no rows", "see whether it is the right file")
     elif not diagnosis.train.report.documents:
         yield _finding(Severity.ERROR, "no document is left to train on", "look at the other findings")
     elif not epoch.steps:
         yield _finding(
             Severity.ERROR,
-            f"{epoch.documents:,} documents do not fill one global batch of {epoch.batch_size:,}",
-            f"set ++policy.train_global_batch_size={epoch.documents} or less, or add data",
+            f"{epoch.units:,} {epoch.unit} do not fill one global batch of {epoch.batch_size:,}",
+            f"set ++policy.train_global_batch_size={epoch.units} or less, or add data",
             "policy.train_global_batch_size",
         )
 
@@ -221,7 +221,7 @@ def _supervision(diagnosis: Diagnosis) -> Iterator[Finding]:
 def _repeats(diagnosis: Diagnosis) -> Iterator[Finding]:
     part = diagnosis.train
     if part.repeats.rows:
-        share = part.repeats.rows / part.selection.chosen
+        share = part.repeats.rows / part.report.rows_read
         yield _finding(
             Severity.WARNING if share > _MANY_REPEATED else Severity.NOTE,
             f"{part.repeats.rows:,} rows ({share:.1%}) repeat an earlier row, case and blanks aside",
@@ -247,7 +247,7 @@ def _validation(diagnosis: Diagnosis) -> Iterator[Finding]:
             "data.val_data_path",
         )
         return
-    leaked, count = diagnosis.leaked, diagnosis.validation.selection.chosen
+    leaked, count = diagnosis.leaked, diagnosis.validation.report.rows_read
     if leaked.rows:
         yield _finding(
             Severity.ERROR,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -47,9 +48,10 @@ class EpochPlan:
     """One epoch.
 
     Attributes:
-        batch_size: documents of a global batch.
+        batch_size: units of a global batch.
         documents: documents of all rows; estimated where only some were read.
         tokens: tokens of those.
+        units: what batches consist of: these documents, or the rows that they are packed into once for all batches.
         steps: full global batches in them.
         tokens_per_step: on average.
         planned_steps: steps of the whole training; None where the data is too small for one.
@@ -58,9 +60,15 @@ class EpochPlan:
     batch_size: int
     documents: int
     tokens: int
+    units: int
     steps: int
     tokens_per_step: int
     planned_steps: int | None
+
+    @property
+    def unit(self) -> str:
+        """What the units are called."""
+        return "documents" if self.units == self.documents else "packed rows"
 
 
 def length_plans(lengths: NDArray[np.int64], limits: Sequence[int], config: TrainingConfig) -> list[LengthPlan]:
@@ -83,18 +91,41 @@ def suggested_limit(lengths: NDArray[np.int64]) -> int:
     return -(-enough // _ROUND) * _ROUND
 
 
-def epoch_plan(documents: int, tokens: int, config: TrainingConfig) -> EpochPlan:
-    """Length of an epoch of so many documents and tokens."""
+def epoch_plan(documents: int, tokens: int, units: int, config: TrainingConfig) -> EpochPlan:
+    """Length of an epoch of so many documents and tokens; ``units``: see :func:`epoch_units`."""
     size = config.policy.train_global_batch_size
-    steps = documents // size
+    steps = units // size
     return EpochPlan(
         batch_size=size,
         documents=documents,
         tokens=tokens,
+        units=units,
         steps=steps,
-        tokens_per_step=round(tokens / documents * size) if documents else 0,
-        planned_steps=total_steps(config, documents) if steps else None,
+        tokens_per_step=round(tokens / units * size) if units else 0,
+        planned_steps=total_steps(config, units) if steps else None,
     )
+
+
+def epoch_units(documents: int, lengths: NDArray[np.int64], config: TrainingConfig) -> int:
+    """What batches consist of: the documents of an epoch, or rows that are packed over all of them.
+
+    Rows are estimated where ``lengths`` are those of some of the documents only.
+
+    Raises:
+        DataError: a document is longer than a row.
+    """
+    packing = config.policy.sequence_packing
+    if not packs_whole(config) or not len(lengths):
+        return documents
+    rng = random.Random(config.sft.seed)
+    return round(
+        len(pack(lengths.tolist(), packing.train_mb_tokens, packing.algorithm, rng=rng)) * documents / len(lengths)
+    )
+
+
+def packs_whole(config: TrainingConfig) -> bool:
+    """Whether rows are packed once over all documents."""
+    return config.policy.sequence_packing.enabled and config.policy.sequence_packing.scope == "dataset"
 
 
 def _length_plan(lengths: NDArray[np.int64], limit: int, config: TrainingConfig) -> LengthPlan:
@@ -112,8 +143,7 @@ def _length_plan(lengths: NDArray[np.int64], limit: int, config: TrainingConfig)
 
 def _packed(lengths: NDArray[np.int64], limit: int, config: TrainingConfig) -> float | None:
     tokens = slots = 0
-    whole = config.policy.sequence_packing.scope == "dataset"
-    for batch in [lengths] if whole and len(lengths) else _batches(lengths, config):
+    for batch in [lengths] if packs_whole(config) and len(lengths) else _batches(lengths, config):
         bins = pack(batch.tolist(), limit, config.policy.sequence_packing.algorithm)
         tokens += int(batch.sum())
         slots += len(bins) * limit

@@ -84,7 +84,9 @@ def _epoch(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
     about = "about " if diagnosis.epoch_is_estimated else ""
     yield "documents", f"{about}{epoch.documents:,}"
     yield "tokens", f"{about}{epoch.tokens:,}"
-    each = f"{epoch.batch_size:,} documents, {epoch.tokens_per_step:,} tokens on average"
+    if epoch.units != epoch.documents:
+        yield epoch.unit, f"{about}{epoch.units:,}"
+    each = f"{epoch.batch_size:,} {epoch.unit}, {epoch.tokens_per_step:,} tokens on average"
     yield "steps", f"{about}{epoch.steps:,} of {each}"
     if epoch.planned_steps is not None:
         yield "training", f"{about}{epoch.planned_steps:,} steps, {epoch.planned_steps / epoch.steps:.2f} epochs"

@@ -18,7 +18,7 @@ Kind: TypeAlias = tuple[Any, ...]
 """All of a conversation that a template can see, but for the contents of its messages."""
 
 _MOST: Final = 4096
-"""Traces kept of a template. One that would need more asks the contents so much that they are of no use."""
+"""Traces tried of a template. One that would need more asks the contents so much that they are of no use."""
 
 
 class QuickTemplate:
@@ -112,18 +112,22 @@ class QuickTemplate:
             written = Written.of(environment.writes, environment.marks)
             step = grown(self._steps.get(kind), list(run.questions.values()), written)
         except (Untraceable, *REFUSALS):
-            self._untraceable.add(kind)
-            self._steps.pop(kind, None)
+            self._give_up(kind)
             return
         text, spans = rendered
         traced_text, traced_spans = written.marked(contents)
         if run.refused or traced_text != text or spans not in (None, traced_spans):
             self.misread += not run.refused
-            self._untraceable.add(kind)
-            self._steps.pop(kind, None)
+            self._give_up(kind)
             return
         self._left -= 1
         self._steps[kind] = step
+
+    def _give_up(self, kind: Kind) -> None:
+        # These are remembered too, and rows that have tools of their own make a kind each.
+        self._left -= 1
+        self._untraceable.add(kind)
+        self._steps.pop(kind, None)
 
 
 _UNKNOWN_KIND: Final[tuple[Kind, Contents]] = ((), ())

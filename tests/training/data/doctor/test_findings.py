@@ -54,6 +54,13 @@ def test_data_that_does_not_fill_a_batch(found_in):
     assert (severity, what) == (Severity.ERROR, "7 documents do not fill one global batch of 8")
 
 
+def test_packed_rows_that_do_not_fill_a_batch(found_in):
+    whole = ("++policy.sequence_packing.scope=dataset", "++policy.max_total_sequence_length=1000")
+    assert (Severity.ERROR, "2 packed rows do not fill one global batch of 8", "policy.train_global_batch_size") in [
+        *found_in(GOOD, overrides=whole)
+    ]
+
+
 def test_a_file_without_rows(found_in):
     assert (Severity.ERROR, "the training data has no rows", "") in found_in([])
 

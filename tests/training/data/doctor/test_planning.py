@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.training.config import load_config
-from skills_pipe.training.data.doctor.planning import epoch_plan, length_plans, suggested_limit, usual_limits
+from skills_pipe.training.data.doctor.planning import (
+    epoch_plan,
+    epoch_units,
+    length_plans,
+    suggested_limit,
+    usual_limits,
+)
 
 
 def config(*overrides):
@@ -71,12 +77,27 @@ def test_no_documents_have_no_plan():
 
 
 def test_an_epoch_has_full_batches_only():
-    epoch = epoch_plan(1003, 100_300, config("++policy.train_global_batch_size=10"))
+    epoch = epoch_plan(1003, 100_300, 1003, config("++policy.train_global_batch_size=10"))
     assert (epoch.steps, epoch.tokens_per_step) == (100, 1000)
 
 
 def test_training_ends_with_its_steps_or_its_epochs():
     words = ["++policy.train_global_batch_size=10"]
-    assert epoch_plan(1000, 1, config(*words, "++sft.max_num_epochs=2", "++sft.max_num_steps=150")).planned_steps == 150
-    assert epoch_plan(1000, 1, config(*words, "++sft.max_num_epochs=1", "++sft.max_num_steps=150")).planned_steps == 100
-    assert epoch_plan(9, 1, config(*words)).planned_steps is None
+    assert (
+        epoch_plan(1000, 1, 1000, config(*words, "++sft.max_num_epochs=2", "++sft.max_num_steps=150")).planned_steps
+        == 150
+    )
+    assert (
+        epoch_plan(1000, 1, 1000, config(*words, "++sft.max_num_epochs=1", "++sft.max_num_steps=150")).planned_steps
+        == 100
+    )
+    assert epoch_plan(9, 1, 9, config(*words)).planned_steps is None
+
+
+def test_steps_are_of_packed_rows_where_all_documents_are_packed_together():
+    whole = config("++policy.sequence_packing.scope=dataset", "++policy.max_total_sequence_length=200")
+    assert epoch_units(8, np.full(8, 50), whole) == 2
+    assert epoch_units(800, np.full(8, 50), whole) == 200  # some of the rows were read
+    assert epoch_units(8, np.full(8, 50), config()) == 8
+    plan = epoch_plan(8, 400, 2, config("++policy.train_global_batch_size=2"))
+    assert (plan.unit, plan.steps, plan.tokens_per_step, plan.planned_steps) == ("packed rows", 1, 400, 1)

@@ -123,3 +123,15 @@ def test_what_the_trainer_notes_of_reading_is_told(files, tmp_path, capsys):
     assert preview(files[:2]) == 0
     assert doctor([*files[:2], SMALL, "++data.add_eos=true"]) == 0
     assert capsys.readouterr().out.count("rows of rows have an 'instruction', which is not trained on") == 2
+
+
+def test_rows_that_were_set_aside_are_counted_by_themselves(tmp_path, tiny_model_folder, capsys):
+    rows = chat_rows(40)
+    data = write_jsonl(tmp_path / "rows.jsonl", rows + rows)
+    doctor([str(data), f"--hf_model={tiny_model_folder}", "++data.split_validation_size=0.25", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    (leak,) = [found["what"] for found in told["findings"] if "training rows too" in found["what"]]
+    assert leak == f"{told['leakage']['rows']} of 20 validation rows are training rows too"
+    (repeat,) = [found["what"] for found in told["findings"] if "repeat an earlier row" in found["what"]]
+    repeated = told["train"]["repeats"]["rows"]
+    assert repeat == f"{repeated} rows ({repeated / 60:.1%}) repeat an earlier row, case and blanks aside"

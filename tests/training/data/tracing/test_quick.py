@@ -198,6 +198,16 @@ def test_a_template_of_very_many_kinds_stops_being_traced(monkeypatch):
 # Controls: what the comparison with Jinja would find
 
 
+def test_kinds_that_cannot_be_followed_are_not_remembered_without_end(monkeypatch):
+    monkeypatch.setattr(quick, "_MOST", 5)
+    template = ChatTemplate(text="{{ messages[0].content | length }}{{ tools | tojson }}")
+    traced = QuickTemplate(template)
+    for number in range(20):
+        row = [{"role": "user", "content": "q"}], [{"name": f"tool {number}"}]
+        assert traced.render(*row) == template.render(*row)
+    assert len(traced._untraceable) == 5
+
+
 def test_a_question_that_is_not_written_down_gives_other_texts(monkeypatch):
     monkeypatch.setattr(Symbol, "__contains__", lambda self, part: False)
     template = resolve_template(R1, tokenizer(), None, None)
