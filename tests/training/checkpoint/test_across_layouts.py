@@ -41,7 +41,17 @@ def different(one, other):
 
 @pytest.mark.parametrize(
     "layout",
-    [MIXED, Layout(shard=4), Layout(replicate=2, tensor=2), SHARDED, Layout(tensor=2), Layout()],
+    [
+        MIXED,
+        Layout(shard=4),
+        Layout(replicate=2, tensor=2),
+        Layout(shard=2, context=2),
+        Layout(context=2, tensor=2),
+        SHARDED,
+        Layout(tensor=2),
+        Layout(context=2),
+        Layout(),
+    ],
     ids=str,
 )
 def test_shards_of_shared_layers_are_read_on_any_layout(request, tmp_path, mixed, layout):
