@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,7 +75,7 @@ class World:
 def join() -> Iterator[World]:
     """Join the process group that torchrun or Slurm describes in the environment, and leave it at the end.
 
-    Started by hand, the world is this one process.
+    Started by hand, the world is this one process. After an error the group stays: the process is to end.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         _read_slurm()
@@ -85,12 +86,21 @@ def join() -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT)
+    # After an error there is no farewell: it could wait for ranks that wait for this one.
+    yield World(rank=dist.get_rank(), size=size, device=device)
+    # What training left in reference cycles still holds the groups; gloo's threads must not outlive them.
+    gc.collect()
+    dist.destroy_process_group()
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run the program of a rank and :func:`leave` with its exit code; after an error with 1, once it is shown."""
     try:
-        yield World(rank=dist.get_rank(), size=size, device=device)
-    finally:
-        # What training left in reference cycles still holds the groups; gloo's threads must not outlive them.
-        gc.collect()
-        dist.destroy_process_group()
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    leave(code)
 
 
 def leave(code: int) -> NoReturn:

@@ -27,7 +27,7 @@ from skills_pipe.errors import UserError
 from skills_pipe.training import curves
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.config import TrainingConfig, load_config
-from skills_pipe.training.distributed import World, join, leave
+from skills_pipe.training.distributed import World, end, join
 from skills_pipe.training.loop import Run, train
 from skills_pipe.training.setup import Parts, build_run, load_parts
 from skills_pipe.training.signals import SignalListener
@@ -158,4 +158,4 @@ def _truth(text: str) -> bool:
 
 
 if __name__ == "__main__":
-    leave(main())
+    end(main)

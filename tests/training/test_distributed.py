@@ -32,6 +32,15 @@ def test_under_torchrun_ranks_add_up_and_agree():
 
 
 @pytest.mark.slow
+def test_a_rank_that_fails_shows_why_and_ends_though_the_other_waits_for_it():
+    ended = run(torchrun(2, "tests.training.report_failure"))
+
+    assert ended.returncode == 1
+    assert "KeyError: 'the weight'" in ended.stdout
+    assert "terminate called" not in ended.stdout
+
+
+@pytest.mark.slow
 def test_under_slurm_the_tasks_of_a_step_find_each_other():
     step = {
         "SLURM_JOB_ID": "4711",
