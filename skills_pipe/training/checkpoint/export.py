@@ -33,6 +33,8 @@ from skills_pipe.training.checkpoint.resume import check_files
 from skills_pipe.training.checkpoint.retention import Retention, names
 from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, with_dtype, write_model
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
+from skills_pipe.training.release.archive.layout import is_archive
+from skills_pipe.training.release.archive.unpack import unpack
 from skills_pipe.training.release.lineage import Lineage
 from skills_pipe.training.release.model_card import metrics_files, write_card
 
@@ -47,7 +49,7 @@ class Export:
     """What to export.
 
     Attributes:
-        training_folder: output folder of a training, or its ``checkpoints``.
+        training_folder: output folder of a training, or its ``checkpoints``; or an archive, whose model it is then.
         output: the folder to make.
         step: ``last``, ``best`` (by the run's ``checkpointing.metric_name``) or a number.
         dtype: key of :data:`DTYPES`; None for the precision that the run trained in.
@@ -68,11 +70,13 @@ class Export:
 
 
 def export(wanted: Export) -> Path:
-    """Write the Hugging Face model of one checkpoint and return its folder.
+    """Write the Hugging Face model of one checkpoint, or of an archive, and return its folder.
 
     Raises:
         CheckpointError: the step does not exist or is damaged, or the output is something else.
     """
+    if is_archive(wanted.training_folder):
+        return unpack(wanted.training_folder, wanted.output)
     path, manifest = find_step(find_checkpoints(wanted.training_folder), wanted.step)
     step = StepFolder(path)
     stored = _weights(step, ema=wanted.ema)
@@ -137,7 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m skills_pipe.training.checkpoint.export", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--training_folder", type=Path, required=True, help="output folder of the training")
+    parser.add_argument(
+        "--training_folder", type=Path, required=True, help="output folder of the training, or a .nemo archive"
+    )
     parser.add_argument("--hf_ckpt_path", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--step", default="last", help="last (default), best, or the number of a step")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: policy.precision)")

@@ -72,7 +72,7 @@ def average_card(lineages: Mapping[str, Any]) -> str:
             [
                 _front_matter(config),
                 f"# {_name(base)}, fine-tuned",
-                f"The mean of the weights of {len(lineages)} checkpoints of one supervised fine-tuning of {_code(base)}.",
+                f"The mean of the weights of {len(lineages)} checkpoints of a supervised fine-tuning of {_code(base)}.",
                 "## Checkpoints\n\n" + _table(("model", "metrics"), rows),
                 "What each of them was made of is in `lineage.json`.",
             ]

@@ -37,6 +37,7 @@ from skills_pipe.training.data.template import INFER
 from skills_pipe.training.distributed import World, join, leave
 from skills_pipe.training.models.load import ModelSpec, load_tokenizer, open_model
 from skills_pipe.training.release.lineage import Lineage
+from skills_pipe.training.release.whole import check_whole
 from skills_pipe.training.validation import Validation
 
 _OVERALL = "val:val_loss"
@@ -125,18 +126,6 @@ def validate(model: Path, world: World, overrides: Sequence[str] = (), *, tolera
         exported={name: found[name] for name in trained},
         tolerance=tolerance if tolerance is not None else rounding(lineage, model),
     )
-
-
-def check_whole(model: Path) -> None:
-    """Compare every file of a model with its manifest.
-
-    Raises:
-        CheckpointError: it has none, or files are missing or changed.
-    """
-    manifest = manifests.read(model) if model.is_dir() else None
-    damaged = manifests.damage(model, manifest) if manifest else [f"{model}: no finished model lies there"]
-    if damaged:
-        raise CheckpointError("; ".join(damaged), where=str(model), fix="export the checkpoint again")
 
 
 def trained_losses(lineage: Lineage, model: Path) -> dict[str, float]:
