@@ -243,7 +243,7 @@ def test_logs_end_before_an_error_is_told_and_only_mistakes_have_a_verdict(
 ):
     closed = []
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise failure
 
     monkeypatch.setattr(CheckpointManager, "save", fail)
