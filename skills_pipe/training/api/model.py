@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.rows import BadRow, Conversation
 from skills_pipe.training.data.sources.alpaca import alpaca_prompt
 from skills_pipe.training.data.template import INFER, resolve_template
-from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
+from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.generate import Generation, Prompt, generate
 from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
 from skills_pipe.training.models.lora.merge import merged
 from skills_pipe.training.models.loss import SupervisedLoss
@@ -129,25 +129,36 @@ class HuggingFaceModel:
             temperature: 0 takes the most likely token each time.
 
         Raises:
-            OptionError: the prompt alone has that many tokens.
+            OptionError: the prompt alone has that many tokens, or is none.
+            DataError: the tokenizer has no chat template for messages, or it refuses them.
         """
         ids = self._ids(self._prompt_text(prompt))
-        if ids.shape[1] >= max_length:
+        if len(ids) >= max_length:
             raise OptionError(
-                f"the prompt has {ids.shape[1]} tokens, nothing is left to write", where=f"max_length={max_length}"
+                f"the prompt has {len(ids)} tokens, nothing is left to write", where=f"max_length={max_length}"
             )
-        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-        with self._generating():
-            written = self.module.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=max_length - ids.shape[1],
-                eos_token_id=self._stop_ids(),
-                pad_token_id=self.tokenizer.pad_token_id,
-                use_cache=True,
-                **sampling,
-            )
-        return self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+        sampling = {"temperature": temperature} if temperature > 0 else {}
+        return self._written([Prompt(ids=ids, limit=max_length - len(ids))], sampling, 1)[0]
+
+    def generate_all(
+        self,
+        prompts: Sequence[str | Mapping[str, Any]],
+        max_new_tokens: int = 256,
+        *,
+        sampling: Mapping[str, Any] | None = None,
+        batch_size: int = 16,
+    ) -> list[str]:
+        """What the model writes after each prompt, as :meth:`generate` would, with several of them at once.
+
+        Args:
+            prompts: texts or rows.
+            max_new_tokens: most tokens of an answer.
+            sampling: arguments that choose tokens at random, such as ``{"temperature": 0.7, "top_p": 0.9}``; without
+                any it is the most likely token each time.
+            batch_size: prompts that go through the model at once.
+        """
+        asked = [Prompt(ids=self._ids(self._prompt_text(prompt)), limit=max_new_tokens) for prompt in prompts]
+        return self._written(asked, sampling or {}, batch_size)
 
     def _encode(self, rows: Sequence[Mapping[str, Any]]) -> SftDataset:
         read = [found for index, row in enumerate(rows, start=1) for found in row_format(row).rows(row, f"row {index}")]
@@ -171,38 +182,37 @@ class HuggingFaceModel:
         if isinstance(prompt, str):
             return prompt
         if "messages" in prompt:
-            messages = list(prompt["messages"])
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            template = resolve_template(INFER, self.tokenizer, None, "chat")
+            return template.render(list(prompt["messages"]), prompt.get("tools"), prompt=True)
         if "instruction" in prompt:
             return alpaca_prompt(prompt["instruction"], prompt.get("input") or "")
         if "input" in prompt:
             return str(prompt["input"])
         raise OptionError(f"no prompt among the keys {', '.join(map(repr, prompt))}", where="prompt")
 
-    def _ids(self, text: str) -> Tensor:
+    def _ids(self, text: str) -> tuple[int, ...]:
         """Tokens of a prompt; as in training, the first one begins the text, where the tokenizer has such a token."""
         bos = self.tokenizer.bos_token
         whole = text if not bos or text.startswith(bos) else bos + text
-        ids = self.tokenizer(whole, add_special_tokens=False)["input_ids"]
-        return torch.tensor([ids], device=self.module.device)
+        ids = tuple(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise OptionError("the prompt is empty, and the tokenizer has no token to begin with", where="prompt")
+        return ids
+
+    def _written(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any], batch_size: int) -> list[str]:
+        how = Generation(
+            stop_ids=tuple(self._stop_ids()),
+            pad_id=self.tokenizer.pad_token_id,
+            sampling=sampling,
+            batch_size=batch_size,
+        )
+        written = generate(self.module, prompts, how)
+        return [self.tokenizer.decode(written[index], skip_special_tokens=True) for index in range(len(prompts))]
 
     def _stop_ids(self) -> list[int]:
         known = self.module.generation_config.eos_token_id
         own = [known] if isinstance(known, int) else list(known or [])
         return sorted({*own, *([] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id])})
-
-    @contextmanager
-    def _generating(self) -> Iterator[None]:
-        """Dropout off, and the attention that has a cache."""
-        training = self.module.training
-        self.module.eval()
-        self.module.set_attn_implementation("sdpa")
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.module.set_attn_implementation(IMPLEMENTATION)
-            self.module.train(training)
 
 
 def _whole(value: Tensor) -> Tensor:

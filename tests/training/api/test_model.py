@@ -63,6 +63,15 @@ def test_the_answer_is_what_transformers_would_generate(folder):
     assert model.generate("Hello", max_length=30) == expected
 
 
+def test_several_prompts_at_once_are_answered_as_each_alone(folder):
+    model = HuggingFaceModel.from_pretrained(folder)
+    prompts = [*alpaca_rows(5), "Hello", {"messages": [{"role": "user", "content": "What is 1 + 1?"}]}]
+    alone = [model.generate_all([prompt], 20)[0] for prompt in prompts]
+    assert model.generate_all(prompts, 20, batch_size=3) == alone
+    assert model.generate("Hello", max_length=26) == alone[5], "'Hello' has six tokens"
+    assert len(set(alone)) > 2
+
+
 def test_generating_leaves_the_model_as_it_was(folder):
     model = HuggingFaceModel.from_pretrained(folder).train()
     row = alpaca_rows(1)[0]
@@ -79,6 +88,19 @@ def test_a_row_without_an_answer_is_asked_as_in_training(folder):
     chat = [{"role": "user", "content": "Hi"}]
     text = model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert model.generate({"messages": chat}, max_length=80) == model.generate(text, max_length=80)
+
+
+def test_the_tools_of_a_row_are_shown_as_in_training(folder):
+    model = HuggingFaceModel.from_pretrained(folder)
+    model.tokenizer.chat_template = "{{ tools | tojson if tools }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    chat = [{"role": "user", "content": "What is 2 plus 3?"}]
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    asked = model._prompt_text({"messages": chat, "tools": tools})
+    assert asked == '[{"type": "function", "function": {"name": "add"}}]What is 2 plus 3?'
+    assert model._prompt_text({"messages": chat}) == "What is 2 plus 3?"
+    model.tokenizer.chat_template = None
+    with pytest.raises(DataError, match="the tokenizer has no chat template of its own"):
+        model.generate({"messages": chat})
 
 
 def test_a_prompt_that_fills_the_length_is_an_error(folder):

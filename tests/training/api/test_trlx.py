@@ -23,7 +23,8 @@ from skills_pipe.training.api.trlx import (
     register_trainer,
 )
 from skills_pipe.training.api.trlx.megatron_cfg import engine_sections
-from skills_pipe.training.api.trlx.samples import Collation, Sample, ShuffledCyclicSequence, tokenise
+from skills_pipe.training.api.trlx.samples import Collation, Sample, tokenise
+from skills_pipe.training.data.cyclic import ShuffledCyclicSequence
 from tests.training.api.seed import tiny_folder
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "trlx" / "trlx.json").read_text())
@@ -154,11 +155,12 @@ def test_updating_by_dotted_names_refuses_unknown_ones():
     [
         ({"method": {"name": "ppoconfig"}}, "'ppoconfig' is not supported"),
         ({"model": {"modelpath": "x"}}, "unknown key model.modelpath"),
+        ({"method": {"gen_kwargs": {"topk": 5}}}, "method.gen_kwargs.topk is not supported.*did you mean 'top_k'"),
     ],
 )
 def test_what_is_not_there_is_refused(change, what):
     with pytest.raises(ConfigError, match=what):
-        TRLConfig.load_yaml(CONFIG).evolve(**change)
+        NeMoSFTTrainer(TRLConfig.load_yaml(CONFIG).evolve(**change))
 
 
 def test_the_default_configuration_is_trlxs():

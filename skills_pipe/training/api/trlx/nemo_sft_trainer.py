@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ConfigError, did_you_mean
 from skills_pipe.training.api.model import HuggingFaceModel
 from skills_pipe.training.api.trlx.configs import SFTConfig, TRLConfig
 from skills_pipe.training.api.trlx.megatron_cfg import engine_sections, read_megatron_cfg
 from skills_pipe.training.api.trlx.registry import register_trainer
-from skills_pipe.training.api.trlx.samples import Collation, Sample, ShuffledCyclicSequence, tokenise
+from skills_pipe.training.api.trlx.samples import Collation, Sample, tokenise
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.config import load_config
+from skills_pipe.training.data.cyclic import ShuffledCyclicSequence
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.template import PASSTHROUGH, ChatTemplate
@@ -26,6 +27,12 @@ from skills_pipe.training.signals import SignalListener
 
 Metrics = Callable[[list[str], list[str], list[str]], Mapping[str, Sequence[float]]]
 """(texts, prompts, outputs) -> values of each text, by the name of the metric."""
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p")
+"""Keys of ``method.gen_kwargs`` that choose tokens at random, with ``do_sample``."""
+
+_NEW_TOKENS = 64
+"""Most tokens of a generated text, where ``method.gen_kwargs`` does not say it."""
 
 
 @register_trainer
@@ -123,16 +130,23 @@ class NeMoSFTTrainer:
         """Means of the metrics over the texts generated for the evaluation prompts."""
         if self.metric_fn is None or not self.eval_prompts:
             return {}
-        outputs = [self._written(prompt) for prompt in self.eval_prompts]
+        outputs = self._written(self.eval_prompts)
         texts = [prompt + output for prompt, output in zip(self.eval_prompts, outputs, strict=True)]
         judged = self.metric_fn(texts, self.eval_prompts, outputs)
         return {name: sum(values) / len(values) for name, values in judged.items()}
 
-    def _written(self, prompt: str) -> str:
+    def _written(self, prompts: Sequence[str]) -> list[str]:
         wanted = self.config.method.gen_kwargs
-        length = len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"]) + 1
-        temperature = float(wanted.get("temperature", 1.0)) if wanted.get("do_sample", False) else 0.0
-        text = self.model.generate(prompt, length + int(wanted.get("max_new_tokens", 64)), temperature=temperature)
+        chosen = {"temperature": 1.0} | {key: wanted[key] for key in _SAMPLING if key in wanted}
+        outputs = self.model.generate_all(
+            prompts,
+            int(wanted.get("max_new_tokens", _NEW_TOKENS)),
+            sampling=chosen if wanted.get("do_sample", False) else None,
+            batch_size=self.config.train.batch_size,
+        )
+        return [self._stopped(output) for output in outputs]
+
+    def _stopped(self, text: str) -> str:
         for stop in self._stops:
             text = text.split(stop)[0]
         return text.rstrip() if self._stops else text
@@ -151,3 +165,8 @@ def _refuse_unsupported(config: TRLConfig) -> None:
     for key, given in refused.items():
         if given:
             raise ConfigError(f"{key} is not supported yet", where=key, fix="leave it out: all weights are trained")
+    known = ("max_new_tokens", "do_sample", *_SAMPLING)
+    for key in config.method.gen_kwargs:
+        if key not in known:
+            fix = did_you_mean(key, known) or f"use {', '.join(known)}"
+            raise ConfigError(f"method.gen_kwargs.{key} is not supported", where=f"method.gen_kwargs.{key}", fix=fix)
