@@ -106,8 +106,8 @@ class SFTTrainer:
             raise ConfigError("there are no rows to evaluate on", fix="give val_dataset, or a dataset here")
         run = self._standing()
         # Keys, prompts and the like as for the training rows.
-        dataset = replace(self.config.data.train[0], dataset_name=found.name)
-        rows = DataSource(path=found.path, format=row_format(dataset), preserving=dataset.use_preserving_dataset)
+        read_as = replace(self.config.data.train[0], dataset_name=found.name)
+        rows = DataSource(path=found.path, format=row_format(read_as), preserving=read_as.use_preserving_dataset)
         documents = build_dataset([rows], self.model.tokenizer, self._parts.data.template, data_settings(self.config))
         validation = Validation(
             datasets={"rows": documents},

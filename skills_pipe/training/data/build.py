@@ -79,9 +79,16 @@ def build_dataset(
     options = options or BuildOptions()
     job = _Job(tuple(sources), Recipe(tokenizer=tokenizer, template=template, settings=settings), options)
     if options.cache is not None:
-        key = cache_key(job.sources, job.recipe, Contents(options.cache / "contents"))
+        contents = Contents(options.cache / "contents")
+        before = job.digests(contents)
+        key = cache_key(job.sources, job.recipe, contents)
         if key is not None:
-            return Store(options.cache / "tokenised").get(key, job.write, again=options.again)
+
+            def make(folder: Path) -> None:
+                job.write(folder)
+                job.check_unchanged(before, contents)
+
+            return Store(options.cache / "tokenised").get(key, make, again=options.again)
     with tempfile.TemporaryDirectory(prefix="tokenised-") as folder:
         job.write(Path(folder))
         made = open_documents(Path(folder))
@@ -117,6 +124,24 @@ class _Job:
                 progress.update(rows=tally.counts["rows_read"], tokens=writer.tokens)
             report = replace(tally.report(writer, ", ".join(names)), tokenized_by=judge().reason)
             writer.seal(report, {"sources": names, "tokenizer": self.recipe.tokenizer.name_or_path})
+
+    def digests(self, contents: Contents) -> list[str]:
+        """Hash of what each file holds."""
+        return [contents.digest(source.path) for source in self.sources]
+
+    def check_unchanged(self, before: Sequence[str], contents: Contents) -> None:
+        """See that what was read is what the data set will be found by.
+
+        Raises:
+            DataError: a file was written to meanwhile.
+        """
+        for source, then, now in zip(self.sources, before, self.digests(contents), strict=True):
+            if then != now:
+                raise DataError(
+                    "the file was changed while it was read",
+                    where=str(source.path),
+                    fix="start again when nobody writes to it",
+                )
 
     def _judge(self) -> Verdict:
         if not self.options.tiktoken:

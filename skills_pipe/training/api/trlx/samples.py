@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,8 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.dataset import Example
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +84,6 @@ class Collation:
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = torch.tensor(self.mask(row))
         return ids, mask
-
-
-class ShuffledCyclicSequence(Generic[T]):
-    """``new_length`` items of ``data`` in a random order, each as often as any other, or once more."""
-
-    def __init__(self, new_length: int, data: Sequence[T], seed: int) -> None:
-        self.new_length = new_length
-        self.data = data
-        self._order = torch.randperm(new_length, generator=torch.Generator().manual_seed(seed))
-
-    def __len__(self) -> int:
-        return self.new_length
-
-    def __getitem__(self, index: int) -> T:
-        return self.data[int(self._order[index]) % len(self.data)]
 
 
 def tokenise(

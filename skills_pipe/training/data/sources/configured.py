@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -70,8 +70,15 @@ def find_sources(data: DataConfig) -> RunSources:
     """
     train = [configured_sources(dataset, "train") for dataset in data.train]
     validation = {dataset.name: configured_sources(dataset, "validation").used for dataset in data.validation}
+    named = bool(validation)
     for dataset, found in zip(data.train, train, strict=True):
-        if found.held_out and not (validation and is_class(dataset.dataset_name)):
+        if found.held_out and not (named and is_class(dataset.dataset_name)):
+            if found.name in validation:
+                raise ConfigError(
+                    f"2 validation datasets are called {found.name!r}",
+                    where="data.train",
+                    fix="give each a name of its own, such as {name: math, dataset_name: ...}",
+                )
             validation[found.name] = found.held_out
     return RunSources(train=tuple(found.used for found in train), validation=validation)
 
@@ -96,15 +103,7 @@ def configured_sources(dataset: DatasetConfig, use: Use) -> ConfiguredSources:
     )
     rows = row_format(dataset)
     sources = [DataSource(path=path, format=rows, preserving=dataset.use_preserving_dataset) for path in place.files()]
-    if dataset.split_validation_size is None:
-        return ConfiguredSources(name=dataset.name, used=tuple(sources))
-    sizes = [len(source.open()) for source in sources]
-    sides = list(zip(sources, hold_out(sizes, dataset.split_validation_size, dataset.seed), strict=True))
-    return ConfiguredSources(
-        name=dataset.name,
-        used=tuple(replace(source, part=kept) for source, (kept, _) in sides),
-        held_out=tuple(replace(source, part=aside) for source, (_, aside) in sides),
-    )
+    return _with_rows_set_aside(dataset, sources)
 
 
 def row_format(dataset: DatasetConfig) -> RowFormat:
@@ -143,6 +142,19 @@ def row_format(dataset: DatasetConfig) -> RowFormat:
             return plain
 
 
+def _with_rows_set_aside(dataset: DatasetConfig, sources: Sequence[DataSource]) -> ConfiguredSources:
+    """The files of a dataset, some of their rows kept for validation where that is asked."""
+    if dataset.split_validation_size is None:
+        return ConfiguredSources(name=dataset.name, used=tuple(sources))
+    sizes = [len(source.open()) for source in sources]
+    sides = list(zip(sources, hold_out(sizes, dataset.split_validation_size, dataset.seed), strict=True))
+    return ConfiguredSources(
+        name=dataset.name,
+        used=tuple(replace(source, part=kept) for source, (kept, _) in sides),
+        held_out=tuple(replace(source, part=aside) for source, (_, aside) in sides),
+    )
+
+
 def _of_class(dataset: DatasetConfig, use: Use) -> ConfiguredSources:
     made = UserDataset.make(dataset.dataset_name, asdict(dataset))
     plain = row_format(replace(dataset, dataset_name="ResponseDataset"))
@@ -158,12 +170,17 @@ def _of_class(dataset: DatasetConfig, use: Use) -> ConfiguredSources:
             where=f"data.{use}.split",
             fix=f"set it to one of {', '.join(made.splits)}",
         )
+    source = DataSource(path=path, format=plain, preserving=dataset.use_preserving_dataset)
     aside = made.write("validation") if use == "train" else None
-    return ConfiguredSources(
-        name=dataset.name,
-        used=(DataSource(path=path, format=plain),),
-        held_out=(DataSource(path=aside, format=plain),) if aside else (),
-    )
+    if aside is None:
+        return _with_rows_set_aside(dataset, [source])
+    if dataset.split_validation_size is not None:
+        raise ConfigError(
+            f"{dataset.dataset_name} has validation rows of its own",
+            where="data.split_validation_size",
+            fix="leave it out, or take them out of the class",
+        )
+    return ConfiguredSources(name=dataset.name, used=(source,), held_out=(replace(source, path=aside),))
 
 
 def _prompt(path: str | None) -> str | None:

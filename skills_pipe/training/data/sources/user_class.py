@@ -94,8 +94,8 @@ def _class_at(path: str) -> Any:
         fix = "give package.module.Class, and see that PYTHONPATH has the folder of the package"
         raise ConfigError(f"cannot import {module}: {error}", where="data.dataset_name", fix=fix) from error
     if not hasattr(imported, name):
-        fix = did_you_mean(name, [known for known, value in vars(imported).items() if inspect.isclass(value)])
-        raise ConfigError(f"{module} has no {name!r}", where="data.dataset_name", fix=fix)
+        near = did_you_mean(name, [known for known, value in vars(imported).items() if inspect.isclass(value)])
+        raise ConfigError(f"{module} has no {name!r}", where="data.dataset_name", fix=near)
     return getattr(imported, name)
 
 

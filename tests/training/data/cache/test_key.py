@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from skills_pipe.errors import DataError
 from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
 from skills_pipe.training.data.cache import content, key
 from skills_pipe.training.data.cache.content import Contents
@@ -14,6 +15,7 @@ from skills_pipe.training.data.sources import DataSource
 from skills_pipe.training.data.sources.conversations import Conversations
 from skills_pipe.training.data.sources.holdout import hold_out
 from skills_pipe.training.data.template import resolve_template
+from skills_pipe.training.data.workers.pool import encode_in_order
 from tests.training.tiny import chat_rows, tiny_tokenizer, write_jsonl
 
 
@@ -104,6 +106,26 @@ def test_a_data_set_is_made_once_and_again_when_a_row_changes(tmp_path, rows, mo
         with pytest.raises(TypeError):
             build_dataset([DataSource(path=rows)], *parts)
     assert len(build_dataset([DataSource(path=rows)], *parts)) == 21
+
+
+def test_rows_that_change_while_they_are_read_are_not_kept(tmp_path, rows, monkeypatch):
+    made, cache = recipe(), tmp_path / "cache"
+    parts = (made.tokenizer, made.template, made.settings, BuildOptions(cache=cache))
+    whole = rows.read_bytes()
+
+    def while_somebody_writes(*arguments, **keys):
+        yield from encode_in_order(*arguments, **keys)
+        rows.write_bytes(whole.replace(b"What", b"Whaz"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skills_pipe.training.data.build.encode_in_order", while_somebody_writes)
+        with pytest.raises(DataError, match=r"the file was changed while it was read \(.*rows.jsonl\): start again"):
+            build_dataset([DataSource(path=rows)], *parts)
+    rows.write_bytes(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("skills_pipe.training.data.build.encode_in_order", None)
+        with pytest.raises(TypeError):  # nothing was kept: it is made again
+            build_dataset([DataSource(path=rows)], *parts)
 
 
 def test_a_hash_is_remembered_until_the_file_is_touched(tmp_path, rows, monkeypatch):

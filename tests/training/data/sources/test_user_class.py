@@ -40,6 +40,9 @@ class Tools:
     def __init__(self):
         self.formatted_ds = {"train": [chat("q", "a", tools=[{"f": {"x": 1}}]), chat("q", "a", tools=[{"g": {}}])]}
 
+class More(Rows):
+    pass
+
 class Asks:
     def __init__(self, colour, shape): ...
 
@@ -100,6 +103,31 @@ def test_tools_stay_as_they_are():
     assert [row.tools for source in sources for row in read_rows(source)] == [[{"f": {"x": 1}}], [{"g": {}}]]
 
 
+def test_on_request_they_gain_keys_as_those_of_a_file_do():
+    sources = find_sources(config("Tools", "data.use_preserving_dataset=false").data).all_train
+    tools = [row.tools for source in sources for row in read_rows(source)]
+    assert tools == [[{"f": {"x": 1}, "g": None}], [{"f": None, "g": {}}]]
+
+
+def several(tmp_path, *datasets):
+    path = tmp_path / "several.yaml"
+    path.write_text(f"policy: {{model_name: none}}\ndata: {{train: [{', '.join(datasets)}]}}\n")
+    return find_sources(load_config(path, []).data)
+
+
+def test_of_several_classes_each_is_validated_on(tmp_path):
+    sources = several(tmp_path, "{dataset_name: own_rows.Rows}", "{dataset_name: own_rows.More}")
+    assert {name: len(messages(files)) for name, files in sources.validation.items()} == {"Rows": 3, "More": 3}
+    with pytest.raises(ConfigError, match="2 validation datasets are called 'a'"):
+        several(tmp_path, "{dataset_name: own_rows.Rows, name: a}", "{dataset_name: own_rows.More, name: a}")
+
+
+def test_rows_of_a_class_without_validation_can_be_set_aside():
+    sources = find_sources(config("Tools", "data.split_validation_size=1").data)
+    assert len(messages(sources.all_train)) == 1
+    assert {name: len(messages(files)) for name, files in sources.validation.items()} == {"Tools": 1}
+
+
 def test_the_same_rows_are_the_same_file(tmp_path):
     one, two = (find_sources(config("Rows").data).all_train[0].path for _ in range(2))
     assert one == two
@@ -115,6 +143,7 @@ def test_the_same_rows_are_the_same_file(tmp_path):
         ("Asks", [], ConfigError, "asks for colour, shape, which nothing sets"),
         ("Empty", [], ConfigError, "has neither formatted_ds, rows by split, nor dataset"),
         ("Odd", [], DataError, r"the row of a dataset class is no JSON: .*train, row 1"),
+        ("Rows", ["data.split_validation_size=1"], ConfigError, r"has validation rows of its own .*leave it out"),
         ("Rows", ["data.train_split=dev"], ConfigError, r"has no split 'dev' .*one of train, validation"),
     ],
 )
