@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -292,7 +293,8 @@ def _save(run: Run, progress: _Progress, metrics: Mapping[str, float], *, wait: 
         step=step,
         consumed_samples=consumed,
         total_valid_tokens=progress.targets,
-        metrics=metrics,
+        # A step without supervised tokens has no loss, and JSON no word for that.
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
         watches=progress.watches,
     )
     position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.data_fingerprint)

@@ -42,7 +42,7 @@ class StepResult:
     """What one step gave, the same on every rank.
 
     Attributes:
-        loss: mean cross entropy over the supervised tokens of the whole global batch, before the update.
+        loss: mean cross entropy over the supervised tokens of the whole global batch, before the update; NaN of none.
         grad_norm: global L2 norm of the gradients before clipping.
         lr: learning rate of the update.
         updated: False when no token was supervised or the judge was against it: the weights then stay as they are.

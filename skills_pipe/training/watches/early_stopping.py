@@ -49,9 +49,12 @@ class EarlyStopping:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        metric = self.settings.metric if self.settings is not None else None
+        return {"metric": metric, "best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     @classmethod
     def of(cls, settings: EarlyStoppingConfig | None, state: Mapping[str, Any] | None = None) -> EarlyStopping:
-        """The watch where a checkpoint left it; a new one without a state."""
-        return cls(settings=settings, **(state or {}))
+        """The watch where a checkpoint left it; a new one without a state, or after one of another metric."""
+        if settings is None or state is None or state["metric"] != settings.metric:
+            return cls(settings=settings)
+        return cls(settings=settings, best=state["best"], best_step=state["best_step"], waited=state["waited"])

@@ -64,3 +64,11 @@ def test_it_goes_on_where_a_checkpoint_left_it():
     assert ended_at(EarlyStopping.of(settings(2), kept), [2.4]) == 1
     # The configuration is what counts, also for a training that had ended.
     assert ended_at(EarlyStopping.of(settings(3), kept), [2.4]) is None
+
+
+def test_what_is_remembered_of_one_metric_is_nothing_to_another():
+    first = EarlyStopping.of(settings(2))
+    ended_at(first, [0.5, 0.6])
+
+    assert EarlyStopping.of(settings(2, metric="val:math/val_loss"), first.state()).best is None
+    assert EarlyStopping.of(settings(2), first.state()).best == 0.5
