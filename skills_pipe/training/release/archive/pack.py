@@ -46,14 +46,14 @@ def pack(model: Path, output: Path) -> Path:
     files = [*sorted(manifest.files), manifest_path(model).name]
     with publish_file(output) as temporary:
         # Mode "w", and no name that tells a compression: it is to be read without one.
-        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, copybufsize=_PIECE) as tar:
+        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+            tar.copybufsize = _PIECE
             config = text.encode()
             tar.addfile(_entry(MODEL_CONFIG, len(config)), io.BytesIO(config))
             for name in files:
                 path = model / name
                 with open(path, "rb") as file:
                     tar.addfile(_entry(f"{MODEL}/{name}", path.stat().st_size), file)
-        manifest_path(output).unlink(missing_ok=True)
     manifests.seal(output, kind=KIND, facts=dict(manifest.facts))
     return output
 
@@ -72,11 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_output(output: Path) -> None:
     if output.suffix != SUFFIX:
         raise CheckpointError(f"{output} does not end in {SUFFIX}", where="--output", fix=f"name a {SUFFIX} file")
-    manifest = manifests.read(output) if output.is_file() else None
-    if output.exists() and (manifest is None or manifest.kind != KIND):
+    if output.exists() and not _is_ours(output):
         raise CheckpointError(
             f"{output} exists and is no archive that this program wrote", fix="choose another file or remove it"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is an archive by its manifest, or by its beginning: one that was not sealed any more."""
+    manifest = manifests.read(path) if path.is_file() else None
+    if manifest is not None:
+        return manifest.kind == KIND
+    if not (path.is_file() and tarfile.is_tarfile(path)):
+        return False
+    with tarfile.open(path) as tar:
+        first = tar.next()
+        return first is not None and first.name == MODEL_CONFIG
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

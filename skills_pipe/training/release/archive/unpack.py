@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _extract(archive: Path, folder: Path) -> None:
     """Write the files below ``hf_model`` into ``folder``; nothing that an archive holds can lead out of it."""
     seen = set()
-    with tarfile.open(archive, "r:*", copybufsize=_PIECE) as tar:
+    with tarfile.open(archive, "r:*") as tar:
         for member in tar:
             parts = PurePosixPath(member.name).parts
             if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):

@@ -169,6 +169,10 @@ def test_only_a_whole_model_is_packed(model, tmp_path, capsys):
 def test_an_older_archive_is_replaced_and_anything_else_is_not(model, tmp_path, capsys):
     for _ in range(2):
         assert pack_main([f"--model={model}", f"--output={tmp_path / 'a.nemo'}"]) == 0
+    # Killed between its two files: the archive is there, and not sealed.
+    (tmp_path / "a.nemo.manifest.json").unlink()
+    assert pack_main([f"--model={model}", f"--output={tmp_path / 'a.nemo'}"]) == 0
+    assert manifests.read(tmp_path / "a.nemo").kind == "archive"
     (tmp_path / "b.nemo").write_text("thesis")
     for name in ("b.nemo", "c.tar"):
         assert pack_main([f"--model={model}", f"--output={tmp_path / name}"]) == 2
