@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
 from skills_pipe.pipeline.checks.gpu import Gpu
@@ -21,7 +21,7 @@ _UTILISATION = 0.4
 
 
 def check_sizes(
-    policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, family: str | None = None
+    policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, model: Mapping[str, Any] | None = None
 ) -> list[Finding]:
     """Parallel sizes, batch and model: what does not divide what it has to, and what is not proven.
 
@@ -29,10 +29,12 @@ def check_sizes(
         policy: section ``policy`` of the configuration.
         shape: the model, if its sizes are known.
         ranks: GPUs in all: nodes times GPUs of each.
-        family: ``model_type`` of the model, if it is known.
+        model: its ``config.json``, if it is known.
     """
-    of_family = list(_unproven(policy, family)) if family is not None else []
-    return [*_sizes(policy, ranks), *of_family, *(_model_sizes(policy, shape) if shape and not of_family else ())]
+    found = list(_sizes(policy, ranks))
+    if model is not None and policy.dtensor_cfg.enabled:
+        return found + list(_unshareable(policy, model))
+    return found + (list(_model_sizes(policy, shape)) if shape else [])
 
 
 def check_memory(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, gpu: Gpu) -> Checked:
@@ -75,6 +77,8 @@ def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
     if policy.dtensor_cfg.enabled and data_parallel % replicas:
         what = f"{data_parallel} data parallel ranks cannot hold {replicas} copies of the model"
         yield error(what, where="policy.dtensor_cfg.dp_replicate_size", fix="choose a divisor of the number of ranks")
+    else:
+        yield from _experts(policy, data_parallel // replicas * sizes["context"])
     batch = policy.train_global_batch_size
     if not policy.sequence_packing.enabled and batch % (data_parallel * policy.train_micro_batch_size):
         what = f"a global batch of {batch} cannot be divided over {data_parallel} ranks in microbatches of "
@@ -84,13 +88,24 @@ def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
         yield warning(what, where="policy.train_global_batch_size", fix="raise it, or ask for fewer GPUs")
 
 
-def _unproven(policy: PolicyConfig, family: str) -> Iterator[Finding]:
-    from skills_pipe.training.config.parallel_rules import unproven
+def _experts(policy: PolicyConfig, copy: int) -> Iterator[Finding]:
+    """Whether the ranks of a copy of the model, those of one tensor parallel group counted once, can share experts."""
+    experts = policy.dtensor_cfg.expert_parallel_size
+    if policy.dtensor_cfg.enabled and copy % experts:
+        what = f"the {copy} ranks of a copy of the model cannot be divided into groups of {experts} that share experts"
+        yield error(what, where="policy.expert_model_parallel_size", fix=f"choose a divisor of {copy}")
+
+
+def _unshareable(policy: PolicyConfig, model: Mapping[str, Any]) -> Iterator[Finding]:
+    """Layouts that do not fit this model, or that are not proven for its family."""
+    from skills_pipe.training.config.parallel import Layout
+    from skills_pipe.training.config.parallel_rules import unshareable
 
     fsdp = policy.dtensor_cfg
-    if fsdp.enabled:
-        found = unproven(family, tensor=fsdp.tensor_parallel_size, context=fsdp.context_parallel_size)
-        yield from (error(problem.what, where=problem.where, fix=problem.fix) for problem in found)
+    layout = Layout(
+        tensor=fsdp.tensor_parallel_size, context=fsdp.context_parallel_size, expert=fsdp.expert_parallel_size
+    )
+    yield from (error(found.what, where=found.where, fix=found.fix) for found in unshareable(model, layout))
 
 
 def _model_sizes(policy: PolicyConfig, shape: ModelShape) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.errors import ClusterConfigError, ConfigError
@@ -92,11 +92,9 @@ def check_size(request: Request[SftOptions]) -> Checked:
     config, trainer = _config(request), _trainer(request)
     if config is None or trainer is None:
         return Checked(subject=subject, left_out=_NO_CONFIG)
-    model, shape = request.model_config(config.policy.model_name), _shape(request, config)
-    family = model.get("model_type") if model else None
+    shape, model = _shape(request, config), _model(request, config)
     return Checked(
-        subject=subject,
-        findings=tuple(check_sizes(config.policy, shape, ranks=_ranks(trainer), family=family)),
+        subject=subject, findings=tuple(check_sizes(config.policy, shape, ranks=_ranks(trainer), model=model))
     )
 
 
@@ -135,8 +133,14 @@ def _ranks(trainer: Job) -> int:
 def _shape(request: Request[SftOptions], config: TrainingConfig) -> ModelShape | None:
     from skills_pipe.training.config.estimate import ModelShape
 
+    model = _model(request, config)
+    return ModelShape.of(model) if model is not None else None
+
+
+def _model(request: Request[SftOptions], config: TrainingConfig) -> dict[str, Any] | None:
+    """The model's ``config.json`` with what replaces its values; None where it cannot be read here."""
     found = request.model_config(config.policy.model_name)
-    return ModelShape.of({**found, **config.policy.hf_config_overrides}) if found else None
+    return {**found, **config.policy.hf_config_overrides} if found else None
 
 
 def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:

@@ -19,8 +19,11 @@ TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the models whose layers ranks can share on the fsdp backend, proven equal to one process."""
 
 
-CONTEXT_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+CONTEXT_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt2")
 """``model_type`` of the models of which ranks can share each sequence, proven likewise."""
+
+EXPERT_PARALLEL_FAMILIES = ("qwen3_moe",)
+"""``model_type`` of the mixtures of which ranks can share the experts, proven likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,8 @@ class Layout:
         context: ranks that share each sequence.
         tensor: ranks that share each layer.
         sequence_parallel: outside of attention and MLP the ranks of a tensor parallel group share the sequence too.
+        expert: ranks that share the experts of a mixture; of those that share or hold documents of one copy of the
+            model, so that it multiplies nothing.
     """
 
     replicate: int = 1
@@ -40,6 +45,7 @@ class Layout:
     context: int = 1
     tensor: int = 1
     sequence_parallel: bool = False
+    expert: int = 1
 
     @classmethod
     def of(cls, config: DtensorConfig, *, ranks: int) -> Layout:
@@ -63,6 +69,14 @@ class Layout:
                 where="policy.dtensor_cfg.dp_replicate_size",
                 fix="choose a divisor of their number",
             )
+        copy = data // config.dp_replicate_size * config.context_parallel_size
+        if copy % config.expert_parallel_size:
+            raise ConfigError(
+                f"the {copy} ranks of a copy of the model cannot be divided into groups of "
+                f"{config.expert_parallel_size} that share the experts",
+                where="policy.expert_model_parallel_size",
+                fix=f"choose a divisor of {copy}",
+            )
         return cls(
             replicate=config.dp_replicate_size,
             shard=data // config.dp_replicate_size,
@@ -70,6 +84,7 @@ class Layout:
             tensor=config.tensor_parallel_size,
             # One rank has nothing to share.
             sequence_parallel=config.sequence_parallel and config.tensor_parallel_size > 1,
+            expert=config.expert_parallel_size,
         )
 
     @property
@@ -94,7 +109,8 @@ class Layout:
 
     def __str__(self) -> str:
         named = _named(replicate=self.replicate, shard=self.shard, context=self.context, tensor=self.tensor)
-        return named + (" with sequence parallelism" if self.sequence_parallel else "")
+        experts = f", experts over {self.expert}" if self.expert > 1 else ""
+        return named + (" with sequence parallelism" if self.sequence_parallel else "") + experts
 
 
 def _named(**sizes: int) -> str:

@@ -8,11 +8,17 @@ from typing import Any
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.estimate import ModelShape
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, TENSOR_PARALLEL_FAMILIES
+from skills_pipe.training.config.parallel import (
+    CONTEXT_PARALLEL_FAMILIES,
+    EXPERT_PARALLEL_FAMILIES,
+    TENSOR_PARALLEL_FAMILIES,
+    Layout,
+)
 from skills_pipe.training.config.schema import PolicyConfig, TrainingConfig
 
 _TENSOR = "policy.tensor_model_parallel_size"
 _CONTEXT = "policy.context_parallel_size"
+_EXPERT = "policy.expert_model_parallel_size"
 
 _BOTH = {
     "tensor_model_parallel_size": ("tensor_parallel_size", "tensor_model_parallel_size"),
@@ -38,30 +44,40 @@ def parallel_without_effect(policy: PolicyConfig) -> list[tuple[bool, str]]:
     return [(alone, "policy.dtensor_cfg.sequence_parallel: without tensor parallelism nobody shares a sequence")]
 
 
-def unshareable(model: Mapping[str, Any], *, tensor: int = 1, context: int = 1) -> list[ConfigError]:
+def unshareable(model: Mapping[str, Any], layout: Layout) -> list[ConfigError]:
     """Why ranks cannot share the work on a model so on the fsdp backend; empty when they can.
 
     Args:
         model: its ``config.json``.
-        tensor: ranks that share each layer.
-        context: ranks that share each sequence.
+        layout: how they are to share it.
     """
-    problems = unproven(model.get("model_type"), tensor=tensor, context=context)
-    shape = ModelShape.of(model)
-    return problems if problems or shape is None else indivisible(shape, tensor=tensor)
+    # Qwen's files say the former, those that transformers writes the latter.
+    shape, experts = ModelShape.of(model), model.get("num_experts", model.get("num_local_experts"))
+    problems = unproven(model.get("model_type"), layout)
+    if not problems and shape is not None:
+        problems = indivisible(shape, tensor=layout.tensor)
+    if not problems and layout.expert > 1 and (experts is None or experts % layout.expert):
+        problems = [
+            ConfigError(
+                f"the {experts} experts of the model cannot be divided over {layout.expert} ranks",
+                where=_EXPERT,
+                fix=f"choose a divisor of {experts}",
+            )
+        ]
+    return problems
 
 
-def unproven(family: str | None, *, tensor: int = 1, context: int = 1) -> list[ConfigError]:
+def unproven(family: str | None, layout: Layout) -> list[ConfigError]:
     """Which kinds of parallelism are asked for that are not proven exact for a family of models on the fsdp backend.
 
     Args:
         family: ``model_type`` of its ``config.json``.
-        tensor: ranks that share each layer.
-        context: ranks that share each sequence.
+        layout: how ranks are to share the work.
     """
     kinds = (
-        ("tensor", tensor, TENSOR_PARALLEL_FAMILIES, _TENSOR),
-        ("context", context, CONTEXT_PARALLEL_FAMILIES, _CONTEXT),
+        ("tensor", layout.tensor, TENSOR_PARALLEL_FAMILIES, _TENSOR),
+        ("context", layout.context, CONTEXT_PARALLEL_FAMILIES, _CONTEXT),
+        ("expert", layout.expert, EXPERT_PARALLEL_FAMILIES, _EXPERT),
     )
     return [
         ConfigError(

@@ -67,8 +67,6 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         )
         return
     fsdp = policy.dtensor_cfg
-    if fsdp.expert_parallel_size > 1:
-        yield "policy.dtensor_cfg.expert_parallel_size", "the fsdp backend does not share experts as yet", "set it to 1"
     if policy.pipeline_model_parallel_size > 1:
         yield "policy.pipeline_model_parallel_size", "the fsdp backend has no pipeline", "set it to 1"
     if policy.expert_tensor_parallel_size > 1:

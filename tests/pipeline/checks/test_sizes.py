@@ -18,7 +18,7 @@ def policy(**changes: object):
     """The ``policy`` section; ``tensor=2`` and its like are parallel sizes, ``pipeline`` those of megatron."""
     needed = ["++policy.model_name=m", "++data.train_data_path=d.jsonl", "++sft.max_num_steps=1"]
     made = load_config(None, [*needed, "++policy.train_global_batch_size=64"]).policy
-    sizes = {name: changes.pop(name) for name in ("tensor", "pipeline", "context") if name in changes}
+    sizes = {name: changes.pop(name) for name in ("tensor", "pipeline", "context", "expert") if name in changes}
     if "pipeline" not in sizes:
         own = {f"{name}_parallel_size": size for name, size in sizes.items()}
         return replace(made, dtensor_cfg=replace(made.dtensor_cfg, **own), **changes)
@@ -80,14 +80,33 @@ def test_without_packing_microbatches_divide_the_batch():
     assert check_sizes(made, None, ranks=6) == [], "packed rows need not be as many"
 
 
-def test_layouts_that_are_not_proven_for_a_family_are_told():
-    (finding,) = check_sizes(policy(context=2), None, ranks=8, family="unheard-of")
+@pytest.mark.parametrize(
+    ("changes", "model", "message"),
+    [
+        ({"context": 2}, {"model_type": "unheard-of"}, "context parallelism is proven exact for llama, "),
+        ({"tensor": 2}, {"model_type": "gpt2"}, "tensor parallelism is proven exact for llama, mistral, "),
+        ({"expert": 2}, LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, not for llama"),
+        ({"expert": 4}, {"model_type": "qwen3_moe", "num_experts": 6}, "the 6 experts of the model cannot be divided"),
+        ({"tensor": 16}, LLAMA_8B, "the 8 key-value heads of the model cannot be divided over 16 ranks"),
+    ],
+)
+def test_layouts_that_do_not_fit_a_model_or_are_not_proven_for_it_are_told(changes, model, message):
+    (finding,) = check_sizes(policy(**changes), ModelShape.of(model), ranks=16, model=model)
     assert finding.severity is Severity.ERROR
-    assert "context parallelism is proven exact for llama," in finding.what
-    assert finding.where == "policy.context_parallel_size"
-    assert check_sizes(policy(context=2), None, ranks=8, family="gpt2") == []
-    assert "not for gpt2" in str(check_sizes(policy(tensor=2), None, ranks=8, family="gpt2"))
-    assert check_sizes(policy(context=2, pipeline=1), None, ranks=8, family="gpt2") == [], "that is megatron's"
+    assert message in finding.what
+    assert finding.where.startswith("policy.") and finding.fix
+
+
+def test_layouts_that_fit_a_model_have_no_findings():
+    assert check_sizes(policy(context=2), None, ranks=8, model={"model_type": "gpt2"}) == []
+    assert check_sizes(policy(expert=4), None, ranks=8, model={"model_type": "qwen3_moe", "num_experts": 8}) == []
+    assert check_sizes(policy(context=2, pipeline=1), None, ranks=8, model={"model_type": "gpt2"}) == []
+
+
+def test_ranks_of_a_copy_of_the_model_share_its_experts():
+    (finding,) = check_sizes(policy(expert=3), None, ranks=8)
+    assert "the 8 ranks of a copy of the model cannot be divided into groups of 3" in finding.what
+    assert finding.where == "policy.expert_model_parallel_size"
 
 
 def needed_gib(ranks: int) -> float:

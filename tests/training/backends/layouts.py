@@ -42,6 +42,19 @@ LAYOUTS = {
 }
 
 
+MIXTURES: Mapping[str, Mapping[str, Any]] = {
+    "qwen3_moe": {
+        "num_hidden_layers": 3,
+        "mlp_only_layers": [1],
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 24,
+        "norm_topk_prob": True,
+    }
+}
+"""Families with experts; one layer of three has none."""
+
+
 def settings(**changes: Any) -> FsdpSettings:
     return replace(FsdpSettings(optimizer=SGD, max_grad_norm=0.25), **changes)
 
@@ -56,7 +69,7 @@ def two_steps(
 ) -> dict[str, Any]:
     """Losses and norms of two steps, the loss of an evaluation, gradients of the second step, weights after it."""
     layout = layout or Layout(shard=world.size)
-    model = tiny_model(family, **FAMILIES.get(family, {}))
+    model = tiny_model(family, **{**FAMILIES, **MIXTURES}.get(family, {}))
     randomise(model)
     here = replace(world, same_rows=layout.same_rows)
     backend = FsdpBackend(model, settings(layout=layout, **(changes or {})), here)
@@ -74,12 +87,17 @@ def two_steps(
 
 
 def randomise(model: torch.nn.Module) -> None:
-    """Norms and biases away from their initial ones and zeros, which would hide what is done to them twice."""
+    """Norms and biases away from their initial ones and zeros, which would hide what is done to them twice.
+
+    What experts add to a token is made as large as the rest of it, else nobody would miss it.
+    """
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            elif parameter.dim() == 3:
+                parameter.mul_(8.0)
 
 
 def gradients_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:

@@ -15,6 +15,9 @@ from tests.training.config.test_estimate import LLAMA_8B
 NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
 
 
+QWEN_30B = {"model_type": "qwen3_moe", "num_experts": 128, "num_experts_per_tok": 8}
+
+
 def fsdp(*overrides: str):
     return load_config(None, [*NEEDED, *overrides]).policy.dtensor_cfg
 
@@ -60,6 +63,11 @@ def test_a_key_that_a_section_of_the_file_overrules_is_refused(tmp_path):
             ["policy.tensor_model_parallel_size=2", "policy.dtensor_cfg.dp_replicate_size=4"],
             4,
             "2 data parallel ranks cannot hold 4 copies",
+        ),
+        (
+            ["policy.expert_model_parallel_size=4", "policy.dtensor_cfg.dp_replicate_size=4"],
+            8,
+            "the 2 ranks of a copy of the model cannot be divided into groups of 4 that share the experts",
         ),
     ],
 )
@@ -108,14 +116,40 @@ def test_what_divides_the_tokens_of_every_row(layout, multiple):
 
 
 def test_models_that_ranks_can_share():
-    assert unshareable(LLAMA_8B, tensor=8) == []
-    assert unshareable(LLAMA_8B, tensor=8, context=16) == []
-    assert unshareable({"model_type": "gpt2"}, context=4) == []
-    assert unshareable({"model_type": "unheard-of"}) == []
+    assert unshareable(LLAMA_8B, Layout(tensor=8)) == []
+    assert unshareable(LLAMA_8B, Layout(tensor=8, context=16)) == []
+    assert unshareable({"model_type": "gpt2"}, Layout(context=4)) == []
+    assert unshareable({"model_type": "unheard-of"}, Layout(shard=8)) == []
+    assert unshareable(QWEN_30B, Layout(shard=2, context=4, expert=8)) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, not for llama"),
+        ({**QWEN_30B, "num_experts": 100}, "the 100 experts of the model cannot be divided over 8 ranks"),
+        (
+            {"model_type": "qwen3_moe", "num_local_experts": 12},
+            "the 12 experts of the model cannot be divided over 8 ranks",
+        ),
+    ],
+)
+def test_experts_that_cannot_be_shared_are_refused_with_the_reason(model, message):
+    (problem,) = unshareable(model, Layout(shard=8, expert=8))
+    assert (problem.what, problem.where) == (message, "policy.expert_model_parallel_size")
+    assert problem.fix
+
+
+def test_experts_are_shared_by_ranks_of_one_copy_of_the_model():
+    config = fsdp("policy.expert_model_parallel_size=4", "policy.context_parallel_size=2")
+    layout = Layout.of(config, ranks=8)
+    assert layout == Layout(shard=4, context=2, expert=4)
+    assert str(layout) == "shard 4 x context 2, experts over 4"
+    assert (layout.ranks, layout.same_rows) == (8, 2)
 
 
 def test_sequences_of_models_that_are_not_proven_are_refused():
-    (problem,) = unshareable({**LLAMA_8B, "model_type": "unheard-of"}, context=2)
+    (problem,) = unshareable({**LLAMA_8B, "model_type": "unheard-of"}, Layout(context=2))
     assert problem.what.startswith("context parallelism is proven exact for llama, ")
     assert problem.what.endswith(", not for unheard-of")
     assert (problem.where, bool(problem.fix)) == ("policy.context_parallel_size", True)
@@ -131,6 +165,6 @@ def test_sequences_of_models_that_are_not_proven_are_refused():
     ],
 )
 def test_models_whose_layers_cannot_be_shared_are_refused_with_the_reason(changes, tensor, message):
-    (problem,) = unshareable({**LLAMA_8B, **changes}, tensor=tensor)
+    (problem,) = unshareable({**LLAMA_8B, **changes}, Layout(tensor=tensor))
     assert problem.what.endswith(message)
     assert problem.fix

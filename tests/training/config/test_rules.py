@@ -65,7 +65,6 @@ def test_a_time_that_yaml_reads_as_a_number_is_refused(tmp_path):
     [
         "policy.dtensor_cfg.custom_parallel_plan=mine.plan",
         "policy.pipeline_model_parallel_size=2",
-        "policy.expert_model_parallel_size=2",
         "++policy.dtensor_cfg.env_vars={A: b}",
         "++policy.dtensor_cfg.automodel_kwargs={force_hf: true}",
         "policy.dtensor_cfg.cpu_offload=true",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -12,11 +13,14 @@ from transformers import PreTrainedModel
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.base import Judge, StepResult, require_finite
 from skills_pipe.training.backends.fsdp.clip import clip_gradients
+from skills_pipe.training.backends.fsdp.expert_parallel.dispatch import ExpertGroup
+from skills_pipe.training.backends.fsdp.expert_parallel.layer import share_experts
 from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
 from skills_pipe.training.backends.fsdp.shard import reshard, shard
 from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
 from skills_pipe.training.backends.fsdp.tensor_parallel.plan import share_layers
+from skills_pipe.training.checkpoint.ranks import on_all
 from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.config.adapters import AdapterSpec, adapter_spec
 from skills_pipe.training.config.parallel import Layout
@@ -27,6 +31,7 @@ from skills_pipe.training.distributed import World
 from skills_pipe.training.ema import WeightAverage
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.context import ContextGroup
+from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.models.lora import base_name, freeze_but_adapters, initialise
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
@@ -115,7 +120,7 @@ class FsdpBackend:
         self._world = world
         self._model = model
         self._layout = layout = settings.layout or Layout(shard=world.size)
-        problems = unshareable(model.config.to_dict(), tensor=layout.tensor, context=layout.context)
+        problems = unshareable(model.config.to_dict(), layout)
         if problems:
             raise problems[0]
         model.train()
@@ -134,7 +139,9 @@ class FsdpBackend:
             # Before the weights are there: no process ever holds the whole of them.
             if layout.tensor > 1:
                 share_layers(model, TensorGroup(mesh=mesh.tensor, sequence=layout.sequence_parallel))
-            shard(self._loss, mesh.fsdp, settings.dtype)
+            if mesh.expert is not None:
+                share_experts(model, ExpertGroup(mesh=mesh.expert))
+            shard(self._loss, mesh, settings.dtype)
         if weights is not None:
             materialise(self._loss, world.device)
             weights.fill(model, base_name)
@@ -164,7 +171,7 @@ class FsdpBackend:
         optimizer, scheduler = self._trainee.optimizer, self._trainee.scheduler
         lr = float(optimizer.param_groups[0]["lr"])
         if targets == 0:
-            return StepResult(loss=0.0, grad_norm=0.0, lr=lr, updated=False)
+            return StepResult(loss=math.nan, grad_norm=0.0, lr=lr, updated=False)
         loss = self._over_ranks(self._accumulate(microbatches, scale=1.0 / targets))
         norm = clip_gradients(self._model.parameters(), self._settings.max_grad_norm)
         try:
@@ -187,6 +194,15 @@ class FsdpBackend:
         self._model.train()
         reshard(self._loss)
         return self._over_ranks(total)
+
+    def generate(self, prompts: Sequence[Prompt], how: Generation) -> list[list[int]]:
+        """The tokens that the model writes after each prompt; the prompts are shared out over the ranks."""
+        mine = replace(how, rank=self._world.rank, ranks=self._world.size)
+        with torch.no_grad(), self._compute_weights():
+            written = self._loss.generate(prompts, mine)
+        reshard(self._loss)
+        everything = {index: ids for share in on_all(lambda: written) for index, ids in share.items()}
+        return [everything[index] for index in range(len(prompts))]
 
     def _accumulate(self, microbatches: Sequence[Microbatch], *, scale: float) -> float:
         """Gradients of all microbatches of this rank; returns its part of the loss."""

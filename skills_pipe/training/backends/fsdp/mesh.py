@@ -28,12 +28,18 @@ class Mesh:
             as those of other documents are.
         tensor: the ranks that share each layer, one dimension; they are given the same rows.
         context: the ranks that share each sequence, one dimension; they are given the same rows.
+        expert: the ranks that share the experts of a mixture, one dimension; neighbours of those that ``fsdp`` shards
+            over. None: nobody does.
+        expert_fsdp: over which the experts of a rank are sharded: the ranks that have the same ones, in the form of
+            ``fsdp``. None: nobody shares experts.
     """
 
     layout: Layout
     fsdp: DeviceMesh
     tensor: DeviceMesh
     context: DeviceMesh
+    expert: DeviceMesh | None = None
+    expert_fsdp: DeviceMesh | None = None
 
     @classmethod
     def of(cls, layout: Layout, device_type: str) -> Mesh:
@@ -41,9 +47,24 @@ class Mesh:
         whole = init_device_mesh(device_type, layout.sizes, mesh_dim_names=DIMENSIONS)
         # "Flattened" and joined, because the groups of all dimensions must belong to one and the same mesh.
         shard = whole["shard", "context"]._flatten("shard_context") if layout.context > 1 else whole["shard"]
+        experts = _experts(layout, device_type) if layout.expert > 1 else None
         return cls(
             layout=layout,
-            fsdp=DeviceMesh._concatenate([whole["replicate"], shard]) if layout.replicate > 1 else shard,
+            fsdp=_copies(whole, shard, layout),
             tensor=whole["tensor"],
             context=whole["context"],
+            expert=experts["expert"] if experts is not None else None,
+            expert_fsdp=_copies(experts, experts["same_experts"], layout) if experts is not None else None,
         )
+
+
+def _experts(layout: Layout, device_type: str) -> DeviceMesh:
+    """The same ranks once more, those of one copy of the model divided into groups that have all experts."""
+    groups = layout.shard * layout.context // layout.expert
+    sizes = (layout.replicate, groups, layout.expert, layout.tensor)
+    return init_device_mesh(device_type, sizes, mesh_dim_names=("replicate", "same_experts", "expert", "tensor"))
+
+
+def _copies(whole: DeviceMesh, shard: DeviceMesh, layout: Layout) -> DeviceMesh:
+    """What FSDP2 shards over, with the copies of the model in front where there are several."""
+    return DeviceMesh._concatenate([whole["replicate"], shard]) if layout.replicate > 1 else shard

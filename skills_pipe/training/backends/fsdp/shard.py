@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+from skills_pipe.training.backends.fsdp.expert_parallel.layer import SharedExperts
+from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.models.loss import SupervisedLoss
 
 
-def shard(loss: SupervisedLoss, mesh: DeviceMesh, dtype: torch.dtype) -> None:
-    """Shard each layer of the model, then what is left, over ``mesh``.
+def shard(loss: SupervisedLoss, mesh: Mesh, dtype: torch.dtype) -> None:
+    """Shard each layer of the model, then what is left; experts that ranks share over those that have the same ones.
 
     The forward and backward pass compute in ``dtype``, gradients are summed over ranks in fp32. They are not averaged:
     the loss is divided by the tokens of all ranks already.
@@ -20,8 +21,12 @@ def shard(loss: SupervisedLoss, mesh: DeviceMesh, dtype: torch.dtype) -> None:
     base = loss.model.base_model
     # GPT-2 has its own name for them.
     for layer in base.h if hasattr(base, "h") else base.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(loss, mesh=mesh, mp_policy=policy)
+        for module in layer.modules():
+            if isinstance(module, SharedExperts):
+                fully_shard(module, mesh=mesh.expert_fsdp, mp_policy=policy)
+        fully_shard(layer, mesh=mesh.fsdp, mp_policy=policy)
+    fully_shard(loss, mesh=mesh.fsdp, mp_policy=policy)
+    register_fsdp_forward_method(loss, "generate")
     for module in loss.modules():
         if isinstance(module, FSDPModule):
             # A plain sum and a factor of its own, because gloo has no reduction with a factor.
