@@ -140,7 +140,7 @@ class _Wandb:
 class _Mlflow:
     def __init__(self, start: _Start) -> None:
         settings, module = start.config.mlflow, start.module
-        self._mlflow = module
+        self._mlflow, self._lost = module, False
         known = settings.run_id or start.ids.kept("mlflow")
         try:
             if settings.tracking_uri:
@@ -158,10 +158,23 @@ class _Mlflow:
         start.ids.keep("mlflow", run.info.run_id)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._mlflow.log_metrics(dict(values), step=step)
+        self._send(lambda: self._mlflow.log_metrics(dict(values), step=step), when=f"from step {step} on")
 
     def close(self) -> None:
-        self._mlflow.end_run()
+        self._send(self._mlflow.end_run, when="at the end")
+
+    def _send(self, action: Callable[[], object], *, when: str) -> None:
+        """The other services send by themselves. A server that is down must not end a training: its numbers are in
+        metrics.jsonl as well.
+        """
+        try:
+            action()
+        except self._mlflow.exceptions.MlflowException as error:
+            if not self._lost:
+                print(f"MLflow takes nothing {when}: {str(error).splitlines()[0]}", flush=True)
+            self._lost = True
+        else:
+            self._lost = False
 
 
 class _Swanlab:

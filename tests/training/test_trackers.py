@@ -81,6 +81,26 @@ def test_mlflow_gets_both_jobs_in_one_run(tmp_path, monkeypatch):
     assert sorted({(point.step, point.value) for point in history}) == [(step, 1 / step) for step in range(1, 6)]
 
 
+def test_a_run_that_mlflow_does_not_find_for_a_while_ends_nothing_and_is_told_once(tmp_path, monkeypatch, capsys):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    store, away = tmp_path / "store", tmp_path / "away"
+    metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=store.as_uri()), total_steps=5)
+    log_steps(metrics, [1])
+    (folder,) = store.glob(f"*/{RunIds(tmp_path / 'logs').kept('mlflow')}")
+    folder.rename(away)
+    log_steps(metrics, [2, 3])
+    away.rename(folder)
+    log_steps(metrics, [4])
+    metrics.close()
+
+    assert capsys.readouterr().out.count("MLflow takes nothing from step 2 on") == 1
+    client = mlflow.MlflowClient(tracking_uri=store.as_uri())
+    run = client.get_run(RunIds(tmp_path / "logs").kept("mlflow"))
+    assert run.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 4]
+
+
 def test_what_mlflow_refuses_is_one_clear_line(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
