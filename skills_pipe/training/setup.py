@@ -99,7 +99,7 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
     batches = batch_settings(config, parts.data.train)
     steps = total_steps(config, batches.units(parts.data.train))
     # Each rank its own dropout.
-    rng.reseed(config.sft.seed + (world.rank << 32))
+    rng.reseed(config.sft.seed, rank=world.rank)
     settings = _backend_settings(config, steps, world)
     if settings.layout is not None:
         world = replace(world, same_rows=settings.layout.same_rows)
@@ -169,7 +169,8 @@ def _checkpoint_manager(run: Run, parts: Parts) -> CheckpointManager:
         higher_is_better=settings.higher_is_better,
         keep_top_k=settings.keep_top_k,
         keep_latest_k=settings.ft_keep_latest_k,
-        save_period=settings.save_period or None,
+        # With 0 the last step alone competes: what is saved on the way is for recovery.
+        save_period=settings.save_period or run.total_steps,
         keep_steps=settings.keep_steps,
     )
     return CheckpointManager(
