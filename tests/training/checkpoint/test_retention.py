@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.checkpoint.retention import Retention
-from tests.training.checkpoint.runs import info_at, new_manager, new_trainee, position_at
+from skills_pipe.training.sft import main
+from tests.training.checkpoint.runs import info_at, new_manager, new_trainee, position_at, train
+from tests.training.sft_arguments import arguments
 
 LOSS = "val:val_loss"
 
@@ -83,6 +85,7 @@ def test_the_manager_deletes_what_the_rule_lets_go(tmp_path):
 def test_a_deletion_cut_short_leaves_nothing_of_the_step(tmp_path, monkeypatch):
     manager = new_manager(tmp_path, retention=Retention(metric_name=LOSS, keep_top_k=0))
     trainee = new_trainee()
+    train(trainee, 1)
     manager.save(trainee, info_at(1), position_at(1))
     delete = shutil.rmtree
 
@@ -100,3 +103,14 @@ def test_a_deletion_cut_short_leaves_nothing_of_the_step(tmp_path, monkeypatch):
     manager.close()
     assert new_manager(tmp_path).resume(new_trainee()).warnings == ()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".owner-training.json", "step_2"]
+
+
+@pytest.mark.parametrize(("period", "kept_steps"), [(0, [3, 4]), (1, [1, 2, 3, 4])])
+def test_saves_for_recovery_do_not_compete_though_all_that_compete_are_kept(
+    tiny_model_folder, chat_data, tmp_path, period, kept_steps
+):
+    given = arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=4", "checkpointing.keep_top_k=null")
+    recovery = ["checkpointing.ft_save_period=1", "checkpointing.ft_keep_latest_k=2"]
+
+    assert main([*given, *recovery, f"checkpointing.save_period={period}"]) == 0
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == [f"step_{n}" for n in kept_steps]
