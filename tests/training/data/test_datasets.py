@@ -26,6 +26,13 @@ def load(*overrides, text=None, folder=None):
     return load_data(load_config(path, ["policy.model_name=none", *overrides]), tiny_tokenizer())
 
 
+def ask_at(monkeypatch, url):
+    """Let the client of the hub ask there."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
 def shown(dataset):
     """The documents, trained tokens between marks."""
     return [preview(dataset[index], tiny_tokenizer()) for index in range(len(dataset))]
@@ -181,16 +188,34 @@ def test_bad_rows_of_tables_say_where(tmp_path):
     assert (len(data.train), data.train.report.dropped) == (1, {"bad row": 1})
 
 
+@pytest.mark.parametrize("output_key", [None, "generated_solution"])
+def test_openmathinstruct_is_its_million_problems_with_their_answers(tmp_path, monkeypatch, output_key):
+    rows = [{"problem": f"p{n}", "expected_answer": f"e{n}", "generated_solution": f"s{n}"} for n in range(40)]
+    names = ("train", "train_1M", "train_2M", "train_5M")
+    files = {
+        f"data/{name}-00000-of-00001.jsonl": "".join(
+            json.dumps({**row, "problem": f"{name} {row['problem']}"}) + "\n" for row in rows
+        ).encode()
+        for name in names
+    }
+    chosen = [f"data.output_key={output_key}"] if output_key else []
+    with Hub({"nvidia/OpenMathInstruct-2": {"main": files}}).serving() as hub:
+        ask_at(monkeypatch, hub.url)
+        name = "data.dataset_name=OpenMathInstruct-2"
+        data = load(name, f"++data.default.download_dir={tmp_path}/hub", *chosen)
+    ((name, held_out),) = data.validation.items()
+    assert (name, len(data.train), len(held_out)) == ("OpenMathInstruct-2", 38, 2)
+    letter = "s" if output_key else "e"
+    expected = [f"train_1M p{n}⟦{letter}{n}⟧" for n in range(40)]
+    assert sorted([*shown(data.train), *shown(held_out)]) == sorted(expected)
+
+
 def test_a_dataset_by_name_is_downloaded_and_read(tmp_path, monkeypatch):
     rows = [{"context": "c", "question": f"q{n}", "answers": {"text": [f"a{n}"]}} for n in range(3)]
     lines = ["".join(json.dumps(row) + "\n" for row in part).encode() for part in (rows[:2], rows[2:])]
     files = {"train.jsonl": lines[0], "validation.jsonl": lines[1]}
     with Hub({"rajpurkar/squad": {"main": files}}).serving() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
+        ask_at(monkeypatch, hub.url)
         data = load("data.dataset_name=squad", f"++data.default.download_dir={tmp_path}/hub")
     assert (len(data.train), {name: len(found) for name, found in data.validation.items()}) == (2, {"squad": 1})
     assert shown(data.validation["squad"])[0].endswith("q2<|im_end|>\n<|im_start|>assistant\n⟦a2<|im_end|>⟧\n")

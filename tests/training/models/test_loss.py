@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from skills_pipe.training.models.loss import summed_cross_entropy
 
@@ -34,6 +35,30 @@ def test_value_and_gradients_equal_torchs_cross_entropy(chunk_rows):
     our_gradients = torch.autograd.grad(ours * 2, (hidden, weight))
     their_gradients = torch.autograd.grad(theirs * 2, (hidden, weight))
     torch.testing.assert_close(our_gradients, their_gradients, rtol=1e-10, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most numbers that any tensor had which was computed meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+def test_the_logits_of_all_tokens_are_never_there_at_once():
+    hidden, weight, labels = problem(rows=640, vocabulary=110)
+    with Largest() as chunks:
+        summed_cross_entropy(hidden, weight, labels, scale=0.3, chunk_elements=8 * 110).backward()
+    assert chunks.numbers < 640 * 110 / 10
+    with Largest() as whole:  # the control
+        cross_entropy(hidden @ weight.T, labels, reduction="sum").backward()
+    assert whole.numbers == 640 * 110
 
 
 def test_a_bf16_loss_is_summed_in_fp32():

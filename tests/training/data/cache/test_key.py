@@ -1,7 +1,7 @@
 """A cached data set is found again by what it was made from, and by nothing else."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
@@ -77,6 +77,29 @@ def test_what_somebody_did_with_the_tokenizer_before_does_not_change_the_key(tmp
     assert key_of(tmp_path, DataSource(path=rows), made=recipe(tokenizer=used)) == key_of(
         tmp_path, DataSource(path=rows)
     )
+
+
+OTHER = {int: 7, str: "other", type(None): "other"}
+"""Another value, by the type of a default; of a switch its opposite."""
+
+
+def another(value):
+    return not value if isinstance(value, bool) else OTHER[type(value)]
+
+
+@pytest.mark.parametrize("field", fields(DataSettings), ids=lambda field: field.name)
+def test_each_setting_changes_the_key(tmp_path, rows, field):
+    made = recipe()
+    other = replace(made.settings, **{field.name: another(getattr(made.settings, field.name))})
+    source = DataSource(path=rows)
+    assert key_of(tmp_path, source, made=replace(made, settings=other)) != key_of(tmp_path, source, made=made)
+
+
+@pytest.mark.parametrize("field", fields(Conversations), ids=lambda field: field.name)
+def test_each_key_of_rows_changes_the_key(tmp_path, rows, field):
+    plain = Conversations()
+    other = replace(plain, **{field.name: another(getattr(plain, field.name))})
+    assert key_of(tmp_path, DataSource(path=rows, format=other)) != key_of(tmp_path, DataSource(path=rows))
 
 
 @dataclass(frozen=True)
