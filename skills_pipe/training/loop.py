@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.training.answers import Answers
 from skills_pipe.training.backends.base import Backend, StepResult, TrainingDiverged
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
@@ -50,6 +51,7 @@ class Run:
         total_steps: at which the work is complete.
         stop: asked after each step whether this job should end.
         validation: None without held-out data.
+        answers: what is asked in each validation; None when nothing is.
         checkpoints: None when checkpointing is disabled.
         metrics: on rank 0 only.
         resumed: the checkpoint that the job goes on from, None at the start of a run.
@@ -65,6 +67,7 @@ class Run:
     total_steps: int
     stop: StopRequest
     validation: Validation | None = None
+    answers: Answers | None = None
     checkpoints: CheckpointManager | None = None
     metrics: MetricsLogger | None = None
     resumed: ResumePoint | None = None
@@ -100,7 +103,7 @@ def train(run: Run) -> Verdict:
     """
     progress = _Progress.of(run)
     if progress.step == 0 and run.config.sft.val_at_start:
-        validated = _validate(run)
+        validated = _validate(run, 0)
         progress.count_validation(validated)
         _log(run, 0, validated)
     while progress.step < run.total_steps and not progress.stopping.sentence:
@@ -113,7 +116,7 @@ def train(run: Run) -> Verdict:
         progress.advance(batch, seconds=time.monotonic() - began)
         values = _training_values(run, batch, result, progress, data_seconds=prepared - began)
 
-        validated = _validate(run) if _is_validation_step(run, progress.step) else {}
+        validated = _validate(run, progress.step) if _is_validation_step(run, progress.step) else {}
         progress.count_validation(validated)
         last = progress.step == run.total_steps or bool(progress.stopping.sentence)
         stop = StopReason.NONE if last else _poll(run, progress)
@@ -236,12 +239,14 @@ def _training_values(
     }
 
 
-def _validate(run: Run) -> dict[str, float]:
+def _validate(run: Run, step: int) -> dict[str, float]:
     if run.validation is None:
         return {}
     began = time.monotonic()
     losses = run.validation.losses(run.backend, run.world)
     named = {f"{_VALIDATION}{name}/val_loss": loss for name, loss in losses.by_name.items()}
+    answered = run.answers.ask(run.backend, step) if run.answers is not None else {}
+    named |= {f"{_VALIDATION}{name}": value for name, value in answered.items()}
     return {_VALIDATION_LOSS: losses.overall, **named, _VALIDATION_TIME: time.monotonic() - began}
 
 
@@ -270,7 +275,8 @@ def _next_validation_seconds(run: Run, progress: _Progress) -> float:
     if run.validation is None or not _is_validation_step(run, progress.step + 1):
         return 0.0
     tokens_per_step = int(run.dataset.lengths.sum()) / run.batches.units(run.dataset) * run.sampler.batch_size
-    guess = max(progress.step_seconds) * run.validation.tokens / tokens_per_step
+    tokens = run.validation.tokens + (run.answers.tokens if run.answers is not None else 0)
+    guess = max(progress.step_seconds) * tokens / tokens_per_step
     return progress.validation_seconds or guess
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from skills_pipe.training.answers import Answers
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.checkpoint import rng
 from skills_pipe.training.checkpoint.adapter import AdapterRecord, BaseModel
@@ -22,7 +23,6 @@ from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.schedule import seconds, total_steps
 from skills_pipe.training.config.schema.checkpointing import CheckpointingConfig
-from skills_pipe.training.data.batches import BatchSettings
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
 from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
@@ -112,7 +112,8 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
         batches=batches,
         total_steps=steps,
         stop=stop_request(config, listener, world),
-        validation=_validation(config, parts.data),
+        validation=Validation.of(config, parts.data.validation) if parts.data.validation else None,
+        answers=Answers.of(config, parts.data.validation, parts.tokenizer, parts.model),
         profiler=StepProfiler.of(config.logger, world),
     )
 
@@ -207,25 +208,6 @@ def _stop_tokens(parts: Parts) -> tuple[int, ...]:
         if last in special:
             counts[last] = counts.get(last, 0) + 1
     return tuple(sorted(counts, key=lambda token: -counts[token]))
-
-
-def _validation(config: TrainingConfig, data: TrainingData) -> Validation | None:
-    if not data.validation:
-        return None
-    batches = batch_settings(config)
-    return Validation(
-        datasets=data.validation,
-        batch_size=config.sft.val_global_batch_size,
-        max_batches=config.sft.val_batches,
-        batches=BatchSettings(
-            capacity=batches.capacity,
-            packing=batches.packing,
-            algorithm=batches.algorithm,
-            micro_batch_size=config.sft.val_micro_batch_size,
-            seed=batches.seed,
-            dynamic=batches.dynamic,
-        ),
-    )
 
 
 def _metrics(run: Run) -> MetricsLogger:

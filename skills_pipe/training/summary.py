@@ -125,7 +125,10 @@ def _validation(run: Run) -> str:
         *([f"every {sft.val_period} steps"] if sft.val_period else []),
         *(["at the end"] if sft.val_at_end else []),
     ]
-    return ", ".join(moments) or "off"
+    if not moments:
+        return "off"
+    asked = f"; {len(run.answers.questions)} questions to answer" if run.answers is not None else ""
+    return f"{', '.join(moments)}{asked}"
 
 
 def _checkpoints(run: Run) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.data.batches import Microbatch
+from skills_pipe.training.models.generate import Generation, Prompt
 
 
 class TrainingDiverged(Exception):
@@ -81,4 +82,8 @@ class Backend(Protocol):
 
     def evaluate(self, microbatches: Sequence[Microbatch]) -> float:
         """Summed cross entropy over the supervised tokens of all ranks, with dropout off."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], how: Generation) -> list[list[int]]:
+        """The tokens that the model writes after each prompt, all of them on every rank."""
         ...

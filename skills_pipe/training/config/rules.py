@@ -8,6 +8,7 @@ from typing import Final
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import schedule
 from skills_pipe.training.config.adapter_rules import broken_adapter_rules
+from skills_pipe.training.config.answer_rules import answer_metric, broken_answer_rules
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.parallel_rules import broken_parallel_rules
 from skills_pipe.training.config.schema import TrainingConfig
@@ -26,6 +27,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *_learning_rate(config, origins),
         *_watches(config, origins),
         *broken_adapter_rules(config, origins),
+        *broken_answer_rules(config, origins),
         *broken_parallel_rules(config, origins),
     ]
 
@@ -72,6 +74,8 @@ def _ranked_by(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError
     stopping = config.sft.early_stopping
     ranking = config.checkpointing.metric_name or ""
     named = [("checkpointing.metric_name", ranking, "a run", [*losses, "train:loss"])] if ":" in ranking else []
+    if answer_metric(ranking, sets, config.sft.val_answers):
+        named = []
     named += [("sft.early_stopping.metric", stopping.metric, "validation", losses)] if stopping is not None else []
     for key, name, of, known in named:
         of_set = name.startswith("val:") and "/" in name

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+_NO_END = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,11 @@ class Prompt:
     limit: int
 
 
+def positions_left(config: PreTrainedConfig, tokens: int) -> int:
+    """How many tokens may follow ``tokens`` others; of rotary positions there is no end."""
+    return config.n_positions - tokens if config.model_type == "gpt2" else _NO_END
+
+
 def generate(model: PreTrainedModel, prompts: Sequence[Prompt], how: Generation) -> dict[int, list[int]]:
     """The tokens written after each prompt, the stop token with them if it comes, by the number of the prompt.
 
@@ -66,13 +73,12 @@ def generate(model: PreTrainedModel, prompts: Sequence[Prompt], how: Generation)
 
 def _groups(model: PreTrainedModel, prompts: Sequence[Prompt], how: Generation) -> list[list[int]]:
     """Numbers of the prompts that go together: those of similar length, within the positions that a model has."""
-    # All rows of a batch grow until its last one has ended; of rotary positions there is no end.
-    positions = model.config.n_positions if model.config.model_type == "gpt2" else None
     groups: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids)):
         group = [*(groups[-1] if groups else []), index]
         longest, limit = len(prompts[index].ids), max(prompts[member].limit for member in group)
-        full = len(group) > how.batch_size * how.ranks or (positions is not None and longest + limit > positions)
+        # All rows of a batch grow until its last one has ended.
+        full = len(group) > how.batch_size * how.ranks or limit > positions_left(model.config, longest)
         if groups and not full:
             groups[-1] = group
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from skills_pipe.training.data.batches import IGNORE
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
 from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.embedding_noise import with_noise
+from skills_pipe.training.models.generate import Generation, Prompt, generate
 from skills_pipe.training.models.row import Row
 from skills_pipe.training.models.words import Words
 
@@ -87,6 +89,10 @@ class SupervisedLoss(nn.Module):
         return summed_cross_entropy(
             hidden[0, supervised], weight, row.labels[0, supervised], scale=scale, factors=factors, words=words
         )
+
+    def generate(self, prompts: Sequence[Prompt], how: Generation) -> dict[int, list[int]]:
+        """See :func:`skills_pipe.training.models.generate.generate`; sharding gathers the same weights for it."""
+        return generate(self.model, prompts, how)
 
 
 def summed_cross_entropy(

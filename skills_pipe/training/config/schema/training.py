@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from skills_pipe.training.config.schema.answers import AnswersConfig
 from skills_pipe.training.config.schema.checkpointing import CheckpointingConfig
 from skills_pipe.training.config.schema.data import DataConfig, DataSection
 from skills_pipe.training.config.schema.declare import Key
@@ -37,6 +38,10 @@ class SftConfig:
     val_at_end: Annotated[
         bool | None,
         Key("Validate after the last step; null: if checkpointing.metric_name comes from validation.", absent=None),
+    ]
+    val_answers: Annotated[
+        AnswersConfig | None,
+        Key("Questions of the validation data that the model answers in each validation; null: none.", absent=None),
     ]
     seed: Annotated[int, Key("Seed of the order of the data, of dropout and of new weights.", minimum=0)]
     only_unmask_final: Annotated[bool, Key("Train on the last message of a conversation only.", absent=False)]
