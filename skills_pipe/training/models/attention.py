@@ -16,8 +16,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from skills_pipe.training.models.context import Share, Stretch
-from skills_pipe.training.models.short_attention import LONGEST, SHORTEST, short_attention
-
 IMPLEMENTATION = "skills_pipe_packed"
 """Name under which the function is known to transformers (``attn_implementation``)."""
 
@@ -153,8 +151,8 @@ def _varlen(
 def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: _Settings) -> Tensor:
     """Attention within one document, of its last tokens if there are fewer queries than keys.
 
-    On CPU the fused kernel's backward in bf16 is up to three times slower than in fp32 for short documents, so it runs
-    in fp32 there; where products of bf16 matrices are faster than either, they take its place.
+    On CPU the kernel's backward in bf16 is up to three times slower than in fp32 for short documents, so it runs in
+    fp32 there.
     """
     dtype, looking, window = query.dtype, query.shape[2], settings.window
     if window is not None:
@@ -163,8 +161,6 @@ def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: _Settings
     tokens = key.shape[2]
     simple = looking == tokens and (window is None or tokens <= window)
     if not query.is_cuda:
-        if dtype == torch.bfloat16 and SHORTEST <= tokens <= LONGEST and simple and settings.dropout == 0.0:
-            return short_attention(query, key, value, settings.scaling)
         query, key, value = query.float(), key.float(), value.float()
     output = scaled_dot_product_attention(
         query,
