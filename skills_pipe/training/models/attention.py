@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from skills_pipe.training.models.context import Share, Stretch
+
 IMPLEMENTATION = "skills_pipe_packed"
 """Name under which the function is known to transformers (``attn_implementation``)."""
 
