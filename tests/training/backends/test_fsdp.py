@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -110,6 +111,8 @@ def test_a_batch_without_supervised_tokens_changes_nothing():
     result = backend.train_step(batch.microbatches, targets=0)
 
     assert not result.updated
+    # No loss of 0, by which a checkpoint would be the best.
+    assert math.isnan(result.loss)
     assert all(torch.equal(before[name], value) for name, value in backend.trainee.model.state_dict().items())
     assert not backend.trainee.optimizer.state
 
