@@ -128,7 +128,7 @@ def test_what_the_ranks_find_is_what_one_finds(row, window):
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
-def test_half_precision_with_documents_that_one_process_computes_by_matrix_products():
+def test_half_precision_is_close():
     found, expected = outputs((100, 60, 96), 2, None, torch.bfloat16)
 
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
