@@ -10,6 +10,9 @@ from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.parallel_rules import parallel_without_effect
 from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
 
+_PACKAGED_MIN_LR = 1e-6
+"""``policy.min_lr`` of ``sft.yaml``: what was not set needs no remark."""
+
 
 def unsupported(config: TrainingConfig, origins: Origins | None = None) -> list[ConfigError]:
     """Everything that ``config`` asks for and that would change the result if it were ignored."""
@@ -33,6 +36,10 @@ def without_effect(config: TrainingConfig) -> list[str]:
         (
             config.logger.num_val_samples_to_print > 0,
             "logger.num_val_samples_to_print: validation computes the loss only",
+        ),
+        (
+            policy.dtensor_cfg.enabled and policy.min_lr != _PACKAGED_MIN_LR,
+            "policy.min_lr: it ends the packaged Megatron schedule; the fsdp backend follows policy.scheduler",
         ),
         (policy.offload_optimizer_for_logprob, "policy.offload_optimizer_for_logprob: fine-tuning has no such phase"),
         (

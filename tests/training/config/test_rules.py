@@ -89,6 +89,8 @@ def test_what_is_accepted_without_effect_is_named():
     assert without_effect(load_config(None, NEEDED)) == []
     (sentence,) = without_effect(load_config(None, [*NEEDED, "logger.monitor_gpus=true"]))
     assert sentence.startswith("logger.monitor_gpus:")
+    (sentence,) = without_effect(load_config(None, [*NEEDED, "policy.min_lr=1e-7"]))
+    assert sentence.startswith("policy.min_lr:") and "policy.scheduler" in sentence
 
 
 def test_a_refusal_names_the_key_that_was_set(tmp_path):

@@ -25,11 +25,6 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-def has_memory(module: nn.Module) -> bool:
-    """Whether every parameter of a module has memory."""
-    return not any(parameter.is_meta for parameter in module.parameters())
-
-
 def materialise(module: nn.Module, device: torch.device) -> None:
     """Give every parameter memory on ``device``, with undefined values, and move everything else there.
 

@@ -16,7 +16,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.load import ModelSpec, load_model, open_model
-from skills_pipe.training.models.pretrained.empty import has_memory, materialise, parameters_on_meta
+from skills_pipe.training.models.pretrained.empty import materialise, parameters_on_meta
 from skills_pipe.training.models.pretrained.files import stored_tensors
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 from tests.training.backends.scenario import SCENARIOS
@@ -80,7 +80,7 @@ def test_experts_are_put_together_from_their_matrices(tmp_path):
 
 def test_nothing_has_memory_before_it_is_materialised(tiny_model_folder):
     model, _ = open_model(ModelSpec(name=str(tiny_model_folder)))
-    assert not has_memory(model) and all(parameter.is_meta for parameter in model.parameters())
+    assert all(parameter.is_meta for parameter in model.parameters())
     assert not any(buffer.is_meta for buffer in model.buffers())
 
 
