@@ -12,6 +12,7 @@ from skills_pipe.pipeline.plan import Command, Edge, Job, Resources, Stage
 EXPORT = "skills_pipe.training.checkpoint.export"
 AVERAGE = "skills_pipe.training.checkpoint.average"
 LAST = "last"
+BEST = "best"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Conversion:
     Attributes:
         training_dir: folder with ``checkpoints/step_N``.
         output: folder for the model.
-        step: number of a step, or ``last``; not used with ``average``.
+        step: number of a step, ``last`` or ``best``; not used with ``average``.
         average: steps to average; none to convert one step.
         remove: delete the models of the single steps once they are averaged.
         adapter_only: of adapters the adapters alone, as a PEFT folder; not used with ``average``.
@@ -72,6 +73,23 @@ def conversion(what: Conversion, around: JobSetting) -> tuple[tuple[Stage, ...],
     return (*stages, stage), (*jobs, job)
 
 
+def stage_job(name: str, argv: tuple[str, ...], around: JobSetting, *, edges: tuple[Edge, ...]) -> Job:
+    """The only job of a stage; its name and its logs are the stage's."""
+    return Job(
+        name=f"{around.expname}-{name}",
+        stage=name,
+        command=Command(
+            argv=argv,
+            container="nemo-rl",
+            working_dir=around.working_dir,
+            installation_command=around.installation_command,
+        ),
+        resources=around.resources,
+        log_dir=f"{around.log_dir}/{name}",
+        edges=edges,
+    )
+
+
 def read_steps(value: Any) -> tuple[int, ...]:
     """Steps from ``"100, 200"``, or a list of numbers.
 
@@ -91,10 +109,10 @@ def read_steps(value: Any) -> tuple[int, ...]:
 
 
 def read_step(value: Any) -> str:
-    """A step to convert: ``last`` or a number."""
+    """A step to convert: ``last``, ``best`` or a number."""
     text = str(value)
-    if text != LAST and not (text.isdecimal() and int(text) > 0):
-        raise OptionError(f"{text!r} is not a step", fix="write a number above 0, or last")
+    if text not in (LAST, BEST) and not (text.isdecimal() and int(text) > 0):
+        raise OptionError(f"{text!r} is not a step", fix="write a number above 0, last or best")
     return text
 
 
@@ -111,7 +129,7 @@ def _convert(
         inputs=() if around.upstream else (checkpoints,),
         upstream=(around.upstream,) if around.upstream else (),
     )
-    job = _job(name, (*argv, f"--step={step}"), around, edges=around.edges)
+    job = stage_job(name, (*argv, f"--step={step}"), around, edges=around.edges)
     return (stage,), (job,)
 
 
@@ -127,20 +145,4 @@ def _average(
         options={"steps": sorted(what.average)},
         upstream=tuple(stage.name for stage in converts),
     )
-    return stage, _job(stage.name, argv, around, edges=tuple(Edge(upstream=job.name) for job in jobs))
-
-
-def _job(name: str, argv: tuple[str, ...], around: JobSetting, *, edges: tuple[Edge, ...]) -> Job:
-    return Job(
-        name=f"{around.expname}-{name}",
-        stage=name,
-        command=Command(
-            argv=argv,
-            container="nemo-rl",
-            working_dir=around.working_dir,
-            installation_command=around.installation_command,
-        ),
-        resources=around.resources,
-        log_dir=f"{around.log_dir}/{name}",
-        edges=edges,
-    )
+    return stage, stage_job(stage.name, argv, around, edges=tuple(Edge(upstream=job.name) for job in jobs))

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
+from skills_pipe.pipeline.commands.release import (
+    ARCHIVE_SUFFIX,
+    Release,
+    Stages,
+    check_token,
+    read_archive,
+    read_repo,
+    release,
+    unpacking,
+)
 from skills_pipe.pipeline.console.command import Command
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
@@ -18,9 +28,13 @@ from skills_pipe.pipeline.plan import Plan
 class ConvertOptions(JobOptions):
     """Conversion."""
 
-    input_model: str = option(metavar="PATH", help="folder of a training run, the one with checkpoints/step_N")
+    input_model: str = option(
+        metavar="PATH", help="folder of a training run, the one with checkpoints/step_N; or a .nemo archive"
+    )
     output_model: str = option(metavar="PATH", help="folder for the Hugging Face model")
-    conversion_step: str = option(LAST, parse=read_step, metavar="N|last", help="checkpoint to convert")
+    conversion_step: str = option(
+        LAST, parse=read_step, metavar="N|last|best", help="checkpoint to convert; best: by checkpointing.metric_name"
+    )
     average_steps: tuple[int, ...] = option(
         (), parse=read_steps, metavar="N,N,...", help="checkpoints to average into one model"
     )
@@ -30,37 +44,45 @@ class ConvertOptions(JobOptions):
     adapter_only: bool = switch(
         help="of a training of adapters: the adapters alone, as a folder for peft, instead of the merged model"
     )
+    validate: bool = switch(
+        help="load the model again and compare its validation loss with the one that the trainer saw at that step"
+    )
+    num_gpus: int = option(0, help="GPUs for --validate; 0 computes on CPU cores")
+    archive: str | None = option(
+        None,
+        parse=read_archive,
+        metavar="PATH",
+        help="also pack the model, with its prompt template, into a .nemo file",
+    )
+    push_to_hub: str | None = option(
+        None, parse=read_repo, metavar="ORG/NAME", help="also put the model on the Hugging Face hub, with HF_TOKEN"
+    )
+    hub_public: bool = switch(help="a repository that --push_to_hub makes is public; else it is private")
     expname: str = option("conversion", help=EXPNAME_HELP)
 
 
 def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfig) -> Plan:
-    """One conversion on CPU cores, or one for each step and their average."""
-    if options.average_steps and options.conversion_step != LAST:
-        raise OptionError("--average_steps and --conversion_step exclude each other", fix="drop one of them")
-    if options.remove_checkpoints_after_average and not options.average_steps:
-        raise OptionError("--remove_checkpoints_after_average needs --average_steps", fix="name the steps to average")
-    if options.adapter_only and options.average_steps:
-        raise OptionError(
-            "--adapter_only and --average_steps exclude each other",
-            fix="average the merged models: averaged adapters are not those of the averaged weights",
-        )
+    """One conversion on CPU cores, or one for each step and their average; then what is to be done with the model."""
+    _check(options)
     output = cluster.absolute(options.output_model)
-    stages, jobs = conversion(
-        Conversion(
-            training_dir=cluster.absolute(options.input_model),
-            output=output,
-            step=options.conversion_step,
-            average=options.average_steps,
-            remove=options.remove_checkpoints_after_average,
-            adapter_only=options.adapter_only,
+    around = JobSetting(
+        expname=options.expname,
+        log_dir=cluster.absolute(options.log_dir) if options.log_dir else f"{output}-conversion-logs",
+        resources=resources(options, cluster, num_gpus=0),
+        working_dir=cluster.working_dir,
+        installation_command=options.installation_command,
+    )
+    stages, jobs = release(
+        Release(
+            model=output,
+            validate=options.validate,
+            validation=resources(options, cluster, num_gpus=options.num_gpus),
+            archive=cluster.absolute(options.archive) if options.archive else None,
+            repo=options.push_to_hub,
+            public=options.hub_public,
         ),
-        JobSetting(
-            expname=options.expname,
-            log_dir=cluster.absolute(options.log_dir) if options.log_dir else f"{output}-conversion-logs",
-            resources=resources(options, cluster, num_gpus=0),
-            working_dir=cluster.working_dir,
-            installation_command=options.installation_command,
-        ),
+        around,
+        _made(options, cluster, output, around),
     )
     return Plan(
         expname=options.expname,
@@ -72,4 +94,59 @@ def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfi
     )
 
 
-COMMAND = Command(options=ConvertOptions, run=launch(plan))
+COMMAND = Command(options=ConvertOptions, run=launch(plan, checks={"token of the hub": check_token}))
+
+
+def _made(options: ConvertOptions, cluster: ClusterConfig, output: str, around: JobSetting) -> Stages:
+    """Stages and jobs that make the model."""
+    source = cluster.absolute(options.input_model)
+    if source.endswith(ARCHIVE_SUFFIX):
+        return unpacking(source, output, around)
+    return conversion(
+        Conversion(
+            training_dir=source,
+            output=output,
+            step=options.conversion_step,
+            average=options.average_steps,
+            remove=options.remove_checkpoints_after_average,
+            adapter_only=options.adapter_only,
+        ),
+        around,
+    )
+
+
+def _check(options: ConvertOptions) -> None:
+    if options.average_steps and options.conversion_step != LAST:
+        raise OptionError("--average_steps and --conversion_step exclude each other", fix="drop one of them")
+    if options.remove_checkpoints_after_average and not options.average_steps:
+        raise OptionError("--remove_checkpoints_after_average needs --average_steps", fix="name the steps to average")
+    if options.adapter_only and options.average_steps:
+        raise OptionError(
+            "--adapter_only and --average_steps exclude each other",
+            fix="average the merged models: averaged adapters are not those of the averaged weights",
+        )
+    if options.input_model.endswith(ARCHIVE_SUFFIX) and _chooses(options):
+        raise OptionError(f"an archive holds one model: {_chooses(options)} has no meaning for it", fix="leave it out")
+    if options.validate and options.average_steps:
+        raise OptionError(
+            "--validate and --average_steps exclude each other",
+            fix="validate the steps one by one: no trainer has seen the loss of their average",
+        )
+    for name in ("validate", "archive"):
+        if options.adapter_only and getattr(options, name):
+            raise OptionError(f"--adapter_only and --{name} exclude each other", fix=f"--{name} the merged model")
+    if options.num_gpus < 0:
+        raise OptionError(f"--num_gpus is {options.num_gpus}", fix="set it to 0 or more")
+    for name, needs in (("num_gpus", "validate"), ("hub_public", "push_to_hub")):
+        if getattr(options, name) and not getattr(options, needs):
+            raise OptionError(f"--{name} needs --{needs}", fix=f"drop --{name}, or add --{needs}")
+
+
+def _chooses(options: ConvertOptions) -> str | None:
+    """The first option that chooses among checkpoints."""
+    chosen = {
+        "--conversion_step": options.conversion_step != LAST,
+        "--average_steps": bool(options.average_steps),
+        "--adapter_only": options.adapter_only,
+    }
+    return next((name for name, given in chosen.items() if given), None)

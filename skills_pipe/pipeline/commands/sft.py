@@ -10,6 +10,7 @@ from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion
 from skills_pipe.pipeline.commands.data_names import as_jobs_see, check_data
 from skills_pipe.pipeline.commands.profiling import profiled, profiling_keys
+from skills_pipe.pipeline.commands.sft_best import check_best
 from skills_pipe.pipeline.commands.sft_checks import check_fit, check_rows, check_size, check_training
 from skills_pipe.pipeline.commands.sft_hub import check_downloads
 from skills_pipe.pipeline.commands.sft_inputs import inputs_of, keys_of
@@ -77,6 +78,7 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
 
 CHECKS: dict[str, Check[SftOptions]] = {
     "keys of the trainer": check_training,
+    "metric of checkpoints": check_best,
     "rows of the data": check_rows,
     "downloads": check_downloads,
     "parallel sizes": check_size,

@@ -51,7 +51,12 @@ class SftOptions(JobOptions):
     final_hf_path: str | None = option(
         None, metavar="PATH", help=f"folder for the final model; by default {FINAL_HF_MODEL} in output_dir"
     )
-    conversion_step: str = option(LAST, parse=read_step, metavar="N|last", help="checkpoint to make the final model of")
+    conversion_step: str = option(
+        LAST,
+        parse=read_step,
+        metavar="N|last|best",
+        help="checkpoint to make the final model of; best: by checkpointing.metric_name",
+    )
     average_steps: tuple[int, ...] = option(
         (), parse=read_steps, metavar="N,N,...", help="checkpoints to average into the final model"
     )

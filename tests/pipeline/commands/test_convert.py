@@ -5,8 +5,10 @@ import pytest
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.convert import ConvertOptions, plan
+from skills_pipe.pipeline.commands.release import check_token
+from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.declaration import build
-from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.plan import Launch, Plan
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
 
@@ -47,3 +49,101 @@ def test_adapters_alone_are_another_model():
     assert alone.stages[0].options != merged.stages[0].options
     with pytest.raises(OptionError, match="exclude each other"):
         planned(adapter_only=True, average_steps="10,20")
+
+
+def argv_of(made: Plan, name: str) -> tuple[str, ...]:
+    return next(job.command.argv for job in made.jobs if job.stage == name)
+
+
+def test_the_best_checkpoint_may_be_asked_for():
+    assert "--step=best" in planned(conversion_step="best").jobs[0].command.argv
+    with pytest.raises(OptionError, match="'good' is not a step"):
+        planned(conversion_step="good")
+
+
+def test_a_model_is_given_away_only_after_it_was_validated():
+    made = planned(validate=True, archive="out/a.nemo", push_to_hub="org/name", expname="c")
+    edges = {job.stage: [edge.upstream for edge in job.edges] for job in made.jobs}
+    assert edges == {
+        "convert-final-ckpt": [],
+        "validate-model": ["c-convert-final-ckpt"],
+        "pack-archive": ["c-validate-model"],
+        "push-to-hub": ["c-validate-model"],
+    }
+    assert {stage.name: stage.output for stage in made.stages} == {
+        "convert-final-ckpt": "/home/me/model",
+        "validate-model": "/home/me/model.validation.json",
+        "pack-archive": "/home/me/out/a.nemo",
+        "push-to-hub": "/home/me/model.pushed.json",
+    }
+
+
+def test_without_validation_it_follows_the_conversion_or_the_average():
+    made = planned(average_steps="10,20", push_to_hub="org/name", expname="c")
+    assert [edge.upstream for edge in made.jobs[-1].edges] == ["c-average-ckpt"]
+    assert argv_of(made, "push-to-hub")[3:] == (
+        "--model=/home/me/model",
+        "--repo=org/name",
+        "--report=/home/me/model.pushed.json",
+    )
+
+
+def test_another_repository_is_another_stage_and_visibility_is_chosen():
+    first, second = (planned(push_to_hub=repo).stages[-1].options for repo in ("org/a", "org/b"))
+    assert first != second
+    assert argv_of(planned(push_to_hub="org/a", hub_public=True), "push-to-hub")[-1] == "--public"
+
+
+def test_gpus_are_for_the_validation_alone():
+    made = planned(validate=True, num_gpus=2)
+    assert [job.resources.num_gpus for job in made.jobs] == [0, 2]
+    assert [job.command.launch for job in made.jobs] == [Launch.ONCE, Launch.PER_GPU]
+
+
+def test_an_archive_becomes_a_model():
+    made = planned(input_model="a.nemo", archive="b.nemo")
+    assert made.stages[0].inputs == ("/home/me/a.nemo",)
+    assert argv_of(made, "unpack-archive")[3:] == ("--archive=/home/me/a.nemo", "--output=/home/me/model")
+    assert made.jobs[1].edges[0].upstream == made.jobs[0].name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_model": "a.nemo", "conversion_step": "4"}, "an archive holds one model: --conversion_step"),
+        ({"input_model": "a.nemo", "adapter_only": True}, "--adapter_only has no meaning"),
+        ({"validate": True, "average_steps": "1,2"}, "--validate and --average_steps exclude"),
+        ({"archive": "a.nemo", "adapter_only": True}, "--adapter_only and --archive exclude"),
+        ({"validate": True, "adapter_only": True}, "--adapter_only and --validate exclude"),
+        ({"num_gpus": 2}, "--num_gpus needs --validate"),
+        ({"validate": True, "num_gpus": -1}, "--num_gpus is -1"),
+        ({"hub_public": True}, "--hub_public needs --push_to_hub"),
+        ({"push_to_hub": "a/b/c"}, "'a/b/c' is no repository"),
+        ({"push_to_hub": "my org/x"}, "is no repository"),
+        ({"archive": "model.tar"}, "does not end in .nemo"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        planned(**options)
+
+
+def test_pushing_without_a_token_is_told_before_the_queue(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+
+    def findings(**options):
+        request = Request(
+            options=build(ConvertOptions, {"input_model": "run", "output_model": "model", **options}),
+            extras=(),
+            cluster=HERE,
+            plan=planned(**options),
+        )
+        return [finding.what for finding in check_token(request).findings]
+
+    assert findings() == []
+    assert findings(push_to_hub="org/name") == ["there is no token for the Hugging Face hub"]
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert findings(push_to_hub="org/name") == []
+    assert "hf_secret" not in str(planned(push_to_hub="org/name").to_json())

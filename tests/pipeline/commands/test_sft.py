@@ -299,7 +299,7 @@ def test_layout_and_logging_are_not():
         ({"average_steps": "100,x"}, "'100,x' is not a list of steps"),
         ({"average_steps": "100,100"}, "does not name different steps"),
         ({"average_steps": "0"}, "does not name different steps"),
-        ({"conversion_step": "best"}, "'best' is not a step"),
+        ({"conversion_step": "good"}, "'good' is not a step"),
         ({"conversion_step": "10", "average_steps": "10"}, "exclude each other"),
         ({"disable_wandb": True, "wandb_project": "p"}, "exclude each other"),
         ({"remove_checkpoints_after_average": True}, "needs --average_steps"),

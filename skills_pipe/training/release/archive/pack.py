@@ -44,16 +44,15 @@ def pack(model: Path, output: Path) -> Path:
     text = yaml.safe_dump(model_config(model, lineage.get("training_config", {})), sort_keys=False, allow_unicode=True)
     # The manifest comes last, as it was written.
     files = [*sorted(manifest.files), manifest_path(model).name]
-    with publish_file(output) as temporary:
-        # Mode "w", and no name that tells a compression: it is to be read without one.
-        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
-            tar.copybufsize = _PIECE
-            config = text.encode()
-            tar.addfile(_entry(MODEL_CONFIG, len(config)), io.BytesIO(config))
-            for name in files:
-                path = model / name
-                with open(path, "rb") as file:
-                    tar.addfile(_entry(f"{MODEL}/{name}", path.stat().st_size), file)
+    # Not compressed: weights hardly become smaller, and any part can be read where it lies.
+    with publish_file(output) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.copybufsize = _PIECE
+        config = text.encode()
+        tar.addfile(_entry(MODEL_CONFIG, len(config)), io.BytesIO(config))
+        for name in files:
+            path = model / name
+            with open(path, "rb") as file:
+                tar.addfile(_entry(f"{MODEL}/{name}", path.stat().st_size), file)
     manifests.seal(output, kind=KIND, facts=dict(manifest.facts))
     return output
 
