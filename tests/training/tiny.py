@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt2")
 """The model families that the engine trains."""
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>")
@@ -62,6 +62,8 @@ def tiny_config(architecture: str = "llama", **changes: Any) -> PreTrainedConfig
     }
     if architecture == "mistral":
         sizes["sliding_window"] = None
+    if architecture == "qwen3_moe":
+        sizes |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
     if architecture == "gpt2":
         for name in ("intermediate_size", "num_key_value_heads", "head_dim"):
             del sizes[name]

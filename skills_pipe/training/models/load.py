@@ -25,7 +25,7 @@ from skills_pipe.training.models.pretrained.empty import materialise, parameters
 from skills_pipe.training.models.pretrained.files import stored_tensors
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt2")
 """``model_type`` of the families whose packed training is proven equal to each document alone."""
 
 _KEY = "policy.model_name"

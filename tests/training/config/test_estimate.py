@@ -83,8 +83,8 @@ def kept_bytes(model, tokens: int) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def test_the_families_are_those_that_are_trained_but_for_gpt2():
-    assert {*FAMILIES, "gpt2"} == set(ARCHITECTURES)
+def test_the_families_are_those_that_are_trained_but_for_gpt2_and_mixtures():
+    assert {*FAMILIES, "gpt2", "qwen3_moe"} == set(ARCHITECTURES)
 
 
 def test_weights_are_counted_exactly(model):
