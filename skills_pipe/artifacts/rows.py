@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from skills_pipe.errors import did_you_mean
 
 Form = Literal["pair", "chat", "both"]
 """What a row consists of: an input and an output, messages, or both (then its messages are used)."""
-
-
-_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-"""An escape of one half of a character, as JSON writes those above U+FFFF; the other half may be missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +38,12 @@ def parse_row(text: bytes) -> Any:
     """The value of one line.
 
     Raises:
-        UnfitRow: it is no JSON, or more than a program can hold, or not all of it is text.
+        UnfitRow: it is no JSON, or more than a program can hold.
     """
     try:
-        value = json.loads(text.decode("utf-8-sig").rstrip())
-        if _HALF.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
+        return json.loads(text.decode("utf-8-sig").rstrip())
     except UnicodeDecodeError as error:
         raise UnfitRow(f"not UTF-8 (byte {error.start})") from error
-    except UnicodeEncodeError as error:
-        before = error.object[max(error.start - 20, 0) : error.start]
-        raise UnfitRow(f"not Unicode (half a surrogate pair after {before!r})") from error
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise UnfitRow(f"not JSON ({error.msg} at {line}column {error.colno})") from error
@@ -61,7 +51,6 @@ def parse_row(text: bytes) -> Any:
         raise UnfitRow("JSON that is nested too deeply") from error
     except ValueError as error:
         raise UnfitRow(f"JSON with a number of too many digits ({error})") from error
-    return value
 
 
 def starts_array(start: bytes) -> bool:

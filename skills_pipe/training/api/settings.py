@@ -10,6 +10,7 @@ from skills_pipe.training.api.dataset import SFTDataset
 from skills_pipe.training.api.model import HuggingFaceModel
 from skills_pipe.training.config import TrainingConfig, load_config
 from skills_pipe.training.config.files import load_with_parents
+from skills_pipe.training.config.quoted import quoted
 
 
 def configuration(
@@ -31,7 +32,7 @@ def configuration(
     }
     if validation is not None:
         values |= {"data.validation.data_path": str(validation.path), "data.validation.dataset_name": validation.name}
-    overrides = [f"++{key}={_quoted(value)}" for key, value in values.items()]
+    overrides = [f"++{key}={quoted(value)}" for key, value in values.items()]
     sections: Mapping[str, Any] = source if isinstance(source, Mapping) else load_with_parents(source).tree
     if "checkpointing" not in sections:
         overrides.append("++checkpointing.enabled=false")
@@ -39,9 +40,3 @@ def configuration(
     data = sections.get("data") or {}
     overrides += [f"++data.{key}=true" for key in ("add_bos", "add_eos") if key not in data]
     return load_config(source, overrides)
-
-
-def _quoted(text: str) -> str:
-    """A text as a value in the grammar of overrides."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -123,7 +123,7 @@ class ChunkEncoder:
         samples: list[tuple[str, Sample]] = []
         for row in rows:
             chunk.counts["rows_read"] += 1
-            result = row if isinstance(row, BadRow) else self._samples(row, chunk)
+            result = row if isinstance(row, BadRow) else _unless_halved(self._samples(row, chunk), row.where)
             if isinstance(result, BadRow):
                 chunk.faults.append(result)
             else:
@@ -137,7 +137,8 @@ class ChunkEncoder:
     def texts(self, rows: Iterable[Row]) -> list[str]:
         """The documents of those ``rows`` that are good, as text."""
         chunk = EncodedChunk.empty()
-        made = (self._samples(row, chunk) for row in rows if not isinstance(row, BadRow))
+        good = (row for row in rows if not isinstance(row, BadRow))
+        made = (_unless_halved(self._samples(row, chunk), row.where) for row in good)
         return [sample.text for samples in made if not isinstance(samples, BadRow) for sample in samples]
 
     def _check_first(self, samples: Sequence[tuple[str, Sample]], encoded: EncodedTogether) -> None:
@@ -266,6 +267,20 @@ class ChunkEncoder:
         others = np.flatnonzero(ids != bos)
         first = int(others[0]) - 1 if len(others) else len(ids) - 1
         return example.without_first(first)
+
+
+def _unless_halved(samples: list[Sample] | BadRow, where: str) -> list[Sample] | BadRow:
+    """The samples, unless there is half a character in their text: JSON can say that, and no tokenizer takes it."""
+    for sample in [] if isinstance(samples, BadRow) else samples:
+        text = sample.text
+        try:
+            # Much faster than to encode it, and nearly always so.
+            if not text.isascii():
+                text.encode()
+        except UnicodeEncodeError as error:
+            before = text[max(error.start - 20, 0) : error.start]
+            return BadRow(where=where, what=f"not Unicode (half a surrogate pair after {before!r})")
+    return samples
 
 
 def mask_rules(tokenizer: PreTrainedTokenizerBase, settings: DataSettings) -> MaskRules:

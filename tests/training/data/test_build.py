@@ -93,6 +93,12 @@ def test_what_no_text_can_be_made_of_is_a_bad_row(tmp_path, row, what):
     assert good == "<bos>q😀<|im_end|>"
 
 
+def test_half_a_character_in_what_is_not_text_does_no_harm(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"input": "q", "output": "a", "source": "\\ud83d"}\n')
+    assert texts(build(path, chat_template=None)) == ["<bos>qa<|im_end|>"]
+
+
 def test_one_bad_row_is_one_line(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), BAD])
     with pytest.raises(DataError) as caught:

@@ -10,6 +10,7 @@ from typing import Final
 
 from skills_pipe.errors import OptionError
 from skills_pipe.training.config import TrainingConfig, load_config
+from skills_pipe.training.config.quoted import quoted
 
 _KEYS: Final = {
     "file": "data.train_data_path",
@@ -64,7 +65,7 @@ def training_config(arguments: argparse.Namespace, overrides: Sequence[str]) -> 
         ConfigError: see :func:`load_config`.
     """
     given = {key: getattr(arguments, name) for name, key in _KEYS.items()}
-    words = [f"++{key}={_quoted(value)}" for key, value in given.items() if value is not None]
+    words = [f"++{key}={quoted(value)}" for key, value in given.items() if value is not None]
     return load_config(arguments.config, [*words, *overrides])
 
 
@@ -82,8 +83,3 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("a number above 0")
     return number
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value
-    return f"'{escaped}'"

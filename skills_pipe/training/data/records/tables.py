@@ -93,18 +93,21 @@ class DelimitedText:
     def _rows(self, file: TextIO) -> Iterator[tuple[str, Any]]:
         csv.field_size_limit(1 << 30)
         reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+        line = 1
         try:
             names = next(reader, [])
             if twice := [name for name, count in Counter(names).items() if count > 1]:
                 raise DataError(f"two columns are called {twice[0]!r}", where=f"{self._path}:1", fix="rename one")
+            line = reader.line_num + 1
             for values in reader:
-                where = f"{self._path}:{reader.line_num}"
+                # Where the row begins; texts in quotes may go over several lines.
+                where, line = f"{self._path}:{line}", reader.line_num + 1
                 if len(values) == len(names):
                     yield where, dict(zip(names, values, strict=True))
                 elif values:
                     yield where, BadRow(where=where, what=f"{len(values)} values for {len(names)} columns")
         except (csv.Error, UnicodeDecodeError) as error:
-            where = f"{self._path}:{reader.line_num + 1}"
+            where = f"{self._path}:{line}"
             raise DataError(f"the file cannot be read as a table: {error}", where=where) from error
 
     def _open(self) -> TextIO:

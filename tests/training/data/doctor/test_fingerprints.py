@@ -75,3 +75,8 @@ def test_repeats_are_counted_as_a_slow_search_does(rows):
     for row, earlier in repeats.examples:
         assert rows[int(row[2:])] == rows[int(earlier[2:])]
     assert len(repeats.examples) == min(3, len(again))
+
+
+def test_half_a_character_in_a_tool_call_is_no_obstacle():
+    one, other = (fingerprints("q", "a", tool_calls=[{"name": text}]).whole for text in ("\ud83d", "\ud83e"))
+    assert one != other

@@ -84,7 +84,7 @@ def test_delimited_text(tmp_path, name):
         {"input": f'1{comma}5 + "x"\nnew line', "output": "2"},
         {"input": "last", "output": "03"},
     ]
-    assert [where for where, _ in rows] == [f"{path}:3", f"{path}:5"]
+    assert [where for where, _ in rows] == [f"{path}:2", f"{path}:5"]
     assert values(path, 1, 2) == [rows[1][1]]
     assert len(open_records(path)) == 2
 
@@ -136,4 +136,11 @@ def test_of_two_columns_of_one_name_neither_is_taken(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("input,output,output\na,b,c\n")
     with pytest.raises(DataError, match=r"two columns are called 'output' \(.*rows.csv:1\): rename one"):
+        values(path)
+
+
+def test_a_quote_that_is_never_closed_is_named_where_it_is_opened(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('input,output\na,b\n"c,d\ne,f\n')
+    with pytest.raises(DataError, match=r"unexpected end of data \(.*rows.csv:3\)"):
         values(path)
