@@ -68,7 +68,7 @@ class Lineage:
             base_model=manifest.facts["model"],
             data=manifest.facts["data"],
             config=hashlib.sha256(step.config.read_bytes()).hexdigest(),
-            training_config=_without_values_of_variables(yaml.safe_load(step.config.read_text(encoding="utf-8")) or {}),
+            training_config=without_values_of_variables(yaml.safe_load(step.config.read_text(encoding="utf-8")) or {}),
             checkpoint=manifest.digest,
             jobs=tuple(asdict(job) for job in jobs_of(manifest)),
             code=code_hash(),
@@ -117,11 +117,11 @@ def read_lineage(model: Path) -> Mapping[str, Any]:
     return value
 
 
-def _without_values_of_variables(tree: Any) -> Any:
+def without_values_of_variables(tree: Any) -> Any:
     """A configuration without what may be a secret: models, and what says how they were made, are given away."""
     if not isinstance(tree, dict):
         return tree
     return {
-        name: sorted(value) if name == "env_vars" and value else _without_values_of_variables(value)
+        name: sorted(value) if name == "env_vars" and value else without_values_of_variables(value)
         for name, value in tree.items()
     }

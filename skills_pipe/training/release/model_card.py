@@ -145,7 +145,7 @@ def _curve(curves: Curves) -> str:
 
 def _origin_rows(lineage: Lineage) -> list[tuple[str, str]]:
     jobs = [
-        f"from step {job['first_step']}: {'job ' + job['job'] if job['job'] else 'by hand'}, {job['ranks']} ranks"
+        f"from step {job['first_step']}: {'job ' + job['job'] if job['job'] else 'no Slurm'}, ranks: {job['ranks']}"
         for job in lineage.jobs
     ]
     codes = dict.fromkeys(job["code"] for job in lineage.jobs)

@@ -56,6 +56,8 @@ def sizes(config: PreTrainedConfig) -> dict[str, Any]:
     """Architecture of a model by the keys of NeMo's GPT models."""
     heads, hidden = config.num_attention_heads, config.hidden_size
     rotary = getattr(config, "rope_parameters", None) or {}
+    # Families with two kinds of layers have settings for each of them.
+    base = rotary.get("rope_theta") or rotary.get("full_attention", {}).get("rope_theta")
     positions = config.max_position_embeddings
     return {
         "architecture": config.architectures[0],
@@ -73,9 +75,10 @@ def sizes(config: PreTrainedConfig) -> dict[str, Any]:
         "layernorm_epsilon": getattr(config, "rms_norm_eps", None) or config.layer_norm_epsilon,
         "activation": _activation(config),
         "position_embedding_type": "rope" if rotary else "learned_absolute",
-        "rotary_base": rotary.get("rope_theta"),
+        "rotary_base": base,
         "share_embeddings_and_output_weights": config.tie_word_embeddings,
         "vocab_size": config.vocab_size,
+        **_experts(config),
     }
 
 
@@ -111,6 +114,18 @@ def _aligner_chat(tokens: ChatTokens) -> str:
     row = {"system": _SYSTEM, "conversations": turns, "mask": "User", "type": "VALUE_TO_TEXT"}
     pieces = [made for made in AlignerChat(tokens=tokens).rows(row, "") if isinstance(made, Pieces)]
     return "".join(segment.text for made in pieces for segment in made.segments)
+
+
+def _experts(config: PreTrainedConfig) -> dict[str, Any]:
+    """Of models with experts, how many there are, how many of them a token has, and their width."""
+    number = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    if not number:
+        return {}
+    return {
+        "num_moe_experts": number,
+        "moe_router_topk": config.num_experts_per_tok,
+        "moe_ffn_hidden_size": getattr(config, "moe_intermediate_size", None) or config.intermediate_size,
+    }
 
 
 def _activation(config: PreTrainedConfig) -> str | None:

@@ -41,7 +41,13 @@ def pack(model: Path, output: Path) -> Path:
     manifest = check_whole(model)
     _check_output(output)
     lineage = read_lineage(model) if (model / LINEAGE).is_file() else {}
-    text = yaml.safe_dump(model_config(model, lineage.get("training_config", {})), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(
+        model_config(model, lineage.get("training_config", {})),
+        Dumper=_OneLine,
+        sort_keys=False,
+        allow_unicode=True,
+        width=sys.maxsize,
+    )
     # The manifest comes last, as it was written.
     files = [*sorted(manifest.files), manifest_path(model).name]
     # Not compressed: weights hardly become smaller, and any part can be read where it lies.
@@ -75,6 +81,17 @@ def _check_output(output: Path) -> None:
         raise CheckpointError(
             f"{output} exists and is no archive that this program wrote", fix="choose another file or remove it"
         )
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes a template as one line with ``\\n`` in it, and not over many lines with their own rules."""
+
+
+def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_OneLine.add_representer(str, _string)
 
 
 def _is_ours(path: Path) -> bool:

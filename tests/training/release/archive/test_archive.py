@@ -98,6 +98,12 @@ def test_the_configuration_has_sizes_template_and_tokens(archive):
     )
 
 
+def test_a_template_is_one_line_of_the_file(archive):
+    with tarfile.open(archive) as tar:
+        lines = tar.extractfile("model_config.yaml").read().decode().splitlines()
+    assert [line.count("{turn 1 user message}") for line in lines if line.startswith("prompt_template:")] == [1]
+
+
 def test_a_changed_byte_is_found(archive, tmp_path, capsys):
     def change(entry, data):
         if entry.name.endswith(".safetensors"):

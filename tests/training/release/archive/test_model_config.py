@@ -15,8 +15,13 @@ def test_sizes_are_those_of_the_weights(tmp_path, architecture):
     found = sizes(model.config)
     assert found["num_layers"] * found["hidden_size"] == 2 * model.get_input_embeddings().weight.shape[1]
     assert found["vocab_size"] == model.get_input_embeddings().weight.shape[0]
-    widths = {tuple(value.shape) for name, value in model.named_parameters() if "mlp" in name and value.dim() == 2}
-    assert all(found["ffn_hidden_size"] in shape for shape in widths)
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters() if "mlp" in name and value.dim() > 1}
+    experts = {name: shape for name, shape in shapes.items() if "expert" in name}
+    dense = {name: shape for name, shape in shapes.items() if name.endswith(("down_proj.weight", "c_proj.weight"))}
+    assert experts or dense
+    assert all(found["ffn_hidden_size"] in shape for name, shape in dense.items() if name not in experts)
+    assert all(found["num_moe_experts"] == shape[0] for shape in experts.values() if len(shape) == 3)
+    assert all(found["moe_ffn_hidden_size"] in shape for name, shape in experts.items() if "down_proj" in name)
     rows = sum(len(value) for name, value in model.named_parameters() if name.endswith(("k_proj.weight",)))
     if rows:
         assert rows == 2 * found["num_query_groups"] * found["kv_channels"]

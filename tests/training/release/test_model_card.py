@@ -1,0 +1,108 @@
+"""The card and the lineage of a model tell what was done, and no more than is known."""
+
+import json
+
+import pytest
+import yaml
+
+from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.metrics import read_metrics
+from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.average import Average, average
+from skills_pipe.training.checkpoint.export import Export, export
+from skills_pipe.training.checkpoint.jobs import code_hash
+from skills_pipe.training.curves import Curves
+from skills_pipe.training.release.lineage import Lineage, read_lineage, without_values_of_variables
+from skills_pipe.training.release.model_card import card, metrics_files
+from tests.training.outputs import logged
+from tests.training.sft_arguments import BATCH
+
+
+def front_matter(text):
+    return yaml.safe_load(text.split("---")[1])
+
+
+def changed(model, **config):
+    """A lineage whose configuration differs in these sections."""
+    value = dict(read_lineage(model))
+    tree = value["training_config"]
+    value["training_config"] = tree | {name: tree[name] | part for name, part in config.items()}
+    return Lineage(**value | {"jobs": tuple(value["jobs"])})
+
+
+def test_the_lineage_has_data_code_configuration_jobs_and_metrics(model, run, chat_data):
+    lineage = Lineage.read(model)
+    assert lineage.metrics["val:val_loss"] == logged(run, "validation/val_loss")[10]
+    assert lineage.counters["consumed_samples"] == 10 * BATCH
+    assert lineage.training_config["data"]["train"][0]["data_path"] == str(chat_data)
+    assert [(job["first_step"], job["ranks"], job["code"]) for job in lineage.jobs] == [(1, 1, code_hash())]
+    assert lineage.checkpoint == manifests.read(run / "checkpoints" / "step_10").digest
+
+
+def test_the_card_shows_them(model, run, chat_data):
+    text = (model / "README.md").read_text()
+    assert f"| trained on | `{chat_data}` |" in text
+    assert f"| val:val_loss | {logged(run, 'validation/val_loss')[10]:.6g} |" in text
+    assert f"| documents seen | {10 * BATCH} |" in text
+    assert "![Loss by step](loss.png)" in text
+    assert (model / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert front_matter(text) == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["sft"]}
+
+
+def test_the_curve_ends_at_the_step_of_the_model(run, tmp_path):
+    folder = export(Export(training_folder=run, output=tmp_path / "hf", step="5"))
+    text = (folder / "README.md").read_text()
+    assert f"| 5 | {logged(run, 'train/loss')[5]:.4f} | {logged(run, 'validation/val_loss')[5]:.4f} |" in text
+    assert "| 6 |" not in text
+    assert "| 10 |" in (export(Export(training_folder=run, output=tmp_path / "last")) / "README.md").read_text()
+
+
+def test_the_same_checkpoint_gives_the_same_card(model, run, tmp_path):
+    again = export(Export(training_folder=run, output=tmp_path / "again"))
+    for name in ("README.md", "loss.png", "lineage.json"):
+        assert (again / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_the_hub_is_told_what_is_on_the_hub(model):
+    data = {"train": [{"data_path": "my-org/my-data"}, {"data_path": "rows.jsonl"}]}
+    matter = front_matter(card(changed(model, policy={"model_name": "my-org/base"}, data=data), None))
+    assert (matter["base_model"], matter["datasets"]) == ("my-org/base", ["my-org/my-data"])
+
+
+def test_values_of_variables_stay_at_home(tmp_path, model):
+    tree = {"policy": {"dtensor_cfg": {"env_vars": {"MY_TOKEN": "s3cret"}, "enabled": True}}}
+    assert without_values_of_variables(tree) == {"policy": {"dtensor_cfg": {"env_vars": ["MY_TOKEN"], "enabled": True}}}
+
+
+def test_without_a_log_there_is_a_card_without_a_curve(model):
+    text = card(Lineage.read(model), None)
+    assert "loss.png" not in text
+    assert "## Results" in text
+
+
+def test_a_log_beside_moved_checkpoints_is_found(model, run):
+    lineage = changed(model, logger={"log_dir": "/nowhere"})
+    found = [path for path in metrics_files(lineage, run / "checkpoints") if path.is_file()]
+    assert len(Curves.read(found[0]).loss.steps) == len({line["step"] for line in read_metrics(found[0])})
+    assert Curves.read(found[0]).until(3).loss.steps == (1, 2, 3)
+
+
+def test_an_average_has_a_card_of_its_own(run, model, tmp_path):
+    export(Export(training_folder=run, output=run / "hf_model_step_5", step="5"))
+    mean = average(Average(folder=run, steps=(5, 10), output=tmp_path / "mean"))
+    text = (mean / "README.md").read_text()
+    assert "The mean of the weights of 2 checkpoints" in text
+    assert text.count("val:val_loss") == 2
+    assert not (mean / "loss.png").exists()
+    assert sorted(json.loads((mean / "lineage.json").read_text())["averaged_from"]) == [
+        "hf_model_step_10",
+        "hf_model_step_5",
+    ]
+
+
+def test_a_folder_without_a_lineage_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="does not say where it comes from"):
+        read_lineage(tmp_path)
+    (tmp_path / "lineage.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_lineage(tmp_path)
