@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from skills_pipe.training.collectives import collected, summed_part
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stretch:
@@ -123,15 +125,11 @@ class _Collect(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        collected = own.new_empty(own.shape[0] * group.size(), *own.shape[1:])
-        dist.all_gather_into_tensor(collected, own, group=group)
-        return collected
+        return collected(own, group)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        own = gradient.new_empty(gradient.shape[0] // ctx.group.size(), *gradient.shape[1:])
-        dist.reduce_scatter_tensor(own, gradient.contiguous(), group=ctx.group)
-        return own, None
+        return summed_part(gradient, ctx.group), None
 
 
 def _offsets(lengths: list[int], device: torch.device) -> Tensor:

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from skills_pipe.training.collectives import collected
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Words:
@@ -49,8 +51,7 @@ class Words:
         index, here = self._own(target, logits.shape[1])
         chosen = logits.gather(1, index).masked_fill(~here, 0.0)
         mine = torch.stack([normaliser, chosen])
-        of_all = mine.new_empty(self.group.size(), *mine.shape)
-        dist.all_gather_into_tensor(of_all.view(-1), mine.view(-1), group=self.group)
+        of_all = collected(mine[None], self.group)
         return of_all[:, 0].logsumexp(dim=0), of_all[:, 1].sum(dim=0)
 
     def subtract_targets(self, probabilities: Tensor, target: Tensor) -> None:

@@ -14,7 +14,7 @@ from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.load import ModelSpec, open_model
-from tests.training.backends.layouts import ROWS, settings
+from tests.training.backends.layouts import MIXTURES, ROWS, settings
 from tests.training.backends.scenario import BATCH, dataset, whole
 from tests.training.checkpoint.runs import info_at, new_manager, position_at
 from tests.training.tiny import tiny_model
@@ -24,9 +24,12 @@ ADAMW = ObjectConfig(name="torch.optim.AdamW", kwargs={"lr": 1e-2})
 SHAPE = {"vocab_size": 262, "num_key_value_heads": 4, "tie_word_embeddings": True}
 """131 words for each of two ranks: shards of theirs are not of one size."""
 
+SHAPES = {"qwen3": SHAPE, "qwen3_moe": MIXTURES["qwen3_moe"] | {"num_experts": 6}}
+"""By family. Three experts for each of two ranks: shards of theirs are not of one size either."""
 
-def backend_of(world: World, layout: Layout, *, seed: int) -> tuple[FsdpBackend, World]:
-    model = tiny_model("qwen3", seed=seed, **SHAPE)
+
+def backend_of(world: World, layout: Layout, *, family: str, seed: int) -> tuple[FsdpBackend, World]:
+    model = tiny_model(family, seed=seed, **SHAPES[family])
     backend = FsdpBackend(model, settings(optimizer=ADAMW, layout=layout), world)
     return backend, replace(world, same_rows=layout.same_rows)
 
@@ -49,9 +52,9 @@ def state_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:
     return found
 
 
-def saved(world: World, *, layout: Layout, folder: Path) -> dict[str, Any]:
+def saved(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") -> dict[str, Any]:
     """Two steps, saved; what was saved, and the loss of the step after it."""
-    backend, here = backend_of(world, layout, seed=0)
+    backend, here = backend_of(world, layout, family=family, seed=0)
     train(backend, here, range(2))
     manager = new_manager(folder)
     manager.save(backend.trainee, info_at(2), position_at(2))
@@ -60,9 +63,9 @@ def saved(world: World, *, layout: Layout, folder: Path) -> dict[str, Any]:
     return {"state": state, "next": train(backend, here, range(2, 3))}
 
 
-def resumed(world: World, *, layout: Layout, folder: Path) -> dict[str, Any]:
+def resumed(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") -> dict[str, Any]:
     """What is restored into a model of other weights, and the loss of the step after it."""
-    backend, here = backend_of(world, layout, seed=5)
+    backend, here = backend_of(world, layout, family=family, seed=5)
     manager = new_manager(folder)
     manager.resume(backend.trainee)
     manager.close()

@@ -78,6 +78,43 @@ def test_and_back_from_shards_of_whole_layers(four_ranks, tmp_path, sharded):
     assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
 
 
+@pytest.fixture(scope="module")
+def mixture(four_ranks, tmp_path_factory):
+    """Folder and state of a training whose ranks share experts by twos."""
+    folder = tmp_path_factory.mktemp("mixture") / "checkpoints"
+    layout = Layout(shard=4, expert=2)
+    return folder, four_ranks(saved, layout=layout, folder=folder, family="qwen3_moe")[0]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(shard=4), Layout(replicate=2, shard=2, expert=2), Layout(shard=2, expert=2), Layout(context=2), Layout()],
+    ids=str,
+)
+def test_shared_experts_are_read_on_any_layout(request, tmp_path, mixture, layout):
+    folder, reference = mixture
+    shutil.copytree(folder, tmp_path / "own")
+    case = {"layout": layout, "folder": tmp_path / "own", "family": "qwen3_moe"}
+
+    if layout.ranks == 1:
+        found = resumed(ALONE, **case)
+    else:
+        ranks = request.getfixturevalue("two_ranks" if layout.ranks == 2 else "four_ranks")
+        found = ranks(resumed, **case)[0]
+
+    assert different(found["state"], reference["state"]) == []
+    assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+
+
+def test_experts_that_one_process_saved_are_shared_later(two_ranks, tmp_path):
+    reference = saved(ALONE, layout=Layout(), folder=tmp_path / "own", family="qwen3_moe")
+
+    found = two_ranks(resumed, layout=Layout(shard=2, expert=2), folder=tmp_path / "own", family="qwen3_moe")[0]
+
+    assert different(found["state"], reference["state"]) == []
+    assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+
+
 def test_the_comparison_sees_one_changed_value(mixed):
     _, reference = mixed
     changed = {name: value.clone() for name, value in reference["state"].items()}

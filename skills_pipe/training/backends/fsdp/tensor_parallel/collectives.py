@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from skills_pipe.training.collectives import collected, summed_part
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TensorGroup:
@@ -122,13 +124,9 @@ def _summed(value: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 def _collected(part: Tensor, group: dist.ProcessGroup) -> Tensor:
     """The tokens of all ranks, ``[1, size * tokens, width]``: with one row they lie one after the other."""
-    whole = part.new_empty(1, part.shape[1] * group.size(), part.shape[2])
-    dist.all_gather_into_tensor(whole[0], part[0].contiguous(), group=group)
-    return whole
+    return collected(part[0], group)[None]
 
 
 def _summed_part(whole: Tensor, group: dist.ProcessGroup) -> Tensor:
     """This rank's tokens of the sum over ranks, ``[1, tokens / size, width]``."""
-    part = whole.new_empty(1, whole.shape[1] // group.size(), whole.shape[2])
-    dist.reduce_scatter_tensor(part[0], whole[0].contiguous(), group=group)
-    return part
+    return summed_part(whole[0], group)[None]
