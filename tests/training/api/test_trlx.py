@@ -24,7 +24,6 @@ from skills_pipe.training.api.trlx import (
 )
 from skills_pipe.training.api.trlx.megatron_cfg import engine_sections
 from skills_pipe.training.api.trlx.samples import Collation, Sample, tokenise
-from skills_pipe.training.data.cyclic import ShuffledCyclicSequence
 from tests.training.api.seed import tiny_folder
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "trlx" / "trlx.json").read_text())
@@ -32,14 +31,6 @@ TOKENIZER = Path(__file__).parents[1] / "golden" / "nemo_rl" / "tokenizer.json"
 CONFIG = Path(__file__).parents[3] / "examples" / "trlx" / "configs" / "nemo_sft_config.yml"
 BOS, EOS, PAD = 11, 12, 1
 """Of the tokenizer whose batches were recorded."""
-
-
-@pytest.mark.parametrize("case", GOLDEN["shuffled_cyclic"], ids=str)
-def test_the_order_is_the_recorded_one(case):
-    found = ShuffledCyclicSequence(case["new_length"], range(case["length"]), case["seed"])
-    assert [found[index] for index in range(len(found))] == case["order"]
-    other = ShuffledCyclicSequence(case["new_length"], range(case["length"]), case["seed"] + 1)
-    assert [other[index] for index in range(len(other))] != case["order"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["prompt_pipeline"], ids=lambda case: f"{case['max_prompt_length']}")
