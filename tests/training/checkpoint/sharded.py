@@ -1,13 +1,7 @@
-"""One rank of a sharded run: ``torchrun ... -m tests.training.checkpoint.sharded save|load FOLDER``.
-
-``save`` trains three steps, saves step 3 and puts the gathered state into reference.pt; ``load`` resumes from step 3
-and fails unless the gathered state is equal bit for bit. Rank 0 prints the warnings of the resume.
-"""
+"""A model that is split over ranks, saved by some and resumed by others: cases for the ranks of the tests."""
 
 from __future__ import annotations
 
-import gc
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +12,32 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.training.checkpoint.state import Trainee
-from skills_pipe.training.distributed import leave
+from skills_pipe.training.distributed import World
 from tests.training.checkpoint.runs import info_at, new_manager, position_at, train, with_optimizer
 from tests.training.tiny import tiny_model
+
+
+def save(world: World, *, folder: Path, tied: bool = False) -> dict[str, Any]:
+    """Three steps, the third one saved; rank 0 gives the gathered state."""
+    torch.manual_seed(world.rank)
+    trainee = sharded_trainee(seed=0, tied=tied)
+    train(trainee, 3)
+    manager = new_manager(folder)
+    manager.save(trainee, info_at(3), position_at(3))
+    manager.close()
+    return gathered(trainee)
+
+
+def load(world: World, *, folder: Path, tied: bool = False) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The warnings of a resume into other weights; rank 0 gives the gathered state."""
+    torch.manual_seed(world.rank)
+    trainee = sharded_trainee(seed=5, tied=tied)
+    manager = new_manager(folder)
+    try:
+        warnings = manager.resume(trainee).warnings
+    finally:
+        manager.close()
+    return warnings, gathered(trainee)
 
 
 def sharded_trainee(*, seed: int, tied: bool) -> Trainee:
@@ -28,6 +45,7 @@ def sharded_trainee(*, seed: int, tied: bool) -> Trainee:
     for layer in model.model.layers:
         fully_shard(layer)
     fully_shard(model)
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
     return with_optimizer(model)
 
 
@@ -49,43 +67,3 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
             if not equal:
                 found.append(f"{part}: {name}")
     return found
-
-
-def main() -> None:
-    mode, folder, tied = sys.argv[1], Path(sys.argv[2]), "tied" in sys.argv[3:]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    torch.manual_seed(dist.get_rank())
-    trainee = sharded_trainee(seed=0 if mode == "save" else 5, tied=tied)
-    assert all(isinstance(parameter, DTensor) for parameter in trainee.model.parameters())
-    manager = new_manager(folder)
-    reference = folder.parent / "reference.pt"
-    if mode == "save":
-        train(trainee, 3)
-        manager.save(trainee, info_at(3), position_at(3))
-        whole = gathered(trainee)
-        if dist.get_rank() == 0:
-            torch.save(whole, reference)
-    else:
-        point = manager.resume(trainee)
-        whole = gathered(trainee)
-        if dist.get_rank() == 0:
-            print("\n".join(point.warnings))
-            found = differences(whole, torch.load(reference))
-            if found:
-                sys.exit(f"differs: {found}")
-    manager.close()
-
-
-def run() -> None:
-    try:
-        main()
-    finally:
-        # The parameters' device mesh holds the process group: alive at exit, its threads would abort the process.
-        gc.collect()
-        dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    run()
-    leave(0)
