@@ -35,6 +35,7 @@ WORLDS = {
     "docs/data.md": (launcher, models, rows, cluster),
     "docs/data_preparation.md": (launcher, generations, models),
     "docs/evaluation.md": (launcher, models, cluster),
+    "docs/models.md": (launcher, models, rows),
     "docs/nemo_run.md": (launcher,),
     "docs/run_cmd.md": (launcher, cluster),
     "docs/runs.md": (launcher,),
@@ -43,7 +44,7 @@ WORLDS = {
 }
 """What the commands of each document find."""
 
-SLOW = {"docs/adapters.md", "docs/data.md", "docs/data_preparation.md", "docs/evaluation.md", "docs/training.md"}
+SLOW = {f"docs/{name}.md" for name in ("adapters", "data", "data_preparation", "evaluation", "models", "training")}
 
 
 def read(document):

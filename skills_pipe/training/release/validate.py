@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,9 @@ from skills_pipe.training.release.whole import check_whole
 from skills_pipe.training.validation import Validation
 
 _OVERALL = "val:val_loss"
+_LOSS = re.compile(r"val:(.+/)?val_loss")
+"""Trainers have other metrics besides, of answers that the model gave."""
+
 _ROUNDING = {"float32": 1e-5, "bfloat16": 5e-4, "float16": 5e-4}
 """Relative difference that another order of sums makes, by the precision that the trainer computed in."""
 _ROUNDED_WEIGHTS = 2e-2
@@ -140,7 +144,7 @@ def trained_losses(lineage: Lineage, model: Path) -> dict[str, float]:
             where=str(model),
             fix="validate an export without --ema",
         )
-    losses = {name: value for name, value in lineage.metrics.items() if name.startswith("val:")}
+    losses = {name: value for name, value in lineage.metrics.items() if _LOSS.fullmatch(name)}
     if not losses:
         raise CheckpointError(
             f"the training did not validate at step {lineage.step}: there is no loss to compare with",

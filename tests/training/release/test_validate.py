@@ -112,6 +112,14 @@ def test_without_a_loss_to_compare_with_nothing_is_said_to_be_equal(copy, capsys
     assert message in capsys.readouterr().err
 
 
+def test_metrics_of_answers_are_not_compared(copy):
+    path = copy / "lineage.json"
+    value = json.loads(path.read_text())
+    value["metrics"]["val:exact_match"] = 0.5
+    path.write_text(json.dumps(value))
+    assert main([f"--model={resealed(copy)}", *ALONE]) == 0
+
+
 def test_an_average_has_no_loss_of_the_trainers(run, model, tmp_path):
     export(Export(training_folder=run, output=run / "hf_model_step_5", step="5"))
     mean = average(Average(folder=run, steps=(5, 10), output=tmp_path / "mean"))
