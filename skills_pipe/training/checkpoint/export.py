@@ -25,6 +25,8 @@ from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.adapter import AdapterRecord
+from skills_pipe.training.checkpoint.expert_matrices import FAMILIES as EXPERT_FAMILIES
+from skills_pipe.training.checkpoint.expert_matrices import ExpertMatrices, Weights
 from skills_pipe.training.checkpoint.hf_folder import ADAPTER, KIND, LINEAGE, publish_model, run_main, size_in_bytes
 from skills_pipe.training.checkpoint.layout import StepFolder, find_checkpoints, step_folders, whole_steps
 from skills_pipe.training.checkpoint.merged_weights import MergedWeights, base_tensors
@@ -87,7 +89,7 @@ def export(wanted: Export) -> Path:
     record = AdapterRecord.read(manifest)
     if wanted.adapter_only:
         return _export_adapter(wanted, step, manifest, StoredWeights(stored))
-    weights = _model_weights(StoredWeights(stored), record, wanted.base_model)
+    weights = _model_weights(step, StoredWeights(stored), record, wanted.base_model)
     tensors = [with_dtype(tensor, DTYPES[name]) for tensor in weights.tensors.values()]
 
     # One buffer for all pieces: a new one for each would fragment the heap.
@@ -170,10 +172,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _model_weights(
-    stored: StoredWeights, record: AdapterRecord | None, base_model: str | None
-) -> StoredWeights | MergedWeights:
+    step: StepFolder, stored: StoredWeights, record: AdapterRecord | None, base_model: str | None
+) -> Weights:
     """The weights of the whole model: those of the checkpoint, or the base model with its adapters merged."""
-    return stored if record is None else MergedWeights(base_tensors(record, base_model), stored, record)
+    if record is not None:
+        return MergedWeights(base_tensors(record, base_model), stored, record)
+    family = json.loads((step.model / "config.json").read_text()).get("model_type")
+    return ExpertMatrices(stored) if family in EXPERT_FAMILIES else stored
 
 
 def _export_adapter(wanted: Export, step: StepFolder, manifest: Manifest, stored: StoredWeights) -> Path:

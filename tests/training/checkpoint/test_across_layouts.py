@@ -6,13 +6,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.distributed import World
-from tests.training.checkpoint.across_layouts import SHAPE, resumed, saved, streamed
-from tests.training.tiny import save_tiny_model
+from tests.training.checkpoint.across_layouts import SHAPE, SHAPES, resumed, saved, streamed
+from tests.training.tiny import save_tiny_model, tiny_model
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 MIXED = Layout(shard=2, tensor=2, sequence_parallel=True)
@@ -130,6 +131,27 @@ def test_the_export_holds_the_very_weights_of_all_ranks(mixed, tmp_path):
     exported = {name: value.detach() for name, value in model.named_parameters()}
     weights = {name: value for name, value in reference["state"].items() if " of " not in name}
     assert different(exported, weights) == []
+
+
+def test_the_export_of_shared_experts_has_a_matrix_for_each(mixture, tmp_path):
+    folder, reference = mixture
+    exported = load_file(export(Export(training_folder=folder, output=tmp_path / "hf")) / "model.safetensors")
+
+    model = tiny_model("qwen3_moe", **SHAPES["qwen3_moe"])
+    model.load_state_dict({name: value for name, value in reference["state"].items() if " of " not in name})
+    model.save_pretrained(tmp_path / "by_transformers")
+    assert different(exported, load_file(tmp_path / "by_transformers" / "model.safetensors")) == []
+    assert "model.layers.2.mlp.experts.5.up_proj.weight" in exported
+
+
+@pytest.mark.parametrize("layout", [Layout(shard=4, expert=2), Layout(shard=2, context=2, expert=4)], ids=str)
+def test_each_rank_reads_its_experts_of_the_base_model(four_ranks, tmp_path, layout):
+    folder = save_tiny_model(tmp_path / "base", "qwen3_moe", seed=7, num_experts=8)
+    expected = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters(remove_duplicate=False))
+
+    found = four_ranks(streamed, layout=layout, folder=folder)
+
+    assert all(different(each, expected) == [] for each in found)
 
 
 @pytest.mark.parametrize("layout", [MIXED, Layout(tensor=4)], ids=str)

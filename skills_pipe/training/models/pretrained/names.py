@@ -60,6 +60,18 @@ def _with_dimension(tensor: Tensor) -> Tensor:
     return replace(tensor, shape=(1, *tensor.shape))
 
 
+def matrices_of_experts(name: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, int]]]:
+    """Stored names and shapes of what a tensor of all experts consists of, in the order in which it holds them.
+
+    Empty for any other tensor.
+    """
+    experts = _EXPERTS.fullmatch(name)
+    if experts is None or len(shape) != 3:
+        return []
+    matrix = (shape[1] // (2 if experts[2] == "gate_up_proj" else 1), shape[2])
+    return [(stored, matrix) for _, stored in _experts(experts[1], experts[2], shape)]
+
+
 def is_whole(shape: tuple[int, ...], parts: tuple[Part, ...]) -> bool:
     """Whether the parts lie inside a parameter of ``shape`` and fill it."""
     inside = all(
