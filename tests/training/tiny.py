@@ -11,7 +11,19 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt2")
+ARCHITECTURES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_oss",
+    "gpt2",
+)
 """The model families that the engine trains."""
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>")
@@ -27,6 +39,30 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """ChatML with a beginning-of-text token and Hugging Face's marks around what the assistant says."""
+
+
+_PECULIARITIES: dict[str, dict[str, Any]] = {
+    # Caps that the small numbers of a random model reach, and a window within its documents.
+    "gemma2": {
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 0.05,
+        "final_logit_softcapping": 0.1,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gemma3_text": {
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gpt_oss": {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
+"""What is special in a family, in a size that a tiny model shows."""
 
 
 def tiny_tokenizer(*, chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
@@ -64,6 +100,7 @@ def tiny_config(architecture: str = "llama", **changes: Any) -> PreTrainedConfig
         sizes["sliding_window"] = None
     if architecture == "qwen3_moe":
         sizes |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
+    sizes |= _PECULIARITIES.get(architecture, {})
     if architecture == "gpt2":
         for name in ("intermediate_size", "num_key_value_heads", "head_dim"):
             del sizes[name]

@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from skills_pipe.training.models.context import Share, Stretch
+from skills_pipe.training.models.scores import Scores, attend_by_scores, visible
 
 IMPLEMENTATION = "skills_pipe_packed"
 """Name under which the function is known to transformers (``attn_implementation``)."""
@@ -52,6 +53,8 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Causal attention within each document, in the form that transformers calls.
@@ -66,13 +69,15 @@ def packed_attention(
         scaling: factor on the scores, ``head_dim ** -0.5`` by default.
         dropout: probability of dropping an attention weight.
         sliding_window: a token sees itself and this many minus one before it; None: the whole document.
+        softcap: limit of the scores; None: they have none.
+        s_aux: ``[heads]``, scores of sinks; None: there are none.
 
     Returns:
         ``[1, tokens, heads, head_dim]`` and None for the weights.
     """
     if attention_mask is not None:
         raise ValueError("packed attention takes no attention mask: documents say what a token may see")
-    settings = _Settings(scaling=scaling, dropout=dropout, window=sliding_window)
+    settings = Scores(scaling=scaling, dropout=dropout, window=sliding_window, softcap=softcap, sinks=s_aux)
     share = documents.share
     if share is None:
         lengths, offsets = documents.lengths, documents.cu_seqlens
@@ -83,16 +88,7 @@ def packed_attention(
     return torch.cat(outputs, dim=1), None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """What else an attention layer asks for; see :func:`packed_attention`."""
-
-    scaling: float | None
-    dropout: float
-    window: int | None
-
-
-def _stretch(stretch: Stretch, query: Tensor, key: Tensor, value: Tensor, settings: _Settings) -> Tensor:
+def _stretch(stretch: Stretch, query: Tensor, key: Tensor, value: Tensor, settings: Scores) -> Tensor:
     """Attention of the tokens of a stretch, with the keys and values of the whole row."""
     seen = slice(stretch.first, stretch.end)
     tensors = (query, key[:, :, seen], value[:, :, seen])
@@ -103,7 +99,7 @@ def _attend(
     tensors: tuple[Tensor, Tensor, Tensor],
     lengths: tuple[tuple[int, ...], tuple[int, ...]],
     offsets: tuple[Tensor, Tensor],
-    settings: _Settings,
+    settings: Scores,
 ) -> Tensor:
     """Causal attention within documents, of which the last tokens look.
 
@@ -117,7 +113,7 @@ def _attend(
         ``[1, tokens, heads, head_dim]``.
     """
     query, key, value = tensors
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and settings.dropout == 0.0:
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and settings.dropout == 0.0 and settings.fused:
         return _varlen(tensors, lengths, offsets, settings)
     documents = zip(query.split(lengths[0], 2), key.split(lengths[1], 2), value.split(lengths[1], 2), strict=True)
     # Joined along tokens with the heads behind them, so that one copy gives the layout that is asked for.
@@ -128,7 +124,7 @@ def _varlen(
     tensors: tuple[Tensor, Tensor, Tensor],
     lengths: tuple[tuple[int, ...], tuple[int, ...]],
     offsets: tuple[Tensor, Tensor],
-    settings: _Settings,
+    settings: Scores,
 ) -> Tensor:
     """One fused kernel for all documents; CUDA, half precision, no dropout."""
     from torch.nn.attention.varlen import varlen_attn  # the module needs a CUDA build
@@ -149,7 +145,7 @@ def _varlen(
     return output.unsqueeze(0)
 
 
-def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: _Settings) -> Tensor:
+def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: Scores) -> Tensor:
     """Attention within one document, of its last tokens if there are fewer queries than keys.
 
     On CPU the kernel's backward in bf16 is up to three times slower than in fp32 for short documents, so it runs in
@@ -163,25 +159,19 @@ def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: _Settings
     simple = looking == tokens and (window is None or tokens <= window)
     if not query.is_cuda:
         query, key, value = query.float(), key.float(), value.float()
+    if not settings.fused:
+        return attend_by_scores(query, key, value, settings).to(dtype)
     output = scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=None if simple else _visible(looking, tokens, window, query.device),
+        attn_mask=None if simple else visible(looking, tokens, window, query.device),
         is_causal=simple,
         dropout_p=settings.dropout,
         scale=settings.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output.to(dtype)
-
-
-def _visible(looking: int, tokens: int, window: int | None, device: torch.device) -> Tensor:
-    """Mask ``[looking, tokens]`` of the last tokens of a document: True where a token may look."""
-    position = torch.arange(tokens, device=device)
-    distance = position[-looking:, None] - position[None, :]
-    seen = distance >= 0
-    return seen if window is None else seen & (distance < window)
 
 
 def _no_mask(*_: object, **__: object) -> None:

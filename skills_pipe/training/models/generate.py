@@ -116,7 +116,8 @@ def _writing(model: PreTrainedModel) -> Iterator[None]:
     """Dropout off, and an attention that has a cache and takes a mask."""
     training, attention = model.training, model.config._attn_implementation
     model.eval()
-    model.set_attn_implementation("sdpa")
+    # Of some families (Gemma 2, gpt-oss) transformers has no other attention than its plain one.
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     try:
         with torch.no_grad():
             yield

@@ -21,12 +21,10 @@ from transformers import (
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
+from skills_pipe.training.models.families import check_family
 from skills_pipe.training.models.pretrained.empty import materialise, parameters_on_meta
 from skills_pipe.training.models.pretrained.files import stored_tensors
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
-
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt2")
-"""``model_type`` of the families whose packed training is proven equal to each document alone."""
 
 _KEY = "policy.model_name"
 
@@ -97,27 +95,8 @@ def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
         setattr(config, key, value)
     if getattr(config, "quantization_config", None) is not None:
         raise ConfigError(f"{spec.name} is quantized", where=_KEY, fix="use the model that it was made of")
-    if config.model_type not in ARCHITECTURES:
-        raise ConfigError(
-            f"models of the family {config.model_type!r} are not supported",
-            where=_KEY,
-            fix=f"use one of {', '.join(ARCHITECTURES)}: packed training is proven exact for these",
-        )
+    check_family(config, spec.name)
     return config
-
-
-def check_positions(config: PreTrainedConfig, *, longest: int) -> None:
-    """Refuse documents that reach beyond the positions that a model has learnt one by one, as GPT-2 has.
-
-    Raises:
-        ConfigError: the longest document has more tokens than the model has positions.
-    """
-    if config.model_type == "gpt2" and longest > config.n_positions:
-        raise ConfigError(
-            f"a document has {longest} tokens, and the model has {config.n_positions} positions",
-            where="policy.max_total_sequence_length",
-            fix=f"set it to {config.n_positions}",
-        )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -14,8 +14,8 @@ from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
 from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.embedding_noise import with_noise
 from skills_pipe.training.models.generate import Generation, Prompt, generate
+from skills_pipe.training.models.head import Head
 from skills_pipe.training.models.row import Row
-from skills_pipe.training.models.words import Words
 
 _CHUNK_ELEMENTS = 2**24
 """Logits that exist at one time, as a number of fp32 values (64 MiB)."""
@@ -85,9 +85,9 @@ class SupervisedLoss(nn.Module):
         ).last_hidden_state
         supervised = (row.labels[0] != IGNORE).nonzero().squeeze(1)
         factors = row.weights[0, supervised] if row.weights is not None else None
-        words, weight = Words.of(self.model.get_output_embeddings().weight)
+        head, weight = Head.of(self.model)
         return summed_cross_entropy(
-            hidden[0, supervised], weight, row.labels[0, supervised], scale=scale, factors=factors, words=words
+            hidden[0, supervised], weight, row.labels[0, supervised], scale=scale, factors=factors, head=head
         )
 
     def generate(self, prompts: Sequence[Prompt], how: Generation) -> dict[int, list[int]]:
@@ -102,7 +102,7 @@ def summed_cross_entropy(
     *,
     scale: float = 1.0,
     factors: Tensor | None = None,
-    words: Words | None = None,
+    head: Head | None = None,
     chunk_elements: int = _CHUNK_ELEMENTS,
 ) -> Tensor:
     """``scale * sum_i(factors_i * -log softmax(hidden_i @ weight.T)[labels_i])``, summed in fp32, never all logits.
@@ -117,12 +117,12 @@ def summed_cross_entropy(
         labels: int64 ``[n]``.
         scale: factor on the loss.
         factors: ``[n]``, factor of each label; None: all are 1. They get no gradient.
-        words: of which ``weight`` has the rows; None: all.
+        head: of which ``weight`` has the rows; None: all words, whose logits are not capped.
         chunk_elements: number of logits to hold at one time.
     """
     rows = max(1, chunk_elements // weight.shape[0])
     return _SummedCrossEntropy.apply(
-        hidden, weight, labels, scale, factors, words or Words(), rows, torch.is_grad_enabled()
+        hidden, weight, labels, scale, factors, head or Head(), rows, torch.is_grad_enabled()
     )
 
 
@@ -135,7 +135,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         scale: float,
         factors: Tensor | None,
-        words: Words,
+        head: Head,
         rows: int,
         differentiate: bool,
     ) -> Tensor:
@@ -149,16 +149,18 @@ class _SummedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros(weight.shape, dtype=precise, device=weight.device) if several else None
         for start in range(0, hidden.shape[0], rows):
             part, target = hidden[start : start + rows], labels[start : start + rows, None]
-            logits = (part @ weight.T).to(precise)
-            normaliser, chosen = words.compare(logits, target)
+            logits = head.logits(part, weight)
+            normaliser, chosen = head.words.compare(logits, target)
             each = normaliser - chosen
             factor = factors[start : start + rows, None].to(precise) if factors is not None else None
             loss += (each if factor is None else each * factor).sum()
             if not differentiate:
                 continue
+            steepness = head.steepness(logits)
             slope = logits.sub_(normaliser).exp_()
-            words.subtract_targets(slope, target)
-            slope = slope.mul_(scale if factor is None else factor * scale).to(hidden.dtype)
+            head.words.subtract_targets(slope, target)
+            slope = slope.mul_(scale if factor is None else factor * scale)
+            slope = (slope if steepness is None else slope.mul_(steepness)).to(hidden.dtype)
             torch.mm(slope, weight, out=grad_hidden[start : start + rows])
             if not learns:
                 continue

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skills_pipe.training.models.head import Head
 from skills_pipe.training.models.loss import summed_cross_entropy
 
 
@@ -23,6 +24,42 @@ def test_gradients_are_those_of_finite_differences(chunk_rows):
         return summed_cross_entropy(hidden, weight, labels, scale=0.3, chunk_elements=chunk_rows * 11)
 
     assert torch.autograd.gradcheck(loss, (hidden, weight))
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 256])
+def test_gradients_of_capped_logits_are_those_of_finite_differences(chunk_rows):
+    hidden, weight, labels = problem()
+    factors = torch.linspace(0, 3, len(labels), dtype=torch.float64)
+
+    def loss(hidden, weight):
+        head = Head(softcap=1.5)
+        return summed_cross_entropy(
+            hidden, weight, labels, scale=0.3, factors=factors, head=head, chunk_elements=chunk_rows * 11
+        )
+
+    assert torch.autograd.gradcheck(loss, (hidden, weight))
+
+
+def test_capped_logits_are_those_of_a_hyperbolic_tangent():
+    hidden, weight, labels = problem()
+    capped = 1.5 * torch.tanh(hidden @ weight.T / 1.5)
+    theirs = cross_entropy(capped, labels, reduction="sum")
+    ours = summed_cross_entropy(hidden, weight, labels, head=Head(softcap=1.5))
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    # The control: without the cap it is another loss.
+    assert summed_cross_entropy(hidden, weight, labels).item() != pytest.approx(theirs.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_gradients_of_an_output_layer_that_is_the_embedding_are_those_of_finite_differences(softcap):
+    _, weight, labels = problem()
+    ids = labels.roll(1)
+
+    def loss(weight):
+        return summed_cross_entropy(weight[ids].sin(), weight, labels, scale=0.3, head=Head(softcap=softcap))
+
+    assert torch.autograd.gradcheck(loss, (weight,))
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 256])

@@ -1,0 +1,101 @@
+"""Which families of models are trained, and what within a family would make packed documents depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from skills_pipe.errors import ConfigError
+
+ARCHITECTURES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_oss",
+    "gpt2",
+)
+"""``model_type`` of the families whose packed training is proven equal to each document alone."""
+
+_NAME = "policy.model_name"
+_LENGTH = "policy.max_total_sequence_length"
+
+
+def check_family(config: PreTrainedConfig, name: str) -> None:
+    """Refuse a model that is not proven to be trained exactly.
+
+    Args:
+        config: of the model, with the overrides applied.
+        name: of the model, for messages.
+
+    Raises:
+        ConfigError: its family or a trait of it is not supported.
+    """
+    if config.model_type not in ARCHITECTURES:
+        raise ConfigError(
+            f"models of the family {config.model_type!r} are not supported",
+            where=_NAME,
+            fix=f"use one of {', '.join(ARCHITECTURES)}: packed training is proven exact for these",
+        )
+    if getattr(config, "use_bidirectional_attention", None):
+        raise ConfigError(
+            f"{name} looks at later tokens (use_bidirectional_attention), so that it cannot learn to write",
+            where=_NAME,
+            fix="use a causal model",
+        )
+    if getattr(config, "output_router_logits", False):
+        raise ConfigError(
+            f"{name} asks for a loss that balances its experts (output_router_logits); the loss here is that of the "
+            "trained tokens alone",
+            where=_NAME,
+            fix="set policy.hf_config_overrides.output_router_logits=false",
+        )
+
+
+def check_positions(config: PreTrainedConfig, *, longest: int) -> None:
+    """Refuse documents that reach beyond the positions that a model has learnt one by one, as GPT-2 has.
+
+    The same for models that turn to other rotary frequencies in a row with a token beyond some position: they would
+    for all of the documents in it.
+
+    Raises:
+        ConfigError: the longest document has more tokens than there are such positions.
+    """
+    if config.model_type == "gpt2" and longest > config.n_positions:
+        raise ConfigError(
+            f"a document has {longest} tokens, and the model has {config.n_positions} positions",
+            where=_LENGTH,
+            fix=f"set it to {config.n_positions}",
+        )
+    for kind, limit in _switches(config):
+        if longest > limit:
+            raise ConfigError(
+                f"a document has {longest} tokens; beyond {limit} this model's rotary positions ({kind}) change for "
+                "every document in the row",
+                where=_LENGTH,
+                fix=f"set it to {limit}",
+            )
+
+
+def _switches(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+    """Kinds of rotary positions that depend on the longest document of a row, and the length from which they do."""
+    rotary = getattr(config, "rope_parameters", None) or {}
+    # One set for all layers, or one for each kind of them.
+    for parameters in [rotary, *(value for value in rotary.values() if isinstance(value, Mapping))]:
+        kind = parameters.get("rope_type")
+        if kind == "longrope":
+            yield kind, int(_original(config, parameters))
+        elif kind == "dynamic":
+            yield kind, int(config.max_position_embeddings)
+
+
+def _original(config: PreTrainedConfig, parameters: Mapping[str, Any]) -> Any:
+    known = parameters.get("original_max_position_embeddings")
+    return known or getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings
