@@ -13,6 +13,24 @@ Form = Literal["pair", "chat", "both"]
 """What a row consists of: an input and an output, messages, or both (then its messages are used)."""
 
 
+_ROLES = ("system", "user", "assistant", "tool")
+
+_PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("prompt", "answer"),
+    ("question", "answer"),
+    ("question", "response"),
+    ("query", "response"),
+    ("problem", "generation"),
+    ("problem", "solution"),
+    ("problem", "generated_solution"),
+    ("instruction", "response"),
+    ("prompt", "chosen"),
+)
+"""Other names that questions and answers often have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowKeys:
     """The keys by which rows are read.
@@ -82,8 +100,36 @@ def _missing_keys(row: Mapping[str, Any], keys: RowKeys) -> str:
     wanted = f"neither {keys.chat_key!r} nor {keys.input_key!r} with {keys.output_key!r}"
     missing = [key for key in (keys.input_key, keys.output_key) if key not in row]
     near = [hint for key in (keys.chat_key, *missing) if (hint := did_you_mean(key, row))]
-    advice = near[0] if near else "other names are given as ++data.input_key=... ++data.output_key=..."
+    advice = _usual_keys(row) or (
+        near[0] if near else "other names are given as ++data.input_key=... ++data.output_key=..."
+    )
     return f"{wanted} among its keys {', '.join(map(repr, row))}; {advice}"
+
+
+def _usual_keys(row: Mapping[str, Any]) -> str | None:
+    """What reads a row that is written in another of the usual ways."""
+    if "instruction" in row and "output" in row:
+        return "rows of Alpaca are read with ++data.dataset_name=alpaca"
+    if isinstance(row.get("conversations"), list) and _roles(row["conversations"]) == "from":
+        return (
+            "chats of NeMo-Aligner are read with ++data.dataset_name=aligner_chat; those of ShareGPT have to be "
+            "written as messages of 'role' (user, assistant) and 'content'"
+        )
+    chat = next((key for key, value in row.items() if _roles(value) == "role"), None)
+    if chat is not None:
+        return f"its chat is read with ++data.chat_key={chat}"
+    pair = next((pair for pair in _PAIRS if all(key in row for key in pair)), None)
+    if pair is not None:
+        return f"they are read with ++data.input_key={pair[0]} ++data.output_key={pair[1]}"
+    if isinstance(row.get("text"), str):
+        return "texts, of which everything is trained, are read with ++data.dataset_name=text"
+    return None
+
+
+def _roles(value: Any) -> str | None:
+    """The key by which the turns of a chat say who speaks, ``role`` or ``from``; None of what is no chat."""
+    first = value[0] if isinstance(value, list) and value else None
+    return next((key for key in ("role", "from") if isinstance(first, Mapping) and key in first), None)
 
 
 def _pair_fault(row: Mapping[str, Any], keys: RowKeys) -> str | None:
@@ -105,7 +151,9 @@ def _messages_fault(messages: Any) -> str | None:
         if fault:
             return fault
     if messages[-1]["role"] != "assistant":
-        return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'"
+        known = messages[-1]["role"] in _ROLES
+        advice = "" if known else f"; roles are {', '.join(_ROLES)}"
+        return f"the last message comes from {messages[-1]['role']!r}, not from 'assistant'{advice}"
     return None
 
 

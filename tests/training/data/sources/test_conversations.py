@@ -116,7 +116,18 @@ def test_blank_lines_are_no_rows_and_lines_keep_their_numbers(tmp_path):
         ({"messages": [{"role": "assistant", "content": 3}]}, "the content of message 1 is int, not text"),
         ({"input": "q", "output": 4}, "the content of message 2 is int, not text"),
         ({"messages": [{"role": "user", "content": "q"}]}, "the last message comes from 'user', not from 'assistant'"),
+        ({"messages": [{"role": "gpt", "content": "q"}]}, "not from 'assistant'; roles are system, user, assistant"),
         ({"input": "q", "output": "a", "tools": {}}, "'tools' is not a list"),
+        ({"instruction": "q", "output": "a"}, r"among its keys .*\+\+data.dataset_name=alpaca"),
+        ({"prompt": "q", "completion": "a"}, r"\+\+data.input_key=prompt \+\+data.output_key=completion$"),
+        ({"prompt": "q", "chosen": [{"role": "user", "content": "q"}]}, r"\+\+data.chat_key=chosen$"),
+        ({"text": "q"}, r"\+\+data.dataset_name=text$"),
+        (
+            {"conversations": [{"from": "human", "value": "q"}]},
+            "NeMo-Aligner .*ShareGPT have to be written as messages",
+        ),
+        ({"conversations": [{"role": "user", "content": "q"}]}, r"\+\+data.chat_key=conversations$"),
+        ({"x": "q", "y": "a"}, r"other names are given as \+\+data.input_key"),
     ],
 )
 def test_a_bad_row_says_where_and_what(tmp_path, line, what):
@@ -163,3 +174,19 @@ def test_the_first_form_skips_bad_rows(tmp_path):
     path = write(tmp_path, b"{\n", {"input": "q", "output": "a"})
     assert first_form([DataSource(path=path)]) == "pair"
     assert first_form([DataSource(path=write(tmp_path, b"", name="empty.jsonl"))]) is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "completion": "a"},
+        {"problem": "q", "generation": "a"},
+        {"prompt": "q", "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+    ],
+)
+def test_the_advice_for_other_names_reads_the_row(tmp_path, row):
+    path = write(tmp_path, row)
+    (bad,) = read(path)
+    keys = dict(re.findall(r"\+\+data\.(\w+)=(\w+)", bad.what))
+    (read_now,) = read(path, **keys)
+    assert [message["content"] for message in read_now.messages] == ["q", "a"]
