@@ -38,6 +38,7 @@ WORLDS = {
     "docs/models.md": (launcher, models, rows),
     "docs/nemo_run.md": (launcher,),
     "docs/run_cmd.md": (launcher, cluster),
+    "docs/parallelism.md": (launcher, models, rows),
     "docs/runs.md": (launcher,),
     "docs/slurm.md": (launcher, cluster),
     "docs/training.md": (launcher, models, rows),

@@ -58,11 +58,11 @@ def _fsdp(config: TrainingConfig) -> Iterator[_Broken]:
             "NeMo-RL's first version of this backend has no adapters",
             "set policy.dtensor_cfg._v2=true, or train all weights",
         )
-    for name in ("tensor_parallel_size", "context_parallel_size", "expert_parallel_size"):
+    for name in ("tensor_parallel_size", "expert_parallel_size"):
         if getattr(fsdp, name) > 1:
             yield (
                 f"policy.dtensor_cfg.{name}",
-                f"adapters are proven exact with sharding over all ranks only, not with policy.dtensor_cfg.{name}",
+                f"adapters are proven exact where ranks share weights by sharding, not with policy.dtensor_cfg.{name}",
                 "set it to 1, or train all weights",
             )
 

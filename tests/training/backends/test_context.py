@@ -9,6 +9,7 @@ import torch
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, TENSOR_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
@@ -199,6 +200,16 @@ def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing
     found = two_ranks(two_steps, family="mistral", layout=LAYOUTS["cp2"], changes=changes)[0]
 
     assert max(differences(found, alone["mistral"]).values()) <= LIMIT
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_adapters_are_trained_as_in_one_process(two_ranks, decomposed):
+    changes = {"adapters": AdapterSpec(dim=4, alpha=8, decomposed=decomposed), "seed": 3}
+    found = two_ranks(two_steps, family="qwen3", layout=LAYOUTS["cp2"], changes=changes, rows=ROWS["packed"])[0]
+
+    relative = differences(found, two_steps(ALONE, family="qwen3", changes=changes))
+    assert max(relative.values()) <= LIMIT
+    assert all("lora_" in name for name in found["gradients"])
 
 
 def tokens_of(world: World, *, layout: Layout) -> list[int]:

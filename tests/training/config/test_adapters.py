@@ -133,7 +133,14 @@ def test_the_section_of_megatron_becomes_the_same():
         ),
         ([f"{LORA}.dropout=1.0"], "must be less than 1"),
         (["policy.dtensor_cfg._v2=false"], "first version of this backend has no adapters"),
-        (["policy.tensor_model_parallel_size=2"], "proven exact with sharding over all ranks only"),
+        (
+            ["policy.tensor_model_parallel_size=2"],
+            "proven exact where ranks share weights by sharding, not with .*tensor_",
+        ),
+        (
+            ["policy.expert_model_parallel_size=2"],
+            "proven exact where ranks share weights by sharding, not with .*expert_",
+        ),
         (["policy.megatron_cfg.peft.enabled=true"], "is for the megatron backend, which is off"),
         (["++checkpointing.peft_config={r: 8}"], "is written from the adapters"),
     ],
