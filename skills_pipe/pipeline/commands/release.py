@@ -121,5 +121,5 @@ def _outlets(what: Release, around: JobSetting, upstream: Stage, last: Job) -> I
         report = f"{what.model}.pushed.json"
         options = {"repo": what.repo, "public": what.public}
         stage = Stage(name="push-to-hub", output=report, options=options, upstream=(upstream.name,))
-        argv = ("python", "-m", _PUSH, f"--model={what.model}", f"--repo={what.repo}", f"--report={report}")
-        yield stage, stage_job(stage.name, (*argv, *(("--public",) if what.public else ())), around, edges=edges)
+        push = ("python", "-m", _PUSH, f"--model={what.model}", f"--repo={what.repo}", f"--report={report}")
+        yield stage, stage_job(stage.name, (*push, *(("--public",) if what.public else ())), around, edges=edges)

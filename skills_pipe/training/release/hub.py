@@ -30,7 +30,9 @@ from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.errors import OptionError, UserError
 from skills_pipe.training.release.whole import check_whole
 
-_CONNECTION_FAILED = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+_CONNECTION_FAILED: type[Exception] = next(
+    kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind.__name__ == "HTTPError"
+)
 """What the HTTP library raises; which one it is differs among the versions of huggingface_hub."""
 
 _WEIGHTS = re.compile(r".*\.safetensors(\.index\.json)?")

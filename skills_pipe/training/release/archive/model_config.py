@@ -60,7 +60,7 @@ def sizes(config: PreTrainedConfig) -> dict[str, Any]:
     base = rotary.get("rope_theta") or rotary.get("full_attention", {}).get("rope_theta")
     positions = config.max_position_embeddings
     return {
-        "architecture": config.architectures[0],
+        "architecture": next(iter(config.architectures or ()), None),
         "mcore_gpt": True,
         "precision": _PRECISIONS.get(str(config.dtype).removeprefix("torch.")),
         "encoder_seq_length": positions,
@@ -84,7 +84,7 @@ def sizes(config: PreTrainedConfig) -> dict[str, Any]:
 
 def prompt_template(tokenizer: PreTrainedTokenizerBase, training: Mapping[str, Any]) -> str:
     """The text of an example, with names in braces for what differs from row to row."""
-    dataset = next(iter(training.get("data", {}).get("train", ())), {})
+    dataset: Mapping[str, Any] = next(iter(training.get("data", {}).get("train", ())), {})
     if dataset.get("dataset_name") == "aligner_chat":
         return _aligner_chat(ChatTokens(**(dataset.get("chat_prompt_tokens") or {})))
     if dataset.get("dataset_name") == "aligner_prompt_response":
