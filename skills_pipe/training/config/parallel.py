@@ -19,10 +19,22 @@ TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the models whose layers ranks can share on the fsdp backend, proven equal to one process."""
 
 
-CONTEXT_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt2")
+CONTEXT_PARALLEL_FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_oss",
+    "gpt2",
+)
 """``model_type`` of the models of which ranks can share each sequence, proven likewise."""
 
-EXPERT_PARALLEL_FAMILIES = ("qwen3_moe",)
+EXPERT_PARALLEL_FAMILIES = ("qwen3_moe", "gpt_oss")
 """``model_type`` of the mixtures of which ranks can share the experts, proven likewise."""
 
 

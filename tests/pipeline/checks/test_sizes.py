@@ -85,7 +85,7 @@ def test_without_packing_microbatches_divide_the_batch():
     [
         ({"context": 2}, {"model_type": "unheard-of"}, "context parallelism is proven exact for llama, "),
         ({"tensor": 2}, {"model_type": "gpt2"}, "tensor parallelism is proven exact for llama, mistral, "),
-        ({"expert": 2}, LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, not for llama"),
+        ({"expert": 2}, LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, gpt_oss, not for llama"),
         ({"expert": 4}, {"model_type": "qwen3_moe", "num_experts": 6}, "the 6 experts of the model cannot be divided"),
         ({"tensor": 16}, LLAMA_8B, "the 8 key-value heads of the model cannot be divided over 16 ranks"),
     ],

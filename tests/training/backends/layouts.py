@@ -50,9 +50,10 @@ MIXTURES: Mapping[str, Mapping[str, Any]] = {
         "num_experts_per_tok": 3,
         "moe_intermediate_size": 24,
         "norm_topk_prob": True,
-    }
+    },
+    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 3},
 }
-"""Families with experts; one layer of three has none."""
+"""Families with experts; of Qwen3-MoE one layer of three has none."""
 
 
 def settings(**changes: Any) -> FsdpSettings:

@@ -52,8 +52,7 @@ def alone():
     [
         (family, layout)
         for family in CONTEXT_PARALLEL_FAMILIES
-        for layout, sizes in LAYOUTS.items()
-        if sizes.tensor == 1 or family in TENSOR_PARALLEL_FAMILIES
+        for layout in (LAYOUTS if family in TENSOR_PARALLEL_FAMILIES else ("cp4",))
     ],
 )
 def test_two_steps_are_those_of_one_process(request, alone, family, layout):
@@ -67,8 +66,11 @@ def test_two_steps_are_those_of_one_process(request, alone, family, layout):
     assert all(one["losses"] == found[0]["losses"] and one["norms"] == found[0]["norms"] for one in found)
 
 
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("family", CONTEXT_PARALLEL_FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "rows"),
+    [*((family, "packed") for family in CONTEXT_PARALLEL_FAMILIES)]
+    + [(family, rows) for family in ("llama", "mistral", "qwen2", "qwen3") for rows in ROWS if rows != "packed"],
+)
 def test_two_ranks_share_rows_of_any_kind(two_ranks, alone, family, rows):
     found = two_ranks(two_steps, family=family, layout=LAYOUTS["cp2"], rows=ROWS[rows])
 

@@ -126,7 +126,7 @@ def test_models_that_ranks_can_share():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, not for llama"),
+        (LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, gpt_oss, not for llama"),
         ({**QWEN_30B, "num_experts": 100}, "the 100 experts of the model cannot be divided over 8 ranks"),
         (
             {"model_type": "qwen3_moe", "num_local_experts": 12},

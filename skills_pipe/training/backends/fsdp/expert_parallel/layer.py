@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from skills_pipe.training.backends.fsdp.expert_parallel.dispatch import Dispatch, ExpertGroup
 
-EXPERTS: Mapping[str, str] = {"qwen3_moe": "model.layers.*.mlp.experts"}
+EXPERTS: Mapping[str, str] = {"qwen3_moe": "model.layers.*.mlp.experts", "gpt_oss": "model.layers.*.mlp.experts"}
 """Name of the modules that hold all experts of a layer, by ``model_type``; the same families as
 :data:`skills_pipe.training.config.parallel.EXPERT_PARALLEL_FAMILIES`."""
 
