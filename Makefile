@@ -19,7 +19,7 @@ demo: $(VENV)/.installed-train
 	$(BIN)/python examples/demo/run.py --output_dir=demo-output
 
 test: $(VENV)/.installed-dev system
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=worksteal
 
 test-nemo-run: $(VENV)/.installed-dev $(NEMO_RUN_VENV)/.installed system
 	NEMO_RUN_PYTHON="$(abspath $(NEMO_RUN_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nemo_run

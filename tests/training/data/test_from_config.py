@@ -10,6 +10,12 @@ def config_of(train, *overrides):
     return load_config(None, ["policy.model_name=none", f"data.train_data_path={train}", *overrides])
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """What is kept by default lies below the folder of the call."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def chats(tmp_path):
     return write_jsonl(tmp_path / "chats.jsonl", chat_rows(40))
