@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
-from skills_pipe.training.answers import Answers
-from skills_pipe.training.backends.base import Backend, StepResult, TrainingDiverged
-from skills_pipe.training.checkpoint.manager import CheckpointManager
-from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
-from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.backends.base import StepResult, TrainingDiverged
 from skills_pipe.training.config.schedule import is_save_step, is_validation_step
-from skills_pipe.training.data.batches import BatchSettings, RankBatch, split_batch
-from skills_pipe.training.data.dataset import SftDataset
-from skills_pipe.training.data.sampler import BatchSampler
-from skills_pipe.training.distributed import World
-from skills_pipe.training.forecast import COMPARED_STEP, Forecast
-from skills_pipe.training.metrics import MetricsLogger
-from skills_pipe.training.models.flops import ModelFlops
-from skills_pipe.training.performance import Performance, peak_flops
-from skills_pipe.training.profiler import StepProfiler
-from skills_pipe.training.signals import StopReason, StopRequest
-from skills_pipe.training.validation import Validation
-from skills_pipe.training.watches.early_stopping import EarlyStopping
-from skills_pipe.training.watches.guard import StepGuard
+from skills_pipe.training.data.batches import RankBatch, split_batch
+from skills_pipe.training.forecast import COMPARED_STEP
+from skills_pipe.training.progress import Progress
+from skills_pipe.training.run import Run
+from skills_pipe.training.signals import StopReason
 
 _VALIDATION = "validation/"
 _VALIDATION_LOSS = "validation/val_loss"
@@ -37,74 +21,19 @@ _SAVE_BYTES_PER_SECOND = 0.2e9
 """Pessimistic guess of how fast a rank saves, until it has saved once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything that a training job needs, the same on every rank but for the logger.
-
-    Attributes:
-        config: the resolved configuration.
-        world: the processes that train together.
-        backend: the model with its optimizer.
-        dataset: training documents.
-        sampler: the order in which they are trained on.
-        batches: how documents become microbatches.
-        total_steps: at which the work is complete.
-        stop: asked after each step whether this job should end.
-        validation: None without held-out data.
-        answers: what is asked in each validation; None when nothing is.
-        checkpoints: None when checkpointing is disabled.
-        metrics: on rank 0 only.
-        resumed: the checkpoint that the job goes on from, None at the start of a run.
-        profiler: None when no step is profiled.
-    """
-
-    config: TrainingConfig
-    world: World
-    backend: Backend
-    dataset: SftDataset
-    sampler: BatchSampler
-    batches: BatchSettings
-    total_steps: int
-    stop: StopRequest
-    validation: Validation | None = None
-    answers: Answers | None = None
-    checkpoints: CheckpointManager | None = None
-    metrics: MetricsLogger | None = None
-    resumed: ResumePoint | None = None
-    profiler: StepProfiler | None = None
-
-    @cached_property
-    def performance(self) -> Performance:
-        """How fast this rank's device works on this model."""
-        return Performance(
-            flops=ModelFlops.of(self.backend.trainee.model),
-            ranks=self.world.size,
-            device=self.world.device,
-            peak=peak_flops(self.world.device, self.config.policy.precision),
-        )
-
-    @cached_property
-    def forecast(self) -> Forecast:
-        """What a rank will need."""
-        model = self.backend.trainee.model.config
-        return Forecast.of(self.config, model, self.world.device, ranks=self.world.size)
-
-    @property
-    def data_fingerprint(self) -> str:
-        """Of the samples that the position in the data counts, and of their order."""
-        return self.sampler.fingerprint(self.batches.fingerprint(self.dataset))
-
-
-def train(run: Run) -> Verdict:
+def train(run: Run, progress: Progress) -> Verdict:
     """Train until the work is complete or this job has to end; called on every rank.
+
+    Args:
+        run: what to train, and on what.
+        progress: where the run stands, which goes on step by step.
 
     Raises:
         TrainingDiverged: the loss is no number any more; the last checkpoint is from before that.
     """
-    progress = _Progress.of(run)
     if progress.step == 0 and run.config.sft.val_at_start:
         validated = _validate(run, 0)
-        progress.count_validation(validated)
+        _count_validation(progress, validated)
         _log(run, 0, validated)
     while progress.step < run.total_steps and not progress.stopping.sentence:
         if run.profiler is not None:
@@ -117,7 +46,7 @@ def train(run: Run) -> Verdict:
         values = _training_values(run, batch, result, progress, data_seconds=prepared - began)
 
         validated = _validate(run, progress.step) if _is_validation_step(run, progress.step) else {}
-        progress.count_validation(validated)
+        _count_validation(progress, validated)
         last = progress.step == run.total_steps or bool(progress.stopping.sentence)
         stop = StopReason.NONE if last else _poll(run, progress)
         _log(run, progress.step, values)
@@ -135,72 +64,12 @@ def train(run: Run) -> Verdict:
     return Verdict(outcome=Outcome.COMPLETE, step=progress.step, reason=reason)
 
 
-@dataclass(kw_only=True)
-class _Progress:
-    """How far the run is.
-
-    Attributes:
-        step: optimizer steps done since the start of the run.
-        steps_here: those of them that this job did.
-        data_step: batches of the training data handed out.
-        targets: supervised tokens trained on since the start of the run.
-        step_seconds: durations of the latest steps of this job.
-        validation_seconds: longest validation of this job.
-        guard: says which steps change the weights.
-        stopping: says when training is over before its last step.
-    """
-
-    step: int = 0
-    steps_here: int = 0
-    data_step: int = 0
-    targets: int = 0
-    step_seconds: list[float] = field(default_factory=list)
-    validation_seconds: float = 0.0
-    guard: StepGuard
-    stopping: EarlyStopping
-
-    @classmethod
-    def of(cls, run: Run) -> _Progress:
-        sft, watches = run.config.sft, run.resumed.info.watches if run.resumed is not None else {}
-        guard = StepGuard.of(sft.loss_spikes, sft.max_nonfinite_steps, watches.get("guard"))
-        stopping = EarlyStopping.of(sft.early_stopping, watches.get("early_stopping"))
-        if run.resumed is None:
-            return cls(guard=guard, stopping=stopping)
-        info, position = run.resumed.info, run.resumed.position
-        return cls(
-            step=info.total_steps,
-            data_step=position.consumed_samples // run.sampler.batch_size if position is not None else 0,
-            targets=info.total_valid_tokens,
-            guard=guard,
-            stopping=stopping,
-        )
-
-    def advance(self, batch: RankBatch, *, seconds: float) -> None:
-        """Count a step that took ``seconds``."""
-        self.step += 1
-        self.steps_here += 1
-        self.data_step += 1
-        self.targets += batch.global_targets
-        self.step_seconds = [*self.step_seconds[-9:], seconds]
-
-    def count_validation(self, validated: Mapping[str, float]) -> None:
-        """Remember how long a validation took, and whether it was better than those before."""
-        self.validation_seconds = max(self.validation_seconds, validated.get(_VALIDATION_TIME, 0.0))
-        self.stopping.observe(self.step, _as_metrics(validated))
-
-    @property
-    def watches(self) -> dict[str, dict[str, Any]]:
-        """What a checkpoint keeps of the watches that are on."""
-        kept = {"guard": self.guard.state()}
-        return kept | ({"early_stopping": self.stopping.state()} if self.stopping.settings else {})
-
-
 def _batch(run: Run, data_step: int) -> RankBatch:
     indices = run.sampler.batch(data_step)
     return split_batch(run.dataset, indices, run.batches, run.world.data_rank, run.world.data_size)
 
 
-def _step(run: Run, batch: RankBatch, progress: _Progress) -> StepResult:
+def _step(run: Run, batch: RankBatch, progress: Progress) -> StepResult:
     step = progress.step + 1
     try:
         result = run.backend.train_step(batch.microbatches, targets=batch.global_weight, judge=progress.guard.judge)
@@ -218,7 +87,7 @@ def _end_profile(run: Run, step: int) -> None:
 
 
 def _training_values(
-    run: Run, batch: RankBatch, result: StepResult, progress: _Progress, *, data_seconds: float
+    run: Run, batch: RankBatch, result: StepResult, progress: Progress, *, data_seconds: float
 ) -> dict[str, float]:
     seconds = progress.step_seconds[-1]
     return {
@@ -254,13 +123,17 @@ def _is_validation_step(run: Run, step: int) -> bool:
     return run.validation is not None and is_validation_step(run.config.sft, step, run.total_steps)
 
 
+def _count_validation(progress: Progress, validated: Mapping[str, float]) -> None:
+    progress.count_validation(_as_metrics(validated), seconds=validated.get(_VALIDATION_TIME, 0.0))
+
+
 def _as_metrics(validated: Mapping[str, float]) -> dict[str, float]:
     """Under the names by which checkpoints are ranked."""
     losses = {key: value for key, value in validated.items() if key.startswith(_VALIDATION)}
     return {f"val:{key.removeprefix(_VALIDATION)}": value for key, value in losses.items()}
 
 
-def _poll(run: Run, progress: _Progress) -> StopReason:
+def _poll(run: Run, progress: Progress) -> StopReason:
     longest = run.checkpoints.longest_save_seconds if run.checkpoints is not None else 0.0
     validation = _next_validation_seconds(run, progress)
     return run.stop.poll(
@@ -270,7 +143,7 @@ def _poll(run: Run, progress: _Progress) -> StopReason:
     )
 
 
-def _next_validation_seconds(run: Run, progress: _Progress) -> float:
+def _next_validation_seconds(run: Run, progress: Progress) -> float:
     """Of the validation after the next step; before the first, that of training on as many tokens."""
     if run.validation is None or not _is_validation_step(run, progress.step + 1):
         return 0.0
@@ -287,23 +160,11 @@ def _guess_save_seconds(run: Run) -> float:
     return 12 * numbers / run.world.size / _SAVE_BYTES_PER_SECOND
 
 
-def _save(run: Run, progress: _Progress, metrics: Mapping[str, float], *, wait: bool) -> None:
+def _save(run: Run, progress: Progress, metrics: Mapping[str, float], *, wait: bool) -> None:
     if run.checkpoints is None:
         return
     began = time.monotonic()
-    epoch, step = divmod(progress.data_step, run.sampler.steps_per_epoch)
-    consumed = progress.data_step * run.sampler.batch_size
-    info = TrainingInfo(
-        total_steps=progress.step,
-        epoch=epoch,
-        step=step,
-        consumed_samples=consumed,
-        total_valid_tokens=progress.targets,
-        # A step without supervised tokens has no loss, and JSON no word for that.
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-        watches=progress.watches,
-    )
-    position = DataPosition(consumed_samples=consumed, seed=run.config.sft.seed, fingerprint=run.data_fingerprint)
+    info, position = progress.info(run.sampler, metrics), progress.position(run.sampler, run.data_fingerprint)
     on_disk = run.checkpoints.save(run.backend.trainee, info, position, wait=wait)
     _log(run, progress.step, {"timing/train/checkpointing": time.monotonic() - began})
     _tell_steps(run, on_disk)

@@ -26,13 +26,13 @@ from skills_pipe.training.config.schema.checkpointing import CheckpointingConfig
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
 from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
-from skills_pipe.training.loop import Run
 from skills_pipe.training.metrics import MetricsLogger
-from skills_pipe.training.models.families import check_positions
 from skills_pipe.training.models.load import ModelSpec, load_tokenizer, open_model
 from skills_pipe.training.models.lora import adapted_modules, linear_modules
+from skills_pipe.training.models.positions import check_positions
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 from skills_pipe.training.profiler import StepProfiler
+from skills_pipe.training.run import Run
 from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
 from skills_pipe.training.validation import Validation
 

@@ -28,7 +28,9 @@ from skills_pipe.training import curves
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.config import TrainingConfig, load_config
 from skills_pipe.training.distributed import World, end, join
-from skills_pipe.training.loop import Run, train
+from skills_pipe.training.loop import train
+from skills_pipe.training.progress import Progress
+from skills_pipe.training.run import Run
 from skills_pipe.training.setup import Parts, build_run, load_parts
 from skills_pipe.training.signals import SignalListener
 from skills_pipe.training.summary import show
@@ -79,12 +81,15 @@ def _train(config: TrainingConfig, world: World, listener: SignalListener) -> Ve
     return carry_out(build_run(config, parts, world, listener), parts)
 
 
-def carry_out(run: Run, parts: Parts) -> Verdict:
-    """Say what will be done, train, and close what was open; on every rank."""
+def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdict:
+    """Say what will be done, train, and close what was open; on every rank.
+
+    ``progress`` is for who wants to know where the training stands afterwards; it starts where ``run`` does.
+    """
     try:
         if run.world.first:
             show(run, parts.data, parts.tokenizer)
-        verdict = train(run)
+        verdict = train(run, progress or Progress.of(run))
     except TrainingDiverged as error:
         verdict = Verdict(outcome=Outcome.FAILED, step=error.step, reason=str(error))
     except BaseException:

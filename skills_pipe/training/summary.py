@@ -15,9 +15,9 @@ from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
-from skills_pipe.training.loop import Run
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.optim import build_optimizer, build_scheduler
+from skills_pipe.training.run import Run
 
 Rows = list[tuple[str, str]]
 

@@ -16,14 +16,15 @@ from skills_pipe.training.api.dataset import SFTDataset
 from skills_pipe.training.api.model import HuggingFaceModel
 from skills_pipe.training.api.settings import configuration
 from skills_pipe.training.backends.base import TrainingDiverged
-from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
+from skills_pipe.training.checkpoint.state import ResumePoint
 from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.build import build_dataset
 from skills_pipe.training.data.from_config import TrainingData, batch_settings, data_settings, load_data
 from skills_pipe.training.data.sources import DataSource
 from skills_pipe.training.data.sources.configured import row_format
 from skills_pipe.training.distributed import join
-from skills_pipe.training.loop import Run
+from skills_pipe.training.progress import Progress
+from skills_pipe.training.run import Run
 from skills_pipe.training.setup import Parts, assemble, stop_request, with_checkpoints, with_metrics
 from skills_pipe.training.sft import carry_out
 from skills_pipe.training.signals import SignalListener
@@ -89,10 +90,11 @@ class SFTTrainer:
             standing = replace(self._standing(), resumed=self._point)
             stop = stop_request(self.config, listener, world)
             run = with_metrics(with_checkpoints(replace(standing, stop=stop), self._parts))
-            verdict = carry_out(run, self._parts)
+            progress = Progress.of(run)
+            verdict = carry_out(run, self._parts, progress)
+        self._point = progress.point(run)
         if verdict.outcome is Outcome.FAILED:
             raise TrainingDiverged(verdict.reason, step=verdict.step)
-        self._point = self._point_after(verdict.step)
         return verdict
 
     def evaluate(self, dataset: SFTDataset | None = None) -> Evaluation:
@@ -119,13 +121,13 @@ class SFTTrainer:
         return Evaluation(loss=loss, perplexity=math.exp(loss))
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write the whole state into one file: weights, optimizer, schedule, random numbers, position in the data.
+        """Write the whole state into one file: weights, optimizer, schedule, random numbers, watches, place in the data.
 
         Raises:
             CheckpointError: the file cannot be written.
         """
-        point = self._point or self._point_after(0)
-        checkpoint_file.save(Path(path), self._standing(), point)
+        standing = self._standing()
+        checkpoint_file.save(Path(path), standing, self._point or Progress.of(standing).point(standing))
 
     def load_checkpoint(self, path: str | Path) -> None:
         """Bring model and trainer into the state of a file; :meth:`train` then goes on from there.
@@ -148,23 +150,6 @@ class SFTTrainer:
             with join() as world:
                 self._run = assemble(self.config, self._parts, world, SignalListener())
         return self._run
-
-    def _point_after(self, step: int) -> ResumePoint:
-        run = self._standing()
-        sampler = run.sampler
-        info = TrainingInfo(
-            total_steps=step,
-            epoch=step // sampler.steps_per_epoch,
-            step=step % sampler.steps_per_epoch,
-            consumed_samples=step * sampler.batch_size,
-            total_valid_tokens=sum(
-                int(run.dataset.targets[run.batches.documents(sampler.batch(done))].sum()) for done in range(step)
-            ),
-        )
-        position = DataPosition(
-            consumed_samples=info.consumed_samples, seed=sampler.seed, fingerprint=run.data_fingerprint
-        )
-        return ResumePoint(info=info, position=position)
 
 
 def _validating_each_epoch(config: TrainingConfig, data: TrainingData) -> TrainingConfig:

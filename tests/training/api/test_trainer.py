@@ -213,3 +213,52 @@ def test_rows_are_evaluated_by_the_keys_they_are_trained_by(base, tmp_path):
         config={"training": {"batch_size": 4, "num_epochs": 1}, "policy": {"precision": "float32"}, **named},
     )
     assert made.evaluate(SFTDataset(rows)).loss == pytest.approx(plain.evaluate(SFTDataset(asked)).loss, rel=1e-6)
+
+
+def test_a_file_holds_the_watch_of_spikes(base, tmp_path):
+    """Many steps count as spikes here, as those before them decide."""
+
+    def guarded(steps):
+        sft = {"max_num_steps": steps, "seed": 7, "loss_spikes": {"deviations": 0.01, "window": 4}}
+        return trainer(base, tmp_path, sft=sft, policy={"precision": "float32", "neftune_noise_alpha": 20})
+
+    whole, first, second, forgetful = (guarded(steps) for steps in (8, 4, 8, 8))
+    whole.train()
+    passed_over = steps_logged(tmp_path, "train/passed_over_steps")
+    first.train()
+    first.save_checkpoint(tmp_path / "half.pt")
+    state = torch.load(tmp_path / "half.pt")
+    second.load_checkpoint(tmp_path / "half.pt")
+    second.train()
+
+    assert 0 < passed_over[8] < 8
+    assert steps_logged(tmp_path, "train/passed_over_steps")[8] == passed_over[8]
+    assert equal(weights(second), weights(whole))
+
+    del state["info"]["watches"]
+    torch.save(state, tmp_path / "forgetful.pt")
+    forgetful.load_checkpoint(tmp_path / "forgetful.pt")
+    forgetful.train()
+    assert not equal(weights(forgetful), weights(whole))  # the control
+
+
+def test_a_file_holds_how_long_validation_has_not_got_better(base, tmp_path):
+    def stopping(steps):
+        patience = {"val_period": 1, "early_stopping": {"patience": 3, "min_delta": 100}}
+        rows = SFTDataset(alpaca_rows(4, start=50))
+        return trainer(base, tmp_path, val=rows, sft={"max_num_steps": steps, "seed": 7, **patience})
+
+    first, second = stopping(2), stopping(8)
+    first.train()
+    first.save_checkpoint(tmp_path / "half.pt")
+    second.load_checkpoint(tmp_path / "half.pt")
+    assert second.train().step == 4  # alone it would wait for three steps of its own, to the fifth
+    assert second.train().step == 4  # asked again there is nothing left to do
+
+
+def test_a_trainer_that_trains_again_goes_on_where_it_was(base, tmp_path):
+    made = trainer(base, tmp_path, steps=2)
+    made.train()
+    before = weights(made)
+    assert made.train().step == 2
+    assert equal(weights(made), before)

@@ -1,0 +1,81 @@
+"""What a training job consists of, on each of its ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from skills_pipe.training.answers import Answers
+from skills_pipe.training.backends.base import Backend
+from skills_pipe.training.checkpoint.manager import CheckpointManager
+from skills_pipe.training.checkpoint.state import ResumePoint
+from skills_pipe.training.config import TrainingConfig
+from skills_pipe.training.data.batches import BatchSettings
+from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.sampler import BatchSampler
+from skills_pipe.training.distributed import World
+from skills_pipe.training.forecast import Forecast
+from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.models.flops import ModelFlops
+from skills_pipe.training.performance import Performance, peak_flops
+from skills_pipe.training.profiler import StepProfiler
+from skills_pipe.training.signals import StopRequest
+from skills_pipe.training.validation import Validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that a training job needs, the same on every rank but for the logger.
+
+    Attributes:
+        config: the resolved configuration.
+        world: the processes that train together.
+        backend: the model with its optimizer.
+        dataset: training documents.
+        sampler: the order in which they are trained on.
+        batches: how documents become microbatches.
+        total_steps: at which the work is complete.
+        stop: asked after each step whether this job should end.
+        validation: None without held-out data.
+        answers: what is asked in each validation; None when nothing is.
+        checkpoints: None when checkpointing is disabled.
+        metrics: on rank 0 only.
+        resumed: the checkpoint that the job goes on from, None at the start of a run.
+        profiler: None when no step is profiled.
+    """
+
+    config: TrainingConfig
+    world: World
+    backend: Backend
+    dataset: SftDataset
+    sampler: BatchSampler
+    batches: BatchSettings
+    total_steps: int
+    stop: StopRequest
+    validation: Validation | None = None
+    answers: Answers | None = None
+    checkpoints: CheckpointManager | None = None
+    metrics: MetricsLogger | None = None
+    resumed: ResumePoint | None = None
+    profiler: StepProfiler | None = None
+
+    @cached_property
+    def performance(self) -> Performance:
+        """How fast this rank's device works on this model."""
+        return Performance(
+            flops=ModelFlops.of(self.backend.trainee.model),
+            ranks=self.world.size,
+            device=self.world.device,
+            peak=peak_flops(self.world.device, self.config.policy.precision),
+        )
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """What a rank will need."""
+        model = self.backend.trainee.model.config
+        return Forecast.of(self.config, model, self.world.device, ranks=self.world.size)
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the samples that the position in the data counts, and of their order."""
+        return self.sampler.fingerprint(self.batches.fingerprint(self.dataset))
