@@ -193,14 +193,18 @@ class _Tally:
         return DataReport(
             documents=written.documents,
             dropped=dict(self._dropped),
+            bad_rows=tuple(self._named()),
             tokens=written.tokens,
             targets=written.targets,
             length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=True)),
             **cast(Mapping[str, Any], self.counts),
         )
 
+    def _named(self) -> list[str]:
+        return [f"{fault.where}: {fault.what}" for fault in self._faults]
+
     def _refusal(self) -> DataError:
-        shown = [f"{fault.where}: {fault.what}" for fault in self._faults]
+        shown = self._named()
         advice = "mend the data, or set ++data.on_bad_row=skip to leave such rows out"
         if len(shown) == 1:
             return DataError(self._faults[0].what, where=self._faults[0].where, fix=advice)

@@ -82,6 +82,7 @@ class Mixture(SftDataset):
         return replace(
             DataReport(**{name: sum(getattr(report, name) for report in reports) for name in counts}),
             dropped=dict(dropped),
+            bad_rows=tuple(row for report in reports for row in report.bad_rows),
             tokenized_by="; ".join(dict.fromkeys(report.tokenized_by for report in reports if report.tokenized_by)),
             documents=len(self.lengths),
             tokens=int(self.lengths.sum()),

@@ -15,6 +15,7 @@ class DataReport:
         rows_read: rows of the source, bad ones included.
         documents: documents kept for training.
         dropped: reason -> rows or documents left out.
+        bad_rows: the first of the rows that are left out because they cannot be used, each with its file and line.
         split_documents: documents more than rows, from conversations whose turns the template renders differently
             later on: each such turn is trained in the conversation as the model saw it.
         truncated: documents shortened to the length limit.
@@ -34,6 +35,7 @@ class DataReport:
     rows_read: int = 0
     documents: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    bad_rows: tuple[str, ...] = ()
     split_documents: int = 0
     truncated: int = 0
     overlong: int = 0
@@ -59,9 +61,10 @@ class DataReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DataReport:
-        """Read back what :meth:`to_json` gave: JSON makes text of the percentiles."""
+        """Read back what :meth:`to_json` gave: JSON makes text of the percentiles, and lists of tuples."""
         percentiles = {int(key): length for key, length in value["length_percentiles"].items()}
-        return cls(**{**value, "length_percentiles": percentiles})
+        bad_rows = tuple(value.get("bad_rows", ()))
+        return cls(**{**value, "length_percentiles": percentiles, "bad_rows": bad_rows})
 
     def warnings(self) -> list[str]:
         """What will most likely spoil the model, as sentences."""
@@ -78,6 +81,7 @@ class DataReport:
             ("rows read", f"{self.rows_read:,}"),
             ("documents", f"{self.documents:,}"),
             *((f"dropped: {reason}", f"{count:,}") for reason, count in self.dropped.items()),
+            *(("left out", row) for row in self.bad_rows),
             ("extra documents (turns that the template changes later)", f"{self.split_documents:,}"),
             ("longer than the limit", f"{self.overlong:,}"),
             ("truncated", f"{self.truncated:,}"),

@@ -11,6 +11,7 @@ from skills_pipe.training.data.batches import IGNORE, build_microbatch
 from skills_pipe.training.data.build import DataSettings, build_dataset
 from skills_pipe.training.data.chunk import ChunkEncoder
 from skills_pipe.training.data.preview import preview
+from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.sources import DataSource, first_form
 from skills_pipe.training.data.sources.aligner_prompt_response import AlignerPromptResponse
 from skills_pipe.training.data.sources.texts import Texts
@@ -122,6 +123,18 @@ def test_bad_rows_are_skipped_and_counted_on_demand(tmp_path):
     assert len(dataset) == 2
     assert dataset.report.dropped == {"bad row": 1}
     assert dataset.report.rows_read == 3
+    (told,) = [value for label, value in dataset.report.describe() if label == "left out"]
+    assert told.startswith(f"{path}:2: the last message comes from 'user'")
+    assert DataReport.from_json(json.loads(json.dumps(dataset.report.to_json()))) == dataset.report
+    good = write_jsonl(tmp_path / "good.jsonl", [question("q")])
+    assert "left out" not in dict(build(good, on_bad_row="skip").report.describe())
+
+
+def test_of_many_bad_rows_the_first_are_named(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [question("q"), *[BAD] * 30])
+    report = build(path, on_bad_row="skip").report
+    assert report.dropped == {"bad row": 30}
+    assert [row.partition(": ")[0] for row in report.bad_rows] == [f"{path}:{line}" for line in range(2, 12)]
 
 
 def test_rows_that_the_template_refuses_are_bad_rows(tmp_path):

@@ -93,7 +93,8 @@ def _plain(row):
     """What a row is, without where it stands."""
     if isinstance(row, Conversation):
         return row.messages, row.tools, row.form
-    return (_segments(row.segments), row.stop) if isinstance(row, Pieces) else row.what
+    # How the fault of a row is worded makes no other data set.
+    return (_segments(row.segments), row.stop) if isinstance(row, Pieces) else "a bad row"
 
 
 def _segments(segments):
