@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, SequentialLR
 from skills_pipe.errors import ConfigError, did_you_mean
 from skills_pipe.training.config.schema.policy import ObjectConfig, SchedulerConfig
 from skills_pipe.training.joint_optimizer import JointOptimizer
+from skills_pipe.training.mesh_optimizer import MeshOptimizer, meshes_of
 
 _OPTIMIZER = "policy.optimizer"
 _SCHEDULER = "policy.scheduler"
@@ -59,7 +60,7 @@ def build_optimizer(
             fix="choose another, such as torch.optim.AdamW, or train in one process",
         )
     kwargs = _fused(factory, _check_arguments(factory, config, _OPTIMIZER), trained)
-    return _stepped_alone(_construct(factory, _OPTIMIZER, _by_mesh(trained), **kwargs), _OPTIMIZER)
+    return _over_meshes(_stepped_alone(_construct(factory, _OPTIMIZER, trained, **kwargs), _OPTIMIZER), trained)
 
 
 def build_scheduler(
@@ -115,10 +116,10 @@ def _muon(
     for_adamw = {key: value for key, value in plain.items() if key in adamw_names} | own
     parts = []
     if hidden:
-        parts.append(_construct(Muon, _OPTIMIZER, _by_mesh(hidden), **_resolve(for_muon)))
+        parts.append(_over_meshes(_construct(Muon, _OPTIMIZER, hidden, **_resolve(for_muon)), hidden))
     if rest:
         kwargs = _fused(AdamW, _resolve(for_adamw), rest)
-        parts.append(_construct(AdamW, _OPTIMIZER, _by_mesh(rest), **kwargs))
+        parts.append(_over_meshes(_construct(AdamW, _OPTIMIZER, rest, **kwargs), rest))
     return JointOptimizer(parts)
 
 
@@ -131,12 +132,8 @@ def _fused(
     return kwargs | ({"fused": True} if has_one and not {"foreach", "fused"} & kwargs.keys() else {})
 
 
-def _by_mesh(parameters: list[torch.nn.Parameter]) -> list[Any]:
-    """A group for each device mesh: one call of a kernel cannot take tensors of several."""
-    groups: dict[object, list[torch.nn.Parameter]] = {}
-    for parameter in parameters:
-        groups.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(parameter)
-    return parameters if len(groups) < 2 else [{"params": group} for group in groups.values()]
+def _over_meshes(optimizer: Optimizer, parameters: list[torch.nn.Parameter]) -> Optimizer:
+    return MeshOptimizer(optimizer) if len(meshes_of(parameters)) > 1 else optimizer
 
 
 def _import(path: str, where: str) -> Callable[..., Any]:

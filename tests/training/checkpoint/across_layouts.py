@@ -11,6 +11,7 @@ import torch
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.config.schema.policy import SchedulerConfig
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.load import ModelSpec, open_model
@@ -18,6 +19,15 @@ from tests.training.backends.layouts import MIXTURES, ROWS, settings
 from tests.training.backends.scenario import BATCH, dataset, whole
 from tests.training.checkpoint.runs import info_at, new_manager, position_at
 from tests.training.tiny import tiny_model
+
+WARMUP = SchedulerConfig(
+    parts=(
+        ObjectConfig(name="torch.optim.lr_scheduler.LinearLR", kwargs={"total_iters": 4}),
+        ObjectConfig(name="torch.optim.lr_scheduler.ConstantLR", kwargs={}),
+    ),
+    milestones=(3,),
+)
+"""A schedule that keeps values for each group of parameters, and goes on after the checkpoint."""
 
 ADAMW = ObjectConfig(name="torch.optim.AdamW", kwargs={"lr": 1e-2})
 
@@ -30,7 +40,7 @@ SHAPES = {"qwen3": SHAPE, "qwen3_moe": MIXTURES["qwen3_moe"] | {"num_experts": 6
 
 def backend_of(world: World, layout: Layout, *, family: str, seed: int) -> tuple[FsdpBackend, World]:
     model = tiny_model(family, seed=seed, **SHAPES[family])
-    backend = FsdpBackend(model, settings(optimizer=ADAMW, layout=layout), world)
+    backend = FsdpBackend(model, settings(optimizer=ADAMW, scheduler=WARMUP, layout=layout), world)
     return backend, replace(world, same_rows=layout.same_rows)
 
 
@@ -53,24 +63,24 @@ def state_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:
 
 
 def saved(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") -> dict[str, Any]:
-    """Two steps, saved; what was saved, and the loss of the step after it."""
+    """Two steps, saved; what was saved, and the losses of the two steps after it."""
     backend, here = backend_of(world, layout, family=family, seed=0)
     train(backend, here, range(2))
     manager = new_manager(folder)
     manager.save(backend.trainee, info_at(2), position_at(2))
     manager.close()
     state = state_of(backend)
-    return {"state": state, "next": train(backend, here, range(2, 3))}
+    return {"state": state, "next": train(backend, here, range(2, 3)) + train(backend, here, range(1))}
 
 
 def resumed(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") -> dict[str, Any]:
-    """What is restored into a model of other weights, and the loss of the step after it."""
+    """What is restored into a model of other weights, and the losses of the two steps after it."""
     backend, here = backend_of(world, layout, family=family, seed=5)
     manager = new_manager(folder)
     manager.resume(backend.trainee)
     manager.close()
     state = state_of(backend)
-    return {"state": state, "next": train(backend, here, range(2, 3))}
+    return {"state": state, "next": train(backend, here, range(2, 3)) + train(backend, here, range(1))}
 
 
 def streamed(world: World, *, layout: Layout, folder: Path) -> dict[str, torch.Tensor]:
