@@ -97,7 +97,8 @@ def _experts(policy: PolicyConfig, copy: int) -> Iterator[Finding]:
 
 
 def _unshareable(policy: PolicyConfig, model: Mapping[str, Any]) -> Iterator[Finding]:
-    """Layouts that do not fit this model, or that are not proven for its family."""
+    """A model that is not trained at all, or layouts that do not fit it or are not proven for its family."""
+    from skills_pipe.training.config.families import untrainable
     from skills_pipe.training.config.parallel import Layout
     from skills_pipe.training.config.parallel_rules import unshareable
 
@@ -105,7 +106,8 @@ def _unshareable(policy: PolicyConfig, model: Mapping[str, Any]) -> Iterator[Fin
     layout = Layout(
         tensor=fsdp.tensor_parallel_size, context=fsdp.context_parallel_size, expert=fsdp.expert_parallel_size
     )
-    yield from (error(found.what, where=found.where, fix=found.fix) for found in unshareable(model, layout))
+    problems = untrainable(model) or unshareable(model, layout)
+    yield from (error(found.what, where=found.where, fix=found.fix) for found in problems)
 
 
 def _model_sizes(policy: PolicyConfig, shape: ModelShape) -> Iterator[Finding]:

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.families import untrainable
 from skills_pipe.training.models.attention import IMPLEMENTATION
-from skills_pipe.training.models.families import check_family
 from skills_pipe.training.models.pretrained.empty import materialise, parameters_on_meta
 from skills_pipe.training.models.pretrained.files import stored_tensors
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
@@ -93,9 +93,9 @@ def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
         )
     for key, value in spec.overrides.items():
         setattr(config, key, value)
-    if getattr(config, "quantization_config", None) is not None:
-        raise ConfigError(f"{spec.name} is quantized", where=_KEY, fix="use the model that it was made of")
-    check_family(config, spec.name)
+    problems = untrainable(config.to_dict())
+    if problems:
+        raise problems[0]
     return config
 
 

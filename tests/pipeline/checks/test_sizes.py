@@ -83,7 +83,8 @@ def test_without_packing_microbatches_divide_the_batch():
 @pytest.mark.parametrize(
     ("changes", "model", "message"),
     [
-        ({"context": 2}, {"model_type": "unheard-of"}, "context parallelism is proven exact for llama, "),
+        ({"context": 2}, {"model_type": "unheard-of"}, "models of the family 'unheard-of' are not supported"),
+        ({}, {**LLAMA_8B, "quantization_config": {"bits": 4}}, "the model is quantized"),
         ({"tensor": 2}, {"model_type": "gpt2"}, "tensor parallelism is proven exact for llama, mistral, "),
         ({"expert": 2}, LLAMA_8B, "expert parallelism is proven exact for qwen3_moe, gpt_oss, not for llama"),
         ({"expert": 4}, {"model_type": "qwen3_moe", "num_experts": 6}, "the 6 experts of the model cannot be divided"),

@@ -16,8 +16,8 @@ from skills_pipe.training.config.estimate import (
     estimate_memory,
     seconds_per_step,
 )
+from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.models.attention import Documents
-from skills_pipe.training.models.families import ARCHITECTURES
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.optim import build_optimizer
 

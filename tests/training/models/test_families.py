@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.models import families
+from skills_pipe.training.config import families
 from skills_pipe.training.models.attention import Documents
-from skills_pipe.training.models.families import check_positions
 from skills_pipe.training.models.load import ModelSpec, load_model_config
 from skills_pipe.training.models.loss import SupervisedLoss
+from skills_pipe.training.models.positions import check_positions
 from tests.training.models.test_attention import LENGTHS, logits_alone, logits_packed, packed_row
 from tests.training.tiny import ARCHITECTURES, tiny_config, tiny_model
 
@@ -89,7 +89,7 @@ def config_in(folder, architecture: str, **changes: Any):
 @pytest.mark.parametrize(
     ("architecture", "changes", "what"),
     [
-        ("gemma3_text", {"use_bidirectional_attention": True}, "looks at later tokens"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "look at later ones"),
         ("qwen3_moe", {"output_router_logits": True}, r"balances its experts.*output_router_logits=false"),
         ("gpt_oss", {"output_router_logits": True}, r"balances its experts"),
     ],

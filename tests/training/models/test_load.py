@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
-from skills_pipe.training.models.families import check_positions
 from skills_pipe.training.models.load import ModelSpec, load_model
+from skills_pipe.training.models.positions import check_positions
 from tests.training.tiny import ARCHITECTURES, save_tiny_model, tiny_config
 
 

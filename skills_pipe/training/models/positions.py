@@ -1,4 +1,4 @@
-"""Which families of models are trained, and what within a family would make packed documents depend on each other."""
+"""Positions that a model has no more of, or that change for all documents of a row when one of them is long."""
 
 from __future__ import annotations
 
@@ -9,54 +9,7 @@ from transformers import PreTrainedConfig
 
 from skills_pipe.errors import ConfigError
 
-ARCHITECTURES = (
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "qwen3_moe",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "gpt_oss",
-    "gpt2",
-)
-"""``model_type`` of the families whose packed training is proven equal to each document alone."""
-
-_NAME = "policy.model_name"
 _LENGTH = "policy.max_total_sequence_length"
-
-
-def check_family(config: PreTrainedConfig, name: str) -> None:
-    """Refuse a model that is not proven to be trained exactly.
-
-    Args:
-        config: of the model, with the overrides applied.
-        name: of the model, for messages.
-
-    Raises:
-        ConfigError: its family or a trait of it is not supported.
-    """
-    if config.model_type not in ARCHITECTURES:
-        raise ConfigError(
-            f"models of the family {config.model_type!r} are not supported",
-            where=_NAME,
-            fix=f"use one of {', '.join(ARCHITECTURES)}: packed training is proven exact for these",
-        )
-    if getattr(config, "use_bidirectional_attention", None):
-        raise ConfigError(
-            f"{name} looks at later tokens (use_bidirectional_attention), so that it cannot learn to write",
-            where=_NAME,
-            fix="use a causal model",
-        )
-    if getattr(config, "output_router_logits", False):
-        raise ConfigError(
-            f"{name} asks for a loss that balances its experts (output_router_logits); the loss here is that of the "
-            "trained tokens alone",
-            where=_NAME,
-            fix="set policy.hf_config_overrides.output_router_logits=false",
-        )
 
 
 def check_positions(config: PreTrainedConfig, *, longest: int) -> None:
