@@ -97,8 +97,11 @@ class LoginNode:
         shutil.copy(self.base / "user_key.pub", self.base / "authorized_keys")
         self._ports = Ports()
         self._port, closed = self._ports.take(), self._ports.take()
-        variables = "".join(f" {name}={value}" for name, value in self.variables.items())
-        config = _SSHD.format(port=self._port, base=self.base) + (f"SetEnv{variables}\n" if variables else "")
+        # A home of its own there too: login shells read nothing that somebody has set up on this machine.
+        home = self.base / "home-there"
+        home.mkdir(mode=0o700)
+        variables = "".join(f" {name}={value}" for name, value in ({"HOME": str(home)} | {**self.variables}).items())
+        config = _SSHD.format(port=self._port, base=self.base) + f"SetEnv{variables}\n"
         (self.base / "sshd_config").write_text(config)
         (self.base / "config").write_text(_CLIENT.format(port=self._port, base=self.base, closed=closed))
         program = self.base / "bin" / "ssh"
