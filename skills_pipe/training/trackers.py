@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema.logger import LoggerConfig, WandbConfig
+from skills_pipe.training.mlflow_tracker import MlflowTracker
 from skills_pipe.training.run_ids import RunIds
 
 
@@ -49,7 +50,7 @@ def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mappin
     services: list[tuple[bool, str, str, Callable[[_Start], Tracker]]] = [
         (config.tensorboard_enabled, "tensorboard", "torch.utils.tensorboard", _TensorBoard),
         (config.wandb_enabled and not _goes_without(config.wandb), "wandb", "wandb", _Wandb),
-        (config.mlflow_enabled, "mlflow", "mlflow", _Mlflow),
+        (config.mlflow_enabled, "mlflow", "mlflow", _mlflow),
         (config.swanlab_enabled, "swanlab", "swanlab", _Swanlab),
     ]
     modules = {name: _import(module) for enabled, name, module, _ in services if enabled}
@@ -137,44 +138,8 @@ class _Wandb:
         self._run.finish()
 
 
-class _Mlflow:
-    def __init__(self, start: _Start) -> None:
-        settings, module = start.config.mlflow, start.module
-        self._mlflow, self._lost = module, False
-        known = settings.run_id or start.ids.kept("mlflow")
-        try:
-            if settings.tracking_uri:
-                module.set_tracking_uri(settings.tracking_uri)
-            if module.get_experiment_by_name(settings.experiment_name) is None:
-                module.create_experiment(settings.experiment_name, artifact_location=settings.artifact_location)
-            module.set_experiment(settings.experiment_name)
-            run = module.start_run(run_id=known, run_name=settings.run_name)
-        except module.exceptions.MlflowException as error:
-            raise ConfigError(
-                f"MLflow does not start the run: {error}",
-                where="logger.mlflow",
-                fix="set logger.mlflow.tracking_uri, or logger.mlflow_enabled=false",
-            ) from error
-        start.ids.keep("mlflow", run.info.run_id)
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._send(lambda: self._mlflow.log_metrics(dict(values), step=step), when=f"from step {step} on")
-
-    def close(self) -> None:
-        self._send(self._mlflow.end_run, when="at the end")
-
-    def _send(self, action: Callable[[], object], *, when: str) -> None:
-        """The other services send by themselves. A server that is down must not end a training: its numbers are in
-        metrics.jsonl as well.
-        """
-        try:
-            action()
-        except self._mlflow.exceptions.MlflowException as error:
-            if not self._lost:
-                print(f"MLflow takes nothing {when}: {str(error).splitlines()[0]}", flush=True)
-            self._lost = True
-        else:
-            self._lost = False
+def _mlflow(start: _Start) -> Tracker:
+    return MlflowTracker(start.module, start.config.mlflow, start.ids)
 
 
 class _Swanlab:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training import mlflow_tracker
 from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.run_ids import RunIds
 from tests.training.test_metrics import log_steps, quiet
@@ -86,12 +89,19 @@ def test_a_run_that_mlflow_does_not_find_for_a_while_ends_nothing_and_is_told_on
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     store, away = tmp_path / "store", tmp_path / "away"
     metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=store.as_uri()), total_steps=5)
-    log_steps(metrics, [1])
+    (tracker,) = metrics._trackers
+
+    def log(step):
+        log_steps(metrics, [step])
+        assert tracker.settle(60)
+
+    log(1)
     (folder,) = store.glob(f"*/{RunIds(tmp_path / 'logs').kept('mlflow')}")
     folder.rename(away)
-    log_steps(metrics, [2, 3])
+    log(2)
+    log(3)
     away.rename(folder)
-    log_steps(metrics, [4])
+    log(4)
     metrics.close()
 
     assert capsys.readouterr().out.count("MLflow takes nothing from step 2 on") == 1
@@ -99,6 +109,101 @@ def test_a_run_that_mlflow_does_not_find_for_a_while_ends_nothing_and_is_told_on
     run = client.get_run(RunIds(tmp_path / "logs").kept("mlflow"))
     assert run.info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 4]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as an MLflow server with one experiment, until its door is shut: then requests are never answered."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.door, self.kept_waiting = threading.Event(), threading.Event()
+        self.door.set()
+        self.steps, self.status = [], "RUNNING"
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def answer(self, what, request):
+        run = {"run_id": "r1", "run_uuid": "r1", "experiment_id": "1", "status": self.status, "artifact_uri": "/none"}
+        experiment = {"experiment_id": "1", "name": "skills-pipe", "artifact_location": "/none"}
+        experiment["lifecycle_stage"] = run["lifecycle_stage"] = "active"
+        if what == "runs/log-batch":
+            self.steps += [metric["step"] for metric in request["metrics"] if metric["key"] == "train/loss"]
+        if what == "runs/update":
+            self.status = request["status"]
+        return {"run": {"info": run, "data": {}}, "run_info": run, "experiment": experiment}
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if not self.server.door.is_set():
+            self.server.kept_waiting.set()
+        assert self.server.door.wait(120)
+        request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}")
+        body = json.dumps(self.server.answer(self.path.partition("mlflow/")[2].partition("?")[0], request)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *values):
+        """Nothing."""
+
+
+@pytest.fixture
+def server():
+    pytest.importorskip("mlflow")
+    made = Server()
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.door.set()
+    made.shutdown()
+    made.server_close()
+
+
+def test_training_goes_on_while_mlflows_server_does_not_answer_and_the_values_come_later(tmp_path, server):
+    metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=server.address), total_steps=5)
+    (tracker,) = metrics._trackers
+    log_steps(metrics, [1])
+    assert tracker.settle(60)
+    server.door.clear()
+    log_steps(metrics, [2])
+    assert server.kept_waiting.wait(60)
+    # Sent by the thread of the loop, these would wait for the door, which opens after them.
+    log_steps(metrics, [3, 4])
+    assert not tracker.settle(0)
+    server.door.set()
+    metrics.close()
+
+    assert (server.steps, server.status) == ([1, 2, 3, 4], "FINISHED")
+
+
+def test_the_end_of_a_job_waits_only_so_long_for_mlflows_server(tmp_path, server, monkeypatch, capsys):
+    monkeypatch.setattr(mlflow_tracker, "CLOSE_SECONDS", 0.5)
+    metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=server.address), total_steps=5)
+    (tracker,) = metrics._trackers
+    log_steps(metrics, [1])
+    assert tracker.settle(60)
+    server.door.clear()
+    log_steps(metrics, [2, 3])
+    metrics.close()
+
+    said = capsys.readouterr().out
+    assert said.count("did not answer for 0.5 seconds: the values from step 2 on are not there") == 1
+    server.door.set()
+    assert tracker.settle(60)
+
+
+def test_a_job_does_not_start_with_an_mlflow_that_never_answers(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(mlflow_tracker, "START_SECONDS", 0.5)
+    server.door.clear()
+    with pytest.raises(ConfigError, match=r"no answer for 0\.5 seconds.*logger\.mlflow"):
+        MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=server.address), total_steps=5)
 
 
 def test_what_mlflow_refuses_is_one_clear_line(tmp_path, monkeypatch):

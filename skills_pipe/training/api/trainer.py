@@ -121,7 +121,7 @@ class SFTTrainer:
         return Evaluation(loss=loss, perplexity=math.exp(loss))
 
     def save_checkpoint(self, path: str | Path) -> None:
-        """Write the whole state into one file: weights, optimizer, schedule, random numbers, watches, place in the data.
+        """Write the whole state into one file: weights, optimizer, schedule, randomness, watches, place in the data.
 
         Raises:
             CheckpointError: the file cannot be written.
