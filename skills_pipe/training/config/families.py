@@ -1,4 +1,4 @@
-"""Which models are trained, by their ``config.json``, and why others are not; without torch, as the launcher needs it."""
+"""Which models are trained, by their ``config.json``, and why others are not; without torch, for the launcher too."""
 
 from __future__ import annotations
 
