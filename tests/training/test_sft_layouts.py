@@ -1,0 +1,44 @@
+"""Training from the command line on one layout of ranks, and on another from its checkpoint on."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.training.checkpoint.export import Export, export
+from skills_pipe.training.sft import main
+from tests.training.launch import run, torchrun
+from tests.training.outputs import logged
+from tests.training.sft_arguments import STEPS, arguments
+from tests.training.tiny import save_tiny_model
+
+SFT = "skills_pipe.training.sft"
+ALONE = [
+    "policy.precision=float32",
+    "policy.scheduler={name: torch.optim.lr_scheduler.LinearLR, kwargs: {start_factor: 0.1, total_iters: 8}}",
+]
+SHARED = ["policy.context_parallel_size=2", "policy.expert_model_parallel_size=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_two_ranks_that_share_rows_and_experts_begin_and_one_process_ends(chat_data, tmp_path):
+    model = save_tiny_model(tmp_path / "model", "qwen3_moe")
+    assert main(arguments(model, chat_data, tmp_path / "whole", *ALONE)) == 0
+
+    first = arguments(model, chat_data, tmp_path / "parts", *ALONE, *SHARED, "checkpointing.stop_after_steps=4")
+    begun = run(torchrun(2, SFT, *first))
+    # torchrun turns the exit code of every rank that is not 0 into 1.
+    verdict = Verdict.read(tmp_path / "parts" / "checkpoints" / "verdict.json")
+    assert verdict is not None and verdict.outcome is Outcome.CONTINUE, begun.stdout
+    assert "context 2, experts over 2" in begun.stdout
+    assert "deprecated" not in begun.stdout
+    assert len(logged(tmp_path / "parts", "train/loss")) == 4
+    assert main(arguments(model, chat_data, tmp_path / "parts", *ALONE)) == 0
+
+    losses, expected = (logged(tmp_path / name, "train/loss") for name in ("parts", "whole"))
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(expected, rel=1e-5)
+    exported = export(Export(training_folder=tmp_path / "parts", output=tmp_path / "hf"))
+    assert AutoModelForCausalLM.from_pretrained(exported).num_experts == 4
