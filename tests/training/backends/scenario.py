@@ -1,8 +1,7 @@
-"""The same short training in any number of processes; run by torchrun, it leaves what it found in a file."""
+"""The same short training in any number of processes."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.dataset import Example, SftDataset
-from skills_pipe.training.distributed import World, join, leave
+from skills_pipe.training.distributed import World
 from tests.training.tiny import tiny_model
 
 BATCH = 8
@@ -74,13 +73,9 @@ def whole(value: torch.Tensor) -> torch.Tensor:
 
 PACKED = BatchSettings(capacity=128)
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with join() as here:
-        found = {name: train(settings, here, PACKED) for name, settings in SCENARIOS.items()}
-        found |= {
-            name: train(SCENARIOS["float32"], here, PACKED, name) for name in ("qwen2", "qwen3", "mistral", "gpt2")
-        }
-        if here.first:
-            torch.save({name: vars(result) for name, result in found.items()}, sys.argv[1])
-    leave(0)
+
+def train_all(world: World) -> dict[str, Found]:
+    """Every scenario, and every family of models; a case for the ranks of the tests."""
+    found = {name: train(settings, world, PACKED) for name, settings in SCENARIOS.items()}
+    families = ("qwen2", "qwen3", "mistral", "gpt2")
+    return found | {name: train(SCENARIOS["float32"], world, PACKED, name) for name in families}

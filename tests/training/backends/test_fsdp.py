@@ -20,8 +20,17 @@ from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.loss import SupervisedLoss
-from tests.training.backends.scenario import ADAMW, BATCH, PACKED, SCENARIOS, Found, dataset, make_backend, train
-from tests.training.launch import run, torchrun
+from tests.training.backends.scenario import (
+    ADAMW,
+    BATCH,
+    PACKED,
+    SCENARIOS,
+    Found,
+    dataset,
+    make_backend,
+    train,
+    train_all,
+)
 from tests.training.tiny import tiny_model
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -189,36 +198,32 @@ def backward(loss: SupervisedLoss, microbatch) -> float:
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory) -> dict[str, Found]:
+def trained_by_two(two_ranks) -> dict[str, Found]:
     """Every scenario, trained by two processes."""
-    path = tmp_path_factory.mktemp("ranks") / "found.pt"
-    ended = run(torchrun(2, "tests.training.backends.scenario", str(path)))
-    assert ended.returncode == 0, ended.stdout
-    return {name: Found(**value) for name, value in torch.load(path, weights_only=True).items()}
+    return two_ranks(train_all)[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_two_ranks_train_as_one_does(two_ranks, scenario):
+def test_two_ranks_train_as_one_does(trained_by_two, scenario):
     tolerance = 1e-6 if SCENARIOS[scenario].dtype == torch.float32 else 1e-3
 
-    assert_same(two_ranks[scenario], train(SCENARIOS[scenario], ALONE, PACKED), loss=tolerance, weights=20 * tolerance)
+    assert_same(
+        trained_by_two[scenario], train(SCENARIOS[scenario], ALONE, PACKED), loss=tolerance, weights=20 * tolerance
+    )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "mistral", "gpt2"])
-def test_two_ranks_train_every_family_as_one_does(two_ranks, architecture):
+def test_two_ranks_train_every_family_as_one_does(trained_by_two, architecture):
     alone = train(SCENARIOS["float32"], ALONE, PACKED, architecture)
 
-    assert_same(two_ranks[architecture], alone, loss=1e-6, weights=2e-5)
+    assert_same(trained_by_two[architecture], alone, loss=1e-6, weights=2e-5)
 
 
-@pytest.mark.slow
-def test_the_comparison_of_ranks_sees_averaged_gradients(two_ranks):
+def test_the_comparison_of_ranks_sees_averaged_gradients(trained_by_two):
     halved = FsdpSettings(optimizer=ADAMW)
     backend = make_backend(halved, ALONE)
     batch = first_batch()
 
     result = backend.train_step(batch.microbatches, targets=2 * batch.global_targets)
 
-    assert two_ranks["float32"].norms[0] != pytest.approx(result.grad_norm, rel=1e-5)
+    assert trained_by_two["float32"].norms[0] != pytest.approx(result.grad_norm, rel=1e-5)
