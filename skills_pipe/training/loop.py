@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.training.backends.base import StepResult, TrainingDiverged
+from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.config.schedule import is_save_step, is_validation_step
 from skills_pipe.training.data.batches import RankBatch, split_batch
 from skills_pipe.training.forecast import COMPARED_STEP
@@ -167,19 +168,22 @@ def _save(run: Run, progress: Progress, metrics: Mapping[str, float], *, wait: b
     info, position = progress.info(run.sampler, metrics), progress.position(run.sampler, run.data_fingerprint)
     on_disk = run.checkpoints.save(run.backend.trainee, info, position, wait=wait)
     _log(run, progress.step, {"timing/train/checkpointing": time.monotonic() - began})
-    _tell_steps(run, on_disk)
+    _tell_of(run, run.checkpoints, on_disk)
 
 
 def _tell_saved(run: Run) -> None:
     """Whether a checkpoint that is written in the background has come onto disk, or has failed."""
     if run.checkpoints is not None:
-        _tell_steps(run, run.checkpoints.poll(run.backend.trainee))
+        _tell_of(run, run.checkpoints, run.checkpoints.poll(run.backend.trainee))
 
 
-def _tell_steps(run: Run, on_disk: Sequence[int]) -> None:
+def _tell_of(run: Run, checkpoints: CheckpointManager, on_disk: Sequence[int]) -> None:
+    if run.metrics is None:
+        return
     for step in on_disk:
-        if run.metrics is not None:
-            run.metrics.saved(step)
+        run.metrics.saved(step)
+    for notice in checkpoints.take_notices():
+        run.metrics.say(notice)
 
 
 def _stopped(run: Run, stop: StopReason, step: int) -> Verdict:

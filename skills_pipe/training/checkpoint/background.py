@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from skills_pipe.training.checkpoint.ranks import Group, everywhere, talking_in
+from skills_pipe.training.checkpoint.failures import is_lack_of_memory
+from skills_pipe.training.checkpoint.ranks import Group, everywhere, on_all, talking_in
 from skills_pipe.training.checkpoint.snapshot import HostBuffers, Snapshot, States
 
 
@@ -48,15 +49,20 @@ class BackgroundWriter:
         if self._reserving is None:
             self._reserving = self._thread.submit(self._buffers.reserve, states())
 
-    def begin(self, snapshot: Snapshot, write: Callable[[Snapshot], object]) -> None:
+    def begin(self, snapshot: Snapshot, write: Callable[[Snapshot], object]) -> list[int]:
         """Copy a snapshot of live tensors and let ``write`` have the copy in the background.
 
         The save before must have been told by :meth:`finish`.
+
+        Returns:
+            the ranks that lack the memory for a copy, the same on every rank; where there are such, nothing was begun.
         """
-        if self._reserving is not None:
-            self._reserving.result()
+        ready = on_all(lambda: self._has_memory(snapshot.states))
+        if not all(ready):
+            return [rank for rank, has in enumerate(ready) if not has]
         held = self._buffers.hold(snapshot)
         self._writing = self._thread.submit(self._write, held, write)
+        return []
 
     def has_ended(self) -> bool:
         """Whether the save under way has ended on all ranks, well or not; False without one."""
@@ -76,6 +82,19 @@ class BackgroundWriter:
     def close(self) -> None:
         """End the thread, once the save under way was told."""
         self._thread.shutdown()
+
+    def _has_memory(self, states: States) -> bool:
+        """Whether this rank has the buffers for copies of ``states``; else it has none any more."""
+        try:
+            if self._reserving is not None:
+                self._reserving.result()
+            self._buffers.reserve(states)
+        except (MemoryError, RuntimeError) as error:
+            if not is_lack_of_memory(error):
+                raise
+            self._buffers.release()
+            return False
+        return True
 
     def _write(self, held: Snapshot, write: Callable[[Snapshot], object]) -> Written:
         began = time.monotonic()

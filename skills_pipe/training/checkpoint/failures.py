@@ -1,4 +1,4 @@
-"""The failure of the disk behind what libraries make of it."""
+"""Failures of the disk and of memory behind what libraries make of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 _RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -24,6 +25,11 @@ def disk_failures() -> Iterator[None]:
         if cause is None or cause is error:
             raise
         raise OSError(cause.errno, cause.strerror) from error
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether memory could not be had: torch raises a RuntimeError for that of the host."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _behind(error: BaseException) -> OSError | None:

@@ -16,16 +16,14 @@ Every method is called on every rank.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from skills_pipe.artifacts import manifest as manifests
-from skills_pipe.artifacts.names import step_directory
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.background import BackgroundWriter
 from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of
@@ -34,6 +32,7 @@ from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_first, world_size
 from skills_pipe.training.checkpoint.resume import latest_whole, restore
 from skills_pipe.training.checkpoint.retention import Retention
+from skills_pipe.training.checkpoint.retired import Retired
 from skills_pipe.training.checkpoint.save import remove_stale, write_step
 from skills_pipe.training.checkpoint.snapshot import Snapshot, live_states
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
@@ -67,6 +66,8 @@ class CheckpointManager:
         self._background: BackgroundWriter | None = None
         self._owner: Owner | None = None
         self._longest_save = 0.0
+        self._retired = Retired(folder)
+        self._notices: deque[str] = deque()  # the thread that saves adds to it
 
     @property
     def longest_save_seconds(self) -> float:
@@ -85,7 +86,7 @@ class CheckpointManager:
         """
         self._owner = on_first(lambda: owners.claim(self._folder))
         self._begin_job()
-        on_first(lambda: remove_stale(self._folder))
+        self._notices.extend(on_first(self._clear))
         if self._in_background:
             self._background = BackgroundWriter()
 
@@ -108,7 +109,7 @@ class CheckpointManager:
         """Write the checkpoint of ``info.total_steps``, then delete those that the retention rule lets go.
 
         In the background, this returns as soon as the state is copied, and a save that is still under way is waited
-        for first.
+        for first. Where a rank lacks the memory for a copy, this save and those that follow are waited for.
 
         Args:
             trainee: the live objects.
@@ -124,8 +125,7 @@ class CheckpointManager:
         """
         told = self._finish()
         snapshot = Snapshot.of(trainee, self._run, info, position)
-        if self._background is not None and not wait:
-            self._background.begin(snapshot, self._write)
+        if not wait and self._begin_in_background(snapshot):
             return told
         begin = time.monotonic()
         self._write(snapshot)
@@ -143,6 +143,10 @@ class CheckpointManager:
         # After the first step the optimizer has its state: the memory is taken before it is needed.
         self._background.reserve(lambda: live_states(trainee, self._run))
         return self._finish() if self._background.has_ended() else ()
+
+    def take_notices(self) -> list[str]:
+        """What the user should know and was not told yet; on rank 0."""
+        return [self._notices.popleft() for _ in range(len(self._notices))]
 
     def close(self) -> None:
         """Give the folder back at the end of this process's work, once the save under way is on disk.
@@ -173,6 +177,10 @@ class CheckpointManager:
         mine = on_first(lambda: TrainingJob.now(first_step=done + 1, ranks=world_size()))
         self._run = replace(self._run, jobs=(*before, mine))
 
+    def _clear(self) -> list[str]:
+        remove_stale(self._folder)
+        return self._retired.delete(())
+
     def _give_back(self) -> None:
         if self._background is not None:
             self._background.close()
@@ -180,6 +188,21 @@ class CheckpointManager:
         if self._owner is not None:
             on_first(lambda: owners.release(self._folder, self._claimed()))
             self._owner = None
+
+    def _begin_in_background(self, snapshot: Snapshot) -> bool:
+        """Whether the snapshot is being written in the background from here on; the same on every rank."""
+        if self._background is None:
+            return False
+        lacking = self._background.begin(snapshot, self._write)
+        if not lacking:
+            return True
+        self._background.close()
+        self._background = None
+        self._notices.append(
+            "checkpoints are no longer written in the background: there is no memory for a copy of the state on "
+            f"rank{'s' if len(lacking) > 1 else ''} {', '.join(map(str, lacking))}; each save is waited for instead"
+        )
+        return False
 
     def _finish(self) -> tuple[int, ...]:
         """Wait for the save under way; its step, if there was one."""
@@ -200,9 +223,4 @@ class CheckpointManager:
 
     def _retire(self) -> None:
         metrics = {step: manifest.facts["metrics"] for step, _, manifest in whole_steps(self._folder)}
-        for step in self._retention.obsolete(metrics):
-            path = self._folder / step_directory(step)
-            # Under a name that is cleared away at the next start: a deletion cut short leaves no half of a step.
-            doomed = path.with_name(f".tmp-{path.name}.retired")
-            os.rename(path, doomed)
-            shutil.rmtree(doomed)
+        self._notices.extend(self._retired.delete(self._retention.obsolete(metrics)))

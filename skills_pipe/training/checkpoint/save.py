@@ -70,7 +70,7 @@ def remove_stale(folder: Path) -> list[Path]:
     """Remove what killed writers left in ``folder`` and finish a replacement cut short; only for its new owner."""
     removed = []
     for entry in folder.glob(".tmp-step_*"):
-        shutil.rmtree(entry)
+        shutil.rmtree(entry, ignore_errors=True)
         removed.append(entry)
     for entry in folder.glob("old_step_*"):
         recover_directory(entry.with_name(entry.name.removeprefix("old_")))

@@ -84,10 +84,17 @@ class HostBuffers:
         return sum(buffer.nbytes for buffer in self._kept.values())
 
     def reserve(self, states: States) -> None:
-        """Take the memory that :meth:`hold` will need; the values of the tensors are not looked at."""
+        """Take the memory that :meth:`hold` will need, as far as it is not there; no values are looked at.
+
+        Raises:
+            RuntimeError: there is not enough memory; some of it may be taken.
+        """
         for key, tensor in _tensors(states):
-            # Written to, so that the system hands the pages out now.
-            self._buffer(key, _local(tensor)).zero_()
+            self._buffer(key, _local(tensor))
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._kept.clear()
 
     def hold(self, snapshot: Snapshot) -> Snapshot:
         """The same snapshot with copies of the tensors, which the next call overwrites."""
@@ -106,7 +113,8 @@ class HostBuffers:
     def _buffer(self, key: tuple[str, str], like: torch.Tensor) -> torch.Tensor:
         kept = self._kept.get(key)
         if kept is None or kept.shape != like.shape or kept.dtype != like.dtype:
-            kept = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
+            # Written to, so that the system hands the pages out now.
+            kept = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda).zero_()
             self._kept[key] = kept
         return kept
 

@@ -89,9 +89,9 @@ def test_a_deletion_cut_short_leaves_nothing_of_the_step(tmp_path, monkeypatch):
     manager.save(trainee, info_at(1), position_at(1))
     delete = shutil.rmtree
 
-    def interrupted(path, ignore_errors=False):
+    def interrupted(path, **settings):
         if not Path(path, "config.yaml").exists() or "step_1" not in Path(path).name:
-            return delete(path, ignore_errors=ignore_errors)
+            return delete(path, **settings)
         Path(path, "config.yaml").unlink()
         raise KeyboardInterrupt
 
