@@ -8,14 +8,15 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
 from skills_pipe.training.backends.fsdp.shard import shard
 from skills_pipe.training.config import ObjectConfig
+from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.attention import Documents
@@ -173,7 +174,7 @@ def one_rank_group():
 def test_lent_copies_give_the_bits_of_fsdp_over_one_rank(one_rank_group, tied):
     plain, sharded = (tiny_model("llama", tie_word_embeddings=tied) for _ in range(2))
     losses = SupervisedLoss(plain), SupervisedLoss(sharded)
-    shard(losses[1], init_device_mesh("cpu", (1,)), torch.bfloat16)
+    shard(losses[1], Mesh.of(Layout(), "cpu"), torch.bfloat16)
 
     with ComputeCopies(plain, torch.bfloat16).lent():
         first = [backward(losses[0], microbatch) for microbatch in first_batch().microbatches]
