@@ -108,6 +108,7 @@ def test_what_the_hub_does_not_have_is_one_line(hub_folder, tmp_path, override):
     assert not list((tmp_path / "data").glob("gsm8k/*"))
 
 
+@pytest.mark.slow  # The hub's own client tries six times.
 def test_no_hub_at_all_is_one_line(tmp_path):
     result = prepare("http://127.0.0.1:9", tmp_path, f"--data_dir={tmp_path / 'data'}", "--splits=test")
     assert result.returncode == 2

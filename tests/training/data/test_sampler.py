@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skills_pipe.errors import DataError
@@ -70,6 +70,7 @@ def lengths_of(count):
 
 
 @pytest.mark.parametrize("order", [None, "sorted", "bucketed"])
+@settings(max_examples=30)
 @given(count=st.integers(4, 40), size=st.integers(1, 4), shuffle=st.booleans())
 def test_a_run_that_stops_after_any_step_goes_on_with_the_very_sequence(order, count, size, shuffle):
     def fresh():
