@@ -86,7 +86,7 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     tensors.load_model_state(trainee.model, step.weights)
     if step.optimizer.is_dir():
         _restore_optimizer(step, trainee, keep_settings=bool(changed))
-    else:
+    elif _has_memory(trainee.optimizer):
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
     _restore_average(step, trainee, warnings)
     _restore_scheduler(step, trainee, info, keep_settings=bool(changed))
@@ -166,6 +166,13 @@ def _restore_optimizer(step: StepFolder, trainee: Trainee, *, keep_settings: boo
     if keep_settings:
         for group, settings in zip(trainee.optimizer.param_groups, own, strict=True):
             group.update(settings)
+
+
+def _has_memory(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether its steps depend on those before: plain SGD has nothing to keep, and nothing to miss."""
+    if not isinstance(optimizer, torch.optim.SGD):
+        return True
+    return any(group["momentum"] for group in optimizer.param_groups)
 
 
 def _restore_average(step: StepFolder, trainee: Trainee, warnings: list[str]) -> None:

@@ -54,6 +54,14 @@ def without_effect(config: TrainingConfig) -> list[str]:
             config.checkpointing.model_save_format is not None,
             "checkpointing.model_save_format: checkpoints have one format",
         ),
+        (
+            config.checkpointing.model_cache_dir != "",
+            "checkpointing.model_cache_dir: weights are consolidated by the export, which needs no cache",
+        ),
+        (
+            config.checkpointing.model_repo_id != "",
+            "checkpointing.model_repo_id: the name on the hub is given where a model is pushed",
+        ),
         (config.cluster.segment_size is not None, "cluster.segment_size: nodes are placed by the batch system"),
         *adapters_without_effect(config),
         *parallel_without_effect(config.policy),

@@ -247,3 +247,29 @@ def test_stop_tokens_of_the_training_data_go_into_the_generation_config(tmp_path
     saved = json.loads(path.read_text())
     assert saved["eos_token_id"] == [4, 2]
     assert not saved.get("_from_model_config")
+
+
+@pytest.mark.parametrize(("momentum", "warned"), [(0.0, False), (0.9, True)])
+def test_an_optimizer_that_remembers_nothing_misses_nothing(tmp_path, momentum, warned):
+    """Only where moments were not saved, but are needed, the user hears of it."""
+
+    def with_sgd(seed):
+        trainee = new_trainee(seed=seed)
+        optimizer = torch.optim.SGD(trainee.model.parameters(), lr=1e-2, momentum=momentum)
+        return Trainee(model=trainee.model, optimizer=optimizer, scheduler=constant(optimizer))
+
+    run = replace(RUN, save_optimizer=not warned)
+    trainee = with_sgd(0)
+    save_steps(tmp_path, 2, trainee=trainee, run=run)
+    resumed = with_sgd(5)
+    point = new_manager(tmp_path, run=run).resume(resumed)
+
+    assert point.warnings == (("step_2 has no optimizer state: the optimizer starts fresh",) if warned else ())
+    torch.manual_seed(3)
+    expected = train(trainee, 3)
+    torch.manual_seed(3)
+    assert (train(resumed, 3) == expected) is not warned
+
+
+def constant(optimizer):
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
