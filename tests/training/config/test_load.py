@@ -208,8 +208,8 @@ def test_preflight_finds_misspelt_keys_and_wrong_values_but_not_what_is_still_to
 
 
 def test_preflight_names_what_is_not_supported():
-    (problem,) = check_overrides(["++policy.context_parallel_size=4"])
-    assert "context_parallel_size" in str(problem)
+    (problem,) = check_overrides(["++policy.pipeline_model_parallel_size=4"])
+    assert "pipeline_model_parallel_size" in str(problem)
 
 
 def test_preflight_reports_an_unreadable_file_instead_of_raising(tmp_path):
