@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from skills_pipe.errors import ClusterConfigError, PlanError
@@ -209,7 +209,13 @@ def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
     if finding.where != AN_INPUT:
         return finding
     path = next((path for path in request.missing if f" reads {path}, " in finding.what), "")
-    return replace(finding, where=flag_of(path, request.options, request.cluster.absolute_or_id) or AN_INPUT)
+    # Or with the one that names the folder it lies in, as that of a training does for its checkpoints.
+    flags = (flag_of(named, request.options, request.cluster.absolute_or_id) for named in _and_folder(path))
+    return replace(finding, where=next((flag for flag in flags if flag), AN_INPUT))
+
+
+def _and_folder(path: str) -> tuple[str, ...]:
+    return (path, str(PurePath(path).parent)) if path else ()
 
 
 def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials | None) -> list[Checked]:

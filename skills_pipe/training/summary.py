@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.training.config import TrainingConfig, without_effect
 from skills_pipe.training.config.adapters import adapter_spec
+from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
@@ -51,12 +52,19 @@ def _model(run: Run) -> Rows:
     return [
         ("model", f"{policy.model_name} ({model.config.model_type}, {numbers:,} parameters)"),
         *_trained(run),
-        ("ranks", f"{run.world.size} on {run.world.device.type}"),
+        ("ranks", _ranks(run)),
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
         ("learning rate", _learning_rate(run.config, run.total_steps)),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
         ("activation checkpointing", "on" if policy.dtensor_cfg.activation_checkpointing else "off"),
     ]
+
+
+def _ranks(run: Run) -> str:
+    """How many there are, and what they share where it is not the weights alone: ``2 on cpu: tensor 2``."""
+    told, size = f"{run.world.size} on {run.world.device.type}", run.world.size
+    layout = Layout.of(run.config.policy.dtensor_cfg, ranks=size)
+    return told if layout in (Layout(), Layout(shard=size)) else f"{told}: {layout}"
 
 
 def _trained(run: Run) -> Rows:

@@ -65,7 +65,8 @@ def check_rows(request: Request[SftOptions]) -> Checked:
     config = _config(request)
     if config is None:
         return Checked(subject=subject, left_out=_NO_CONFIG)
-    tell = warning if config.data.on_bad_row == "skip" else error
+    skips = config.data.on_bad_row == "skip"
+    tell, fix = (warning, _SKIPPED_FIX) if skips else (error, _ROWS_FIX)
     findings, read = [], []
     for dataset in (*config.data.train, *config.data.validation):
         head = request.head(dataset.data_path) if dataset.data_path else None
@@ -80,7 +81,7 @@ def check_rows(request: Request[SftOptions]) -> Checked:
         )
         faults = faults_in(head, keys, whole=len(head) < HEAD_BYTES)
         more = f" (and {len(faults) - 1} more of the first rows)" if len(faults) > 1 else ""
-        findings += [tell(f"{dataset.data_path}, {fault}{more}", fix=_ROWS_FIX) for fault in faults[:1]]
+        findings += [tell(f"{dataset.data_path}, {fault}{more}", fix=fix) for fault in faults[:1]]
     return Checked(subject=subject, findings=tuple(findings), left_out=None if read else "no file could be read here")
 
 
@@ -114,6 +115,7 @@ def check_fit(request: Request[SftOptions]) -> Checked:
 
 _NO_CONFIG = "nothing trains, or its keys are wrong"
 _ROWS_FIX = "correct the data, name its keys, or set ++data.on_bad_row=skip"
+_SKIPPED_FIX = "correct the data, or name its keys; such rows are left out (data.on_bad_row=skip)"
 
 
 def _trainer(request: Request[SftOptions]) -> Job | None:

@@ -71,7 +71,8 @@ def divide(words: Sequence[str], options: Sequence[Option], *, takes_extras: boo
             found.problems.append(OptionError(f"{word} needs a value", fix=fix))
     if not takes_extras:
         found.problems += [
-            OptionError(f"this command passes nothing on, so {word!r} has no meaning") for word in found.extras
+            OptionError(f"this command passes nothing on, so {word!r} has no meaning", fix="leave it out")
+            for word in found.extras
         ]
     return found
 

@@ -57,7 +57,7 @@ class Reader:
         for name in tree:
             if name not in declared(cls):
                 dotted = _join(path, name)
-                advice = did_you_mean(dotted, known_keys()) or "remove it, or pass --strict=false to ignore it"
+                advice = did_you_mean(dotted, known_keys()) or "remove it"
                 self.unknown.append(ConfigError(f"unknown key {dotted}", where=self._origins.where(dotted), fix=advice))
 
     def _key(self, name: str, hint: Any, info: Key, tree: Mapping[str, Any], path: str) -> Any:

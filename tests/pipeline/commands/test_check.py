@@ -76,7 +76,10 @@ def test_rows_are_told_when_the_keys_are_right(words, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "data.jsonl, line 2: neither 'messages' nor 'input' with 'output' among its keys" in told
     assert "did you mean 'inputt'?" in told
+    assert "set ++data.on_bad_row=skip" in told
     assert main(["check", *words, "++data.on_bad_row=skip"]) == 0
+    told = capsys.readouterr().out
+    assert "such rows are left out" in told and "set ++data.on_bad_row=skip" not in told
 
 
 def test_the_cluster_may_stand_before_the_command(words, tmp_path, capsys):

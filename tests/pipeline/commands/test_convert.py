@@ -3,6 +3,7 @@
 import pytest
 
 from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.convert import ConvertOptions, plan
 from skills_pipe.pipeline.commands.release import check_token
@@ -147,3 +148,11 @@ def test_pushing_without_a_token_is_told_before_the_queue(monkeypatch, tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert findings(push_to_hub="org/name") == []
     assert "hf_secret" not in str(planned(push_to_hub="org/name").to_json())
+
+
+def test_checkpoints_that_are_not_there_are_told_with_the_option_that_names_the_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", "--input_model=nosuch", "--output_model=model"]) == 2
+    told = capsys.readouterr().err
+    assert "nosuch/checkpoints, which does not exist (--input_model)" in told
+    assert list(tmp_path.iterdir()) == []

@@ -161,7 +161,7 @@ def test_all_problems_are_told_in_one_line():
 
 
 def test_a_command_without_an_inner_program_takes_no_keys():
-    assert "'++a=b' has no meaning" in refusal("++a=b", extras=False)
+    assert "'++a=b' has no meaning: leave it out" in refusal("++a=b", extras=False)
 
 
 def test_words_of_python_calls_ask_for_no_help():

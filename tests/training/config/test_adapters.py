@@ -135,11 +135,15 @@ def test_the_section_of_megatron_becomes_the_same():
         (["policy.dtensor_cfg._v2=false"], "first version of this backend has no adapters"),
         (
             ["policy.tensor_model_parallel_size=2"],
-            "proven exact where ranks share weights by sharding, not with .*tensor_",
+            "proven exact where ranks share weights by sharding, not with policy.tensor_model_.*override",
+        ),
+        (
+            ["policy.dtensor_cfg.tensor_parallel_size=2"],
+            "proven exact where ranks share weights by sharding, not with policy.dtensor_cfg.tensor_.*override",
         ),
         (
             ["policy.expert_model_parallel_size=2"],
-            "proven exact where ranks share weights by sharding, not with .*expert_",
+            "proven exact where ranks share weights by sharding, not with policy.expert_model_.*override",
         ),
         (["policy.megatron_cfg.peft.enabled=true"], "is for the megatron backend, which is off"),
         (["++checkpointing.peft_config={r: 8}"], "is written from the adapters"),
