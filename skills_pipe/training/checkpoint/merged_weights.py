@@ -51,7 +51,7 @@ class MergedWeights:
             return
         low = whole(self._adapters, f"{module}.lora_A.weight")
         high = whole(self._adapters, f"{module}.lora_B.weight").mul_(self._record.scale)
-        lengths = whole(self._adapters, f"{module}.lora_magnitude_vector") if self._record.decomposed else None
+        lengths = whole(self._adapters, f"{module}.lora_magnitude_vector.weight") if self._record.decomposed else None
         for start, rows in self._rows(self._base[name]):
             part = slice(start, start + len(rows))
             merged = rows.addmm_(high[part], low)

@@ -23,7 +23,7 @@ def write_peft_folder(folder: Path, adapters: StoredWeights, record: AdapterReco
     Returns:
         size and hash of the weight file by its name.
     """
-    names = {_PREFIX + name: name for name in adapters.tensors if ".lora_" in name}
+    names = {_published(name): name for name in adapters.tensors if ".lora_" in name}
     tensors = [replace(adapters.tensors[name], name=published) for published, name in names.items()]
 
     def produce(tensor: Tensor) -> Iterator[torch.Tensor]:
@@ -31,3 +31,8 @@ def write_peft_folder(folder: Path, adapters: StoredWeights, record: AdapterReco
 
     record.write(folder / ADAPTER_CONFIG)
     return {ADAPTER_WEIGHTS: write_tensors(folder / ADAPTER_WEIGHTS, tensors, produce)}
+
+
+def _published(name: str) -> str:
+    """peft's files call the lengths of DoRA by the name of their module."""
+    return _PREFIX + (name.removesuffix(".weight") if name.endswith(".lora_magnitude_vector.weight") else name)

@@ -10,6 +10,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from skills_pipe.training.models.lora.lengths import RowLengths
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Slot:
@@ -35,8 +37,12 @@ class ComputeCopies:
         self._slots = []
         for owner in module.modules():
             for name, master in owner._parameters.items():
-                # What is not trained may have the type already: it computes as it is.
-                if master is None or (master.dtype == dtype and not master.requires_grad):
+                # What is not trained may have the type already, and lengths need float32: they compute as they are.
+                if (
+                    master is None
+                    or isinstance(owner, RowLengths)
+                    or (master.dtype == dtype and not master.requires_grad)
+                ):
                     continue
                 if master not in copies:
                     copies[master] = _copy(master, dtype)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from skills_pipe.training.backends.fsdp.expert_parallel.layer import SharedExperts
 from skills_pipe.training.backends.fsdp.mesh import Mesh
+from skills_pipe.training.models.lora.lengths import RowLengths
 from skills_pipe.training.models.loss import SupervisedLoss
 
 
@@ -24,7 +26,9 @@ def shard(loss: SupervisedLoss, mesh: Mesh, dtype: torch.dtype) -> None:
         for module in layer.modules():
             if isinstance(module, SharedExperts):
                 fully_shard(module, mesh=mesh.expert_fsdp, mp_policy=policy)
+        _shard_lengths(layer, mesh, dtype)
         fully_shard(layer, mesh=mesh.fsdp, mp_policy=policy)
+    _shard_lengths(loss, mesh, dtype)
     fully_shard(loss, mesh=mesh.fsdp, mp_policy=policy)
     register_fsdp_forward_method(loss, "generate")
     for module in loss.modules():
@@ -32,6 +36,14 @@ def shard(loss: SupervisedLoss, mesh: Mesh, dtype: torch.dtype) -> None:
             # A plain sum and a factor of its own, because gloo has no reduction with a factor.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _shard_lengths(module: nn.Module, mesh: Mesh, dtype: torch.dtype) -> None:
+    """Lengths of rows keep float32, all of a layer's in one message between ranks."""
+    found = [each for each in module.modules() if isinstance(each, RowLengths) and not isinstance(each, FSDPModule)]
+    if found and dtype != torch.float32:
+        exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+        fully_shard(found, mesh=mesh.fsdp, mp_policy=exact)
 
 
 def reshard(loss: SupervisedLoss) -> None:

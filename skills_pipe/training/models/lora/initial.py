@@ -32,7 +32,7 @@ def initialise(model: nn.Module, spec: AdapterSpec, *, seed: int) -> None:
         nn.init.zeros_(module.lora_B.weight)
         if module.lora_magnitude_vector is not None:
             lengths = torch.linalg.vector_norm(module.weight, dim=1, dtype=torch.float32)
-            module.lora_magnitude_vector.copy_(lengths)
+            module.lora_magnitude_vector.weight.copy_(lengths)
 
 
 def _seed_of(name: str, seed: int) -> int:

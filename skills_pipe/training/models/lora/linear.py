@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skills_pipe.training.config.adapters import AdapterSpec
+from skills_pipe.training.models.lora.lengths import RowLengths
 
 
 class LoraLinear(nn.Linear):
@@ -16,8 +17,8 @@ class LoraLinear(nn.Linear):
     too; the length it had counts as a constant in the backward pass (Liu et al. 2024, arXiv:2402.09353, section 4.3).
 
     Weight and bias are the very parameters of the layer that this one stands for, under their names; the adapter's are
-    called ``lora_A.weight`` ``[dim, in]``, ``lora_B.weight`` ``[out, dim]`` and ``lora_magnitude_vector`` ``[out]``.
-    They are float32 and compute in the type of the input.
+    called ``lora_A.weight`` ``[dim, in]``, ``lora_B.weight`` ``[out, dim]``, ``lora_magnitude_vector.weight`` ``[out]``.
+    They are float32; the matrices compute in the type of the input, the lengths in float32.
 
     Args:
         base: the layer; its parameters are frozen.
@@ -31,8 +32,7 @@ class LoraLinear(nn.Linear):
         device = base.weight.device
         self.lora_A = _matrix(self.in_features, spec.dim, device)
         self.lora_B = _matrix(spec.dim, self.out_features, device)
-        lengths = torch.empty(self.out_features, device=device, dtype=torch.float32)
-        self.lora_magnitude_vector = nn.Parameter(lengths) if spec.decomposed else None
+        self.lora_magnitude_vector = RowLengths(self.out_features, device) if spec.decomposed else None
         self.spec = spec
         self.train(base.training)
 
@@ -55,8 +55,9 @@ class LoraLinear(nn.Linear):
     def _drops_after(self) -> bool:
         return self.training and self.spec.dropout > 0 and self.spec.dropout_position == "post"
 
-    def _decomposed(self, x: Tensor, lengths: Tensor) -> Tensor:
-        factor = (lengths / self._row_lengths()).to(x.dtype)
+    def _decomposed(self, x: Tensor, lengths: RowLengths) -> Tensor:
+        # float32, and with it all that is multiplied by it: rounded once, at the end.
+        factor: Tensor = lengths(self._row_lengths())
         whole = F.linear(x, self.weight)
         if self._drops_after:
             result = factor * (whole + self._dropped(self._update(x)))
@@ -66,7 +67,7 @@ class LoraLinear(nn.Linear):
             result = whole + (factor - 1) * F.linear(dropped, self.weight) + factor * self._update(dropped)
         else:
             result = factor * (whole + self._update(x))
-        return result if self.bias is None else result + self.bias
+        return (result if self.bias is None else result + self.bias).to(x.dtype)
 
     def _update(self, x: Tensor) -> Tensor:
         return F.linear(self._low(x), self.lora_B.weight.to(x.dtype))

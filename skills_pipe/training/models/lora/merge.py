@@ -19,7 +19,7 @@ def merged_weight(layer: LoraLinear) -> Tensor:
         layer.weight.float(), layer.lora_B.weight.float() * layer.spec.scale, layer.lora_A.weight.float()
     )
     if layer.lora_magnitude_vector is not None:
-        weight *= (layer.lora_magnitude_vector / torch.linalg.vector_norm(weight, dim=1))[:, None]
+        weight *= layer.lora_magnitude_vector(torch.linalg.vector_norm(weight, dim=1))[:, None]
     return weight
 
 

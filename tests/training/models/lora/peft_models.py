@@ -43,13 +43,13 @@ def pair(architecture: str, spec: AdapterSpec, *, scale: float = 1.0, **changes)
         for name, module in adapted_modules(ours).items():
             module.lora_B.weight.normal_(std=0.1, generator=generator)
             if module.lora_magnitude_vector is not None:
-                noise = torch.rand(module.lora_magnitude_vector.shape, generator=generator)
-                module.lora_magnitude_vector.mul_(0.5 + noise)
+                noise = torch.rand(module.lora_magnitude_vector.weight.shape, generator=generator)
+                module.lora_magnitude_vector.weight.mul_(0.5 + noise)
             their = theirs.get_submodule(name)
             their.lora_A["default"].weight.copy_(module.lora_A.weight)
             their.lora_B["default"].weight.copy_(module.lora_B.weight)
             if module.lora_magnitude_vector is not None:
-                their.lora_magnitude_vector["default"].weight.copy_(module.lora_magnitude_vector)
+                their.lora_magnitude_vector["default"].weight.copy_(module.lora_magnitude_vector.weight)
     return Pair(ours=ours, theirs=wrapped)
 
 
@@ -63,5 +63,5 @@ def adapter_values(pair: Pair, read) -> dict[str, tuple[torch.Tensor, torch.Tens
         found[f"{name}.lora_B"] = (read(module.lora_B.weight), read(their.lora_B["default"].weight))
         if module.lora_magnitude_vector is not None:
             theirs = their.lora_magnitude_vector["default"].weight
-            found[f"{name}.lora_magnitude_vector"] = (read(module.lora_magnitude_vector), read(theirs))
+            found[f"{name}.lora_magnitude_vector.weight"] = (read(module.lora_magnitude_vector.weight), read(theirs))
     return found

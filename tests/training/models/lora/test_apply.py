@@ -39,7 +39,7 @@ def test_names_and_shapes_of_the_parameters():
     found = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
     base = "model.layers.0.self_attn.k_proj"
     assert found == {
-        f"{base}.lora_magnitude_vector": (16,),
+        f"{base}.lora_magnitude_vector.weight": (16,),
         f"{base}.lora_A.weight": (4, 32),
         f"{base}.lora_B.weight": (16, 4),
     }

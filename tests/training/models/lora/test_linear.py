@@ -98,7 +98,7 @@ def layer(**changes) -> LoraLinear:
         made.lora_B.weight.normal_()
         if made.lora_magnitude_vector is not None:
             made.weight.normal_()
-            made.lora_magnitude_vector.fill_(1.0)
+            made.lora_magnitude_vector.weight.fill_(1.0)
     return made.train()
 
 
