@@ -192,7 +192,8 @@ class LoginNode:
             "HOME": str(self.base / "home"),
             "USER": "root",
             "XDG_RUNTIME_DIR": str(self.base / "run"),
-            "SLURM_CONF": "/nonexistent",
+            # Of no cluster; for a file that is not there Slurm's programs would wait a minute.
+            "SLURM_CONF": "/dev/null",
             "COLUMNS": "160",
         }
 
