@@ -36,13 +36,11 @@ class ComputeCopies:
         copies: dict[nn.Parameter, nn.Parameter] = {}
         self._slots = []
         for owner in module.modules():
+            if isinstance(owner, RowLengths):
+                continue  # they compute in fp32
             for name, master in owner._parameters.items():
-                # What is not trained may have the type already, and lengths need float32: they compute as they are.
-                if (
-                    master is None
-                    or isinstance(owner, RowLengths)
-                    or (master.dtype == dtype and not master.requires_grad)
-                ):
+                # What is not trained may have the type already: it computes as it is.
+                if master is None or (master.dtype == dtype and not master.requires_grad):
                     continue
                 if master not in copies:
                     copies[master] = _copy(master, dtype)

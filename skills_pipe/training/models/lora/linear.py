@@ -17,8 +17,8 @@ class LoraLinear(nn.Linear):
     too; the length it had counts as a constant in the backward pass (Liu et al. 2024, arXiv:2402.09353, section 4.3).
 
     Weight and bias are the very parameters of the layer that this one stands for, under their names; the adapter's are
-    called ``lora_A.weight`` ``[dim, in]``, ``lora_B.weight`` ``[out, dim]``, ``lora_magnitude_vector.weight`` ``[out]``.
-    They are float32; the matrices compute in the type of the input, the lengths in float32.
+    called ``lora_A.weight`` ``[dim, in]``, ``lora_B.weight`` ``[out, dim]`` and ``lora_magnitude_vector.weight``
+    ``[out]``. They are float32; the matrices compute in the type of the input, the lengths in float32.
 
     Args:
         base: the layer; its parameters are frozen.
