@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from skills_pipe.artifacts.names import CHECKPOINTS, hf_model_step, parse_step
 from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.checks.finding import Checked, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
 from skills_pipe.pipeline.commands.release import (
@@ -18,6 +21,7 @@ from skills_pipe.pipeline.commands.release import (
     unpacking,
 )
 from skills_pipe.pipeline.console.command import Command
+from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
@@ -94,7 +98,33 @@ def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfi
     )
 
 
-COMMAND = Command(options=ConvertOptions, run=launch(plan, checks={"token of the hub": check_token}))
+def check_steps(request: Request[ConvertOptions]) -> Checked:
+    """Whether the steps that are named are there, of a training on this machine that is not still to come."""
+    subject, options = "steps to convert", request.options
+    training = Path(request.cluster.absolute(options.input_model))
+    if not request.cluster.is_local or options.run_after or not (training / CHECKPOINTS).is_dir():
+        return Checked(subject=subject, left_out="the checkpoints cannot be looked at, or are still to come")
+    there = sorted(step for path in (training / CHECKPOINTS).iterdir() if (step := parse_step(path.name)) is not None)
+    models = {step: training / hf_model_step(step) for step in options.average_steps}
+    if options.conversion_step.isdecimal():
+        models[int(options.conversion_step)] = Path(request.cluster.absolute(options.output_model))
+    # A model that has been made already may have outlived its checkpoint.
+    missing = [step for step, model in models.items() if step not in there and not model.exists()]
+    findings = [
+        error(
+            f"there is no checkpoint of step {step} in {training / CHECKPOINTS}",
+            where="--average_steps" if options.average_steps else "--conversion_step",
+            fix=f"choose among {', '.join(map(str, there))}" if there else "train first",
+        )
+        for step in missing
+    ]
+    return Checked(subject=subject, findings=tuple(findings))
+
+
+COMMAND = Command(
+    options=ConvertOptions,
+    run=launch(plan, checks={"token of the hub": check_token, "steps to convert": check_steps}),
+)
 
 
 def _made(options: ConvertOptions, cluster: ClusterConfig, output: str, around: JobSetting) -> Stages:

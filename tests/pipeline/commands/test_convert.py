@@ -156,3 +156,20 @@ def test_checkpoints_that_are_not_there_are_told_with_the_option_that_names_the_
     told = capsys.readouterr().err
     assert "nosuch/checkpoints, which does not exist (--input_model)" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_that_are_not_there_are_told_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for step in (2, 10):
+        (tmp_path / f"run/checkpoints/step_{step}").mkdir(parents=True)
+    words = ["convert", "--input_model=run", "--output_model=model", "--dry_run"]
+    assert main([*words, "--conversion_step=5"]) == 2
+    assert "no checkpoint of step 5" in (told := capsys.readouterr().err) and "choose among 2, 10" in told
+    assert main([*words, "--average_steps=2,5,6"]) == 2
+    told = capsys.readouterr().err
+    assert "step 5" in told and "step 6" in told and "(--average_steps)" in told
+    # The control: one that is there, and one of which the model has been made already.
+    (tmp_path / "run/hf_model_step_5").mkdir()
+    assert main([*words, "--conversion_step=10"]) == 0
+    main([*words, "--average_steps=2,5"])
+    assert "no checkpoint" not in capsys.readouterr().err
