@@ -87,7 +87,11 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
     if policy.expert_tensor_parallel_size > 1:
         yield "policy.expert_tensor_parallel_size", "the fsdp backend does not split experts", "set it to 1"
     if fsdp.cpu_offload:
-        yield "policy.dtensor_cfg.cpu_offload", "parameters cannot be kept in CPU memory yet", "disable it"
+        yield (
+            "policy.dtensor_cfg.cpu_offload",
+            "weights and optimizer stay on the GPUs: FSDP2's offload is not proven to give the same steps",
+            "disable it; more ranks, activation_checkpointing and adapters need less memory of each GPU",
+        )
     if fsdp.custom_parallel_plan is not None:
         yield (
             "policy.dtensor_cfg.custom_parallel_plan",
