@@ -20,15 +20,8 @@ from report import Figures, show_report
 
 from skills_pipe.pipeline.cli import Arguments, eval, prepare_data, sft_nemo_rl, wrap_arguments
 
-STEPS, WARMUP = 900, 50
-AVERAGED_STEPS = "800,850,900"
-SCHEDULE = (
-    f"[{{name:torch.optim.lr_scheduler.LinearLR,kwargs:{{start_factor:0.02,total_iters:{WARMUP}}}}},"
-    f"{{name:torch.optim.lr_scheduler.CosineAnnealingLR,kwargs:{{T_max:{STEPS - WARMUP},eta_min:1e-4}}}},"
-    f"{{milestones:[{WARMUP}]}}]"
-)
+STEPS, WARMUP, SAVE_PERIOD = 900, 50, 50
 TRAINING_KEYS = (
-    f"++sft.max_num_steps={STEPS}",
     "++sft.max_num_epochs=100",
     "++sft.val_period=150",
     "++sft.val_batches=4",
@@ -38,10 +31,8 @@ TRAINING_KEYS = (
     "++policy.max_total_sequence_length=128",
     "++policy.precision=float32",
     "++policy.optimizer.kwargs.lr=4e-3",
-    f"++policy.scheduler={SCHEDULE}",
-    "++checkpointing.save_period=50",
+    f"++checkpointing.save_period={SAVE_PERIOD}",
     "++checkpointing.keep_top_k=null",
-    f"++checkpointing.stop_after_steps={STEPS // 2}",
 )
 PROMPT = f"++prompt_config={Path(__file__).with_name('prompt.yaml').resolve()}"
 
@@ -49,7 +40,11 @@ PROMPT = f"++prompt_config={Path(__file__).with_name('prompt.yaml').resolve()}"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("demo-output"), help="removed first if it is there")
-    folder = parser.parse_args().output_dir.resolve()
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of training; a multiple of {2 * SAVE_PERIOD}")
+    arguments = parser.parse_args()
+    if arguments.steps < 4 * SAVE_PERIOD or arguments.steps % (2 * SAVE_PERIOD):
+        parser.error(f"--steps={arguments.steps}: give a multiple of {2 * SAVE_PERIOD}, from {4 * SAVE_PERIOD} on")
+    folder = arguments.output_dir.resolve()
     _start_anew(folder)
     os.environ["SKILLS_PIPE_JOB_DIR"] = str(folder / "runs")
     # Threads of so small a step meet every few microseconds. By default they wait for each other at full speed, which
@@ -61,11 +56,11 @@ def main() -> None:
     make_base_model(folder / "base-model", texts)
 
     started = time.monotonic()
-    run_pipeline(folder)
+    run_pipeline(folder, arguments.steps)
     show_report(Figures.collect(folder, seconds=time.monotonic() - started), folder)
 
 
-def run_pipeline(folder: Path) -> None:
+def run_pipeline(folder: Path, steps: int) -> None:
     """Prepare, evaluate the base model, train, average, evaluate: five calls, each a plan of one or more jobs."""
     base, final = folder / "base-model", folder / "final_hf_model"
     for name in ("train", "validation"):
@@ -82,17 +77,31 @@ def run_pipeline(folder: Path) -> None:
     prepare_data(ctx=words(), benchmarks=["arithmetic"], data_dir=str(folder / "data"), expname="demo-bench")
     evaluate(folder, model=base, name="before", after="demo-bench")
     sft_nemo_rl(
-        ctx=words(*TRAINING_KEYS),
+        ctx=words(*TRAINING_KEYS, *keys_of_length(steps)),
         expname="demo-sft",
         output_dir=str(folder),
         hf_model=str(base),
         training_data=str(folder / "train.jsonl"),
         validation_data=str(folder / "validation.jsonl"),
         num_training_jobs=2,
-        average_steps=AVERAGED_STEPS,
+        average_steps=",".join(str(steps - back * SAVE_PERIOD) for back in (2, 1, 0)),
         run_after=["demo-data-train", "demo-data-validation"],
     )
     evaluate(folder, model=final, name="after", after="demo-sft")
+
+
+def keys_of_length(steps: int) -> tuple[str, ...]:
+    """What follows from the number of steps; half of them are the first job's."""
+    schedule = (
+        f"[{{name:torch.optim.lr_scheduler.LinearLR,kwargs:{{start_factor:0.02,total_iters:{WARMUP}}}}},"
+        f"{{name:torch.optim.lr_scheduler.CosineAnnealingLR,kwargs:{{T_max:{steps - WARMUP},eta_min:1e-4}}}},"
+        f"{{milestones:[{WARMUP}]}}]"
+    )
+    return (
+        f"++sft.max_num_steps={steps}",
+        f"++policy.scheduler={schedule}",
+        f"++checkpointing.stop_after_steps={steps // 2}",
+    )
 
 
 def evaluate(folder: Path, *, model: Path, name: str, after: str) -> None:

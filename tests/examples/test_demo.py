@@ -1,4 +1,4 @@
-"""The demo, whole: what `make demo` runs behind the installation."""
+"""The demo: what `make demo` runs behind the installation, with a shorter training."""
 
 import json
 import os
@@ -11,17 +11,17 @@ import pytest
 DEMO = Path(__file__).parents[2] / "examples" / "demo" / "run.py"
 
 
-def run_demo(folder: Path) -> subprocess.CompletedProcess[str]:
+def run_demo(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     # One thread: side by side with other tests, threads of one step would wait for each other.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(DEMO), f"--output_dir={folder}"]
+    command = [sys.executable, str(DEMO), f"--output_dir={folder}", *options]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.slow
 def test_the_demo_teaches_a_random_model_arithmetic_that_it_has_not_seen(tmp_path):
     folder = tmp_path / "demo"
-    ended = run_demo(folder)
+    ended = run_demo(folder, "--steps=600")
     assert ended.returncode == 0, ended.stderr
 
     figures = json.loads((folder / "result.json").read_text())
@@ -34,7 +34,7 @@ def test_the_demo_teaches_a_random_model_arithmetic_that_it_has_not_seen(tmp_pat
     assert "demo-sft-sft-1: succeeded" in ended.stdout
     assert (folder / "training-logs" / "loss.png").read_bytes().startswith(b"\x89PNG")
     lineage = json.loads((folder / "final_hf_model" / "lineage.json").read_text())
-    assert sorted(lineage["averaged_from"]) == ["hf_model_step_800", "hf_model_step_850", "hf_model_step_900"]
+    assert sorted(lineage["averaged_from"]) == ["hf_model_step_500", "hf_model_step_550", "hf_model_step_600"]
 
 
 def test_a_folder_that_is_not_the_demos_is_not_touched(tmp_path):
@@ -43,3 +43,11 @@ def test_a_folder_that_is_not_the_demos_is_not_touched(tmp_path):
     assert ended.returncode != 0
     assert "was not made by the demo" in ended.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_steps_that_cannot_be_divided_are_refused_before_anything_is_done(tmp_path):
+    folder = tmp_path / "demo"
+    ended = run_demo(folder, "--steps=250")
+    assert ended.returncode == 2
+    assert "--steps=250: give a multiple of 100" in ended.stderr
+    assert not folder.exists()
