@@ -19,12 +19,12 @@ _FLUSH_BYTES = 256 * 2**20
 class HashedFile:
     """A new file for writing from front to back.
 
-    Each piece is copied into one of a few buffers; a thread writes it and another one hashes it, both without Python's
-    lock.
+    What is written is collected in one of a few buffers; once it is full, a thread writes it and another one hashes it,
+    both without Python's lock. A model has many small tensors: a hand-over of each would cost more than the work.
 
     Args:
         path: is made, or replaced.
-        piece: bytes of a buffer; larger pieces are written in parts.
+        piece: bytes of a buffer.
     """
 
     def __init__(self, path: Path, *, piece: int) -> None:
@@ -33,7 +33,7 @@ class HashedFile:
         self._writer, self._counter = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._buffers = [bytearray(piece) for _ in range(_BUFFERS)]
         self._pending: list[tuple[Future[None], ...]] = [() for _ in range(_BUFFERS)]
-        self._next = 0
+        self._next, self._filled = 0, 0
 
     def __enter__(self) -> Self:
         return self
@@ -47,15 +47,13 @@ class HashedFile:
         view = memoryview(data)
         while view:
             buffer = self._free_buffer()
-            part = memoryview(buffer)[: len(view)]
+            part = memoryview(buffer)[self._filled : self._filled + len(view)]
             part[:] = view[: len(part)]
-            self._pending[self._next] = (
-                self._writer.submit(self._append, part),
-                self._counter.submit(self._hasher.update, part),
-            )
-            self._next = (self._next + 1) % _BUFFERS
+            self._filled += len(part)
             self._size += len(part)
             view = view[len(part) :]
+            if self._filled == len(buffer):
+                self._hand_over()
 
     def record(self) -> FileRecord:
         """Size and hash of what was written so far, once it is written.
@@ -63,6 +61,7 @@ class HashedFile:
         Raises:
             OSError: a write failed.
         """
+        self._hand_over()
         for pending in self._pending:
             _wait(pending)
         return FileRecord(size=self._size, sha256=self._hasher.hexdigest())
@@ -75,9 +74,20 @@ class HashedFile:
         self._file.close()
 
     def _free_buffer(self) -> bytearray:
-        """The next buffer, once what it held is written and hashed."""
-        _wait(self._pending[self._next])
+        """The buffer that is being filled, once what it held before is written and hashed."""
+        if not self._filled:
+            _wait(self._pending[self._next])
         return self._buffers[self._next]
+
+    def _hand_over(self) -> None:
+        if not self._filled:
+            return
+        part = memoryview(self._buffers[self._next])[: self._filled]
+        self._pending[self._next] = (
+            self._writer.submit(self._append, part),
+            self._counter.submit(self._hasher.update, part),
+        )
+        self._next, self._filled = (self._next + 1) % _BUFFERS, 0
 
     def _append(self, part: memoryview) -> None:
         descriptor, rest = self._file.fileno(), part

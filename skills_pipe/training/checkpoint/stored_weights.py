@@ -7,6 +7,7 @@ each lies in which file; every block there is a file of ``torch.save`` of its ow
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import IO, Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.checkpoint.metadata import MetadataIndex, TensorStorageMetadata
 
 from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, read_exactly
+from skills_pipe.training.checkpoint.saved_tensor import first_byte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +88,11 @@ def _place(storage: Any, name: str, offsets: torch.Size) -> Any:
 
 def _stream(block: _Block, dtype: torch.dtype, buffer: bytearray) -> Iterator[torch.Tensor]:
     with open(block.path, "rb") as file:
-        region = _Region(file, block.start, block.length)
-        # A fake tensor has the shape and strides of the stored one and knows where its bytes lie, but reads none.
-        with FakeTensorMode():
-            stored = torch.load(region, weights_only=True)
-        if not stored.is_contiguous():
+        first = first_byte(_Region(file, block.start, block.length), block.shape, dtype)
+        if first is None:
             yield from _load(block).flatten().split(PIECE // dtype.itemsize)
             return
-        first = stored.untyped_storage()._checkpoint_offset + stored.storage_offset() * dtype.itemsize
-        size = stored.numel() * dtype.itemsize
+        size = math.prod(block.shape) * dtype.itemsize
         for start in range(0, size, PIECE):
             count = min(PIECE, size - start)
             view = memoryview(buffer)[:count]
