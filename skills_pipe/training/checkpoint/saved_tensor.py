@@ -33,6 +33,7 @@ def first_byte(file: io.RawIOBase | BinaryIO, shape: tuple[int, ...], dtype: tor
         None where the tensor lies otherwise than ``shape`` and ``dtype`` say, or in a way that is not known here: then
         ``torch.load`` must read it.
     """
+    file.seek(0)
     archive = torch._C.PyTorchFileReader(file)
     try:
         found = _Description(io.BytesIO(archive.get_record("data.pkl"))).load()
