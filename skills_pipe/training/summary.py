@@ -17,6 +17,7 @@ from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
+from skills_pipe.training.models.positions import beyond_positions, trained_positions
 from skills_pipe.training.optim import build_optimizer, build_scheduler
 from skills_pipe.training.run import Run
 
@@ -38,11 +39,25 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     console.print(
         preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
     )
-    for sentence in data.train.report.warnings():
+    for sentence in [*data.train.report.warnings(), *_too_long(run, data)]:
         console.print(f"warning: {sentence}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
     notes = [*data.notes, *(run.resumed.warnings if run.resumed is not None else ()), *without_effect(run.config)]
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _too_long(run: Run, data: TrainingData) -> Iterable[str]:
+    """Documents for which the model has no positions, of the training and of the validation data."""
+    positions = trained_positions(run.backend.trainee.model.config)
+    named = {
+        "training": data.train,
+        **{f"validation data {name}": dataset for name, dataset in data.validation.items()},
+    }
+    for name, dataset in named.items():
+        found = beyond_positions(dataset.lengths, positions)
+        if found is not None:
+            what, fix = found
+            yield f"{what}: {fix}" if name == "training" else f"{name}: {what}: {fix}"
 
 
 def _model(run: Run) -> Rows:

@@ -220,6 +220,16 @@ def test_the_summary_says_which_checkpoints_stay(
     assert f"checkpoints, {said}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("positions", "told"), [(32, True), (512, False)])
+def test_documents_beyond_the_positions_of_the_model_are_told_before_training(
+    tiny_model_folder, chat_data, tmp_path, capsys, positions, told
+):
+    extra = ["sft.max_num_steps=1", f"++policy.hf_config_overrides.max_position_embeddings={positions}"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *extra)) == 0
+    warned = "longer than the 32 positions that the model was made for, up to"
+    assert (warned in capsys.readouterr().out) == told
+
+
 def test_fewer_steps_than_were_done_are_complete_and_say_of_which_step(tiny_model_folder, chat_data, tmp_path):
     settings = arguments(tiny_model_folder, chat_data, tmp_path)
     assert main([*settings, "sft.max_num_steps=3"]) == 0

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from skills_pipe.training.config import families
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.load import ModelSpec, load_model_config
 from skills_pipe.training.models.loss import SupervisedLoss
-from skills_pipe.training.models.positions import check_positions
+from skills_pipe.training.models.positions import beyond_positions, check_positions, trained_positions
 from tests.training.models.test_attention import LENGTHS, logits_alone, logits_packed, packed_row
 from tests.training.tiny import ARCHITECTURES, tiny_config, tiny_model
 
@@ -116,6 +117,36 @@ def test_documents_that_would_change_the_positions_of_others_are_refused(config,
     check_positions(config, longest=limit)
     with pytest.raises(ConfigError, match=rf"a document has {limit + 1} tokens; beyond {limit} .* every document"):
         check_positions(config, longest=limit + 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        (tiny_config("llama"), 512),
+        (tiny_config("gpt2"), 512),
+        (rotary(LONGROPE), 32),
+        (rotary({"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}, "llama"), 2048),
+        (
+            rotary(
+                {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128},
+                "llama",
+            ),
+            512,
+        ),
+    ],
+)
+def test_the_positions_that_a_model_was_made_for(config, positions):
+    assert trained_positions(config) == positions
+
+
+def test_documents_beyond_the_positions_are_counted_and_none_where_they_are_not_known():
+    lengths = np.array([512, 513, 600, 7])
+    what, fix = beyond_positions(lengths, 512)
+    assert what == "2 documents are longer than the 512 positions that the model was made for, up to 600 tokens"
+    assert "++policy.max_total_sequence_length=512" in fix
+    assert beyond_positions(lengths, 599)[0].startswith("1 document is longer than")
+    assert beyond_positions(lengths, 600) is None
+    assert beyond_positions(lengths, None) is None
 
 
 def test_positions_do_change_for_others_beyond_that_length():

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,16 @@ import rich
 from transformers.utils.logging import disable_progress_bar
 
 from skills_pipe.artifacts.broken_pipe import until_reader_leaves
-from skills_pipe.errors import UserError
+from skills_pipe.errors import ConfigError, UserError
+from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.doctor.diagnosis import Diagnosis, diagnose
 from skills_pipe.training.data.doctor.findings import Finding, Severity, findings
 from skills_pipe.training.data.doctor.histogram import draw_png
 from skills_pipe.training.data.doctor.show import as_json, show
 from skills_pipe.training.data.inspection.arguments import count, data_parser, parse, training_config
 from skills_pipe.training.data.inspection.opening import open_data
+from skills_pipe.training.models.load import ModelSpec, load_model_config
+from skills_pipe.training.models.positions import trained_positions
 
 PROGRAM: Final = "skills_pipe.training.data.doctor"
 
@@ -40,13 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, overrides = parse(_parser(), sys.argv[1:] if argv is None else argv)
         config = training_config(arguments, overrides)
-        diagnosis = diagnose(open_data(config, arguments.max_rows), config, arguments.lengths)
+        data = open_data(config, arguments.max_rows)
+        diagnosis = diagnose(data, config, arguments.lengths, positions=_positions(config))
         found = findings(diagnosis)
         _tell(arguments, diagnosis, found)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return int(any(finding.severity is Severity.ERROR for finding in found))
+
+
+def _positions(config: TrainingConfig) -> int | None:
+    """Of the model; a folder with a tokenizer alone is enough for all else that is examined."""
+    spec = ModelSpec(name=config.policy.model_name, overrides=config.policy.hf_config_overrides)
+    with suppress(ConfigError):
+        return trained_positions(load_model_config(spec))
+    return None
 
 
 def _tell(arguments: argparse.Namespace, diagnosis: Diagnosis, found: Sequence[Finding]) -> None:

@@ -36,6 +36,7 @@ class Diagnosis:
         eos: the end-of-text token of the tokenizer, None without.
         bos: its beginning-of-text token, None without.
         weight: times that an epoch has a training row, on average.
+        positions: that the model was made for, None where that is not known.
         notes: what is unusual about how the rows are read.
     """
 
@@ -50,6 +51,7 @@ class Diagnosis:
     eos: str | None
     bos: str | None
     weight: float
+    positions: int | None
     notes: tuple[str, ...]
 
     @property
@@ -58,25 +60,35 @@ class Diagnosis:
         return not self.train.selection.whole or self.weight != 1
 
 
-def diagnose(data: OpenedData, config: TrainingConfig, limits: Sequence[int] = ()) -> Diagnosis:
-    """Read the rows and find out; ``limits`` are lengths to plan with, none: the usual ones."""
+def diagnose(
+    data: OpenedData, config: TrainingConfig, limits: Sequence[int] = (), *, positions: int | None = None
+) -> Diagnosis:
+    """Read the rows and find out.
+
+    Args:
+        data: its rows, not yet read.
+        config: of the run.
+        limits: lengths to plan with, none: the usual ones.
+        positions: that the model was made for, None where that is not known.
+    """
     recipe = data.recipe
     train, _ = survey(data.train, recipe)
     validation, leaked = survey(data.validation, recipe, train.known) if data.validation else (None, Repeats())
-    lengths = train.lengths
+    lengths, configured = train.lengths, recipe.settings.max_length
     documents = round(train.documents_in_all * data.weight)
     tokens = round(train.tokens_in_all * data.weight)
     return Diagnosis(
         config=config,
-        limit=recipe.settings.max_length,
+        limit=configured,
         train=train,
         validation=validation,
         leaked=leaked,
-        lengths=tuple(length_plans(lengths, limits or usual_limits(lengths, recipe.settings.max_length), config)),
-        suggested=suggested_limit(lengths) if len(lengths) else None,
+        lengths=tuple(length_plans(lengths, limits or usual_limits(lengths, configured, positions), config)),
+        suggested=suggested_limit(lengths, positions) if len(lengths) else None,
         epoch=epoch_plan(documents, tokens, epoch_units(documents, train.kept, config), config),
         eos=recipe.tokenizer.eos_token,
         bos=recipe.tokenizer.bos_token,
         weight=data.weight,
+        positions=positions,
         notes=data.notes,
     )

@@ -10,6 +10,7 @@ from typing import Final
 from skills_pipe.training.data.chunk import NOTHING_TRAINED
 from skills_pipe.training.data.doctor.diagnosis import Diagnosis
 from skills_pipe.training.data.doctor.survey import Survey
+from skills_pipe.training.models.positions import beyond_positions
 
 _MANY_LONG: Final = 0.05
 _FEW_TRAINED: Final = 0.01
@@ -58,6 +59,7 @@ def findings(diagnosis: Diagnosis) -> list[Finding]:
         *_stops(diagnosis),
         *_beginnings(diagnosis),
         *_lengths(diagnosis),
+        *_positions(diagnosis),
         *_supervision(diagnosis),
         *_repeats(diagnosis),
         *_validation(diagnosis),
@@ -171,7 +173,7 @@ def _lengths(diagnosis: Diagnosis) -> Iterator[Finding]:
         yield _finding(
             Severity.ERROR if overlong == "error" else severity,
             f"{count:,} documents ({share:.1%}) are longer than {diagnosis.limit:,} tokens and are {done}",
-            f"set ++policy.max_total_sequence_length={_limit_for(part)} to keep {_kept(part)}, or shorten them",
+            _keeping(part, diagnosis),
             _named(part.overlong, count),
         )
     suggested = diagnosis.suggested
@@ -183,6 +185,14 @@ def _lengths(diagnosis: Diagnosis) -> Iterator[Finding]:
             f"set ++policy.max_total_sequence_length={suggested}: less memory is then set aside",
             "policy.max_total_sequence_length",
         )
+
+
+def _positions(diagnosis: Diagnosis) -> Iterator[Finding]:
+    """Documents that go on where the model has no positions."""
+    for part in _surveys(diagnosis):
+        found = beyond_positions(part.kept, diagnosis.positions)
+        if found is not None:
+            yield _finding(Severity.WARNING, *found, "policy.max_total_sequence_length")
 
 
 def _supervision(diagnosis: Diagnosis) -> Iterator[Finding]:
@@ -274,13 +284,20 @@ def _surveys(diagnosis: Diagnosis) -> list[Survey]:
     return [diagnosis.train, *([diagnosis.validation] if diagnosis.validation else [])]
 
 
-def _limit_for(part: Survey) -> int:
-    longest = int(part.lengths.max())
-    return -(-longest // 64) * 64
-
-
-def _kept(part: Survey) -> str:
-    return f"all {len(part.lengths):,}"
+def _keeping(part: Survey, diagnosis: Diagnosis) -> str:
+    """What keeps the documents that are too long, as many as the model has positions for."""
+    longest, positions = int(part.lengths.max()), diagnosis.positions
+    needed = -(-longest // 64) * 64
+    if positions is None or longest <= positions:
+        limit = needed if positions is None else min(needed, positions)
+        return f"set ++policy.max_total_sequence_length={limit} to keep all {len(part.lengths):,}, or shorten them"
+    if positions <= diagnosis.limit:
+        return f"shorten them: the model was made for {positions:,} positions"
+    kept = int((part.lengths <= positions).sum())
+    return (
+        f"set ++policy.max_total_sequence_length={positions} to keep {kept:,} of {len(part.lengths):,}, or shorten "
+        "them: the model was made for no more positions"
+    )
 
 
 def _named(places: tuple[str, ...], count: int) -> str:

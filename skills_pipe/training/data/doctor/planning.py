@@ -76,19 +76,24 @@ def length_plans(lengths: NDArray[np.int64], limits: Sequence[int], config: Trai
     return [_length_plan(lengths, limit, config) for limit in sorted(set(limits))]
 
 
-def usual_limits(lengths: NDArray[np.int64], configured: int) -> list[int]:
-    """Limits worth a look: the configured one, the suggested one, and powers of two around the lengths."""
+def usual_limits(lengths: NDArray[np.int64], configured: int, positions: int | None = None) -> list[int]:
+    """Limits worth a look: the configured one, the suggested one, and powers of two around the lengths.
+
+    None but the configured one is beyond the ``positions`` of the model.
+    """
     if not len(lengths):
         return [configured]
     low, high = int(np.percentile(lengths, 50)), int(lengths.max())
     powers = [1 << power for power in range(6, 21) if low <= 1 << power < 2 * high]
-    return sorted({configured, suggested_limit(lengths), *powers[-4:]})
+    within = [power for power in powers[-4:] if positions is None or power <= positions]
+    return sorted({configured, suggested_limit(lengths, positions), *within})
 
 
-def suggested_limit(lengths: NDArray[np.int64]) -> int:
-    """The least limit, rounded up to 64 tokens, that holds nearly all documents whole."""
+def suggested_limit(lengths: NDArray[np.int64], positions: int | None = None) -> int:
+    """The least limit, rounded up to 64 tokens, that holds nearly all documents whole, or the model's positions."""
     enough = int(np.quantile(lengths, ENOUGH, method="inverted_cdf"))
-    return -(-enough // _ROUND) * _ROUND
+    rounded = -(-enough // _ROUND) * _ROUND
+    return rounded if positions is None else min(rounded, positions)
 
 
 def epoch_plan(documents: int, tokens: int, units: int, config: TrainingConfig) -> EpochPlan:

@@ -16,7 +16,7 @@ OTHERS = [chat(f"What is {n} + {n}?", f"It is {2 * n}.") for n in range(100, 110
 def found_in(tmp_path):
     """The findings in rows, as (severity, what, where)."""
 
-    def find(train, validation=OTHERS, *, overrides=(), **of_recipe):
+    def find(train, validation=OTHERS, *, overrides=(), positions=None, fixes=False, **of_recipe):
         config = load_config(
             None,
             [
@@ -26,7 +26,8 @@ def found_in(tmp_path):
             ],
         )
         data = opened(tmp_path, train, validation, **{"add_bos": True, **of_recipe})
-        return [(f.severity, f.what, f.where or "") for f in findings(diagnose(data, config))]
+        found = findings(diagnose(data, config, positions=positions))
+        return [(f.what, f.fix) if fixes else (f.severity, f.what, f.where or "") for f in found]
 
     return find
 
@@ -121,6 +122,33 @@ def test_documents_above_the_limit(found_in, tmp_path, overlong, severity, words
     assert (found, what) == (severity, f"10 documents (20.0%) are longer than 200 tokens and are {words}")
     assert where.startswith(f"{tmp_path}/train.jsonl:41, ")
     assert where.endswith(" and 7 more")
+
+
+@pytest.mark.parametrize(
+    ("positions", "fix"),
+    [
+        (None, "set ++policy.max_total_sequence_length=640 to keep all 50, or shorten them"),
+        (639, "set ++policy.max_total_sequence_length=639 to keep all 50, or shorten them"),
+        (
+            250,
+            "set ++policy.max_total_sequence_length=250 to keep 40 of 50, or shorten them: the model was made for no "
+            "more positions",
+        ),
+        (200, "shorten them: the model was made for 200 positions"),
+    ],
+)
+def test_no_limit_beyond_the_positions_of_the_model_is_advised(found_in, positions, fix):
+    rows = [*GOOD, *(chat(f"{n}" * 600, "a") for n in range(10))]
+    ((_, advised),) = found_in(rows, overlong="drop", positions=positions, fixes=True)
+    assert advised == fix
+
+
+def test_documents_that_are_kept_and_beyond_the_positions_of_the_model(found_in):
+    kept = [*GOOD, chat("a" * 120, "a")]
+    ((severity, what, where),) = found_in(kept, positions=100)
+    assert (severity, where) == (Severity.WARNING, "policy.max_total_sequence_length")
+    assert what.startswith("1 document is longer than the 100 positions that the model was made for, up to 1")
+    assert found_in(kept, positions=190) == []
 
 
 def test_a_few_documents_above_the_limit_are_worth_a_note(found_in):

@@ -53,6 +53,15 @@ def test_a_mistake_ends_with_2_and_one_line(files, words, message, capsys):
         assert "Traceback" not in told
 
 
+def test_the_positions_of_the_model_bound_what_is_suggested(files, capsys):
+    short = "++policy.hf_config_overrides.max_position_embeddings=24"
+    assert doctor([*files, SMALL, short]) == 0
+    told = capsys.readouterr().out
+    assert "warning: 30 documents are longer than the 24 positions that the model was made for" in told
+    assert "suggested limit: 24 tokens" in told
+    assert "suggested limit: 24 tokens" not in (doctor([*files, SMALL]), capsys.readouterr().out)[1]
+
+
 def test_json_is_all_that_is_printed(files, tmp_path, capsys):
     assert doctor([*files, SMALL, "--json", f"--png={tmp_path}/a.png", "--lengths=64,32"]) == 0
     told = json.loads(capsys.readouterr().out)
