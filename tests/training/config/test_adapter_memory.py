@@ -1,0 +1,62 @@
+"""What adapters save, in bytes that a training really holds, beside the estimate of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.config import load_config
+from skills_pipe.training.config.estimate import ModelShape, estimate_memory
+from skills_pipe.training.data.batches import split_batch
+from skills_pipe.training.distributed import World
+from tests.training.backends.scenario import BATCH, PACKED, dataset
+from tests.training.tiny import tiny_model
+
+LORA = "policy.dtensor_cfg.lora_cfg"
+KINDS = {
+    "lora": [f"{LORA}.dim=4"],
+    "dora": [f"{LORA}.dim=4", f"{LORA}.use_dora=true"],
+    "some layers": [f"{LORA}.dim=2", f"{LORA}.match_all_linear=false", f"{LORA}.target_modules=[q_proj, linear_fc2]"],
+}
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
+
+
+def policy(*overrides):
+    needed = ["++policy.model_name=m", "++data.train_data_path=d.jsonl", "++sft.max_num_steps=1"]
+    return load_config(None, [*needed, *overrides]).policy
+
+
+def held(settings, architecture):
+    """Bytes of weights, gradients and states of the optimizer in a step, as torch has them."""
+    backend = FsdpBackend(tiny_model(architecture), FsdpSettings.of(settings), ALONE)
+    model, optimizer = backend.trainee.model, backend.trainee.optimizer
+    gradients = []
+    optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(sum(each.grad.nbytes for each in model.parameters() if each.grad is not None))
+    )
+    batch = split_batch(dataset(), range(BATCH), PACKED, 0, 1)
+    backend.train_step(batch.microbatches, targets=batch.global_targets)
+    moments = [state[name].nbytes for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    return sum(each.nbytes for each in model.parameters()), gradients[0], sum(moments)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_adapters_hold_what_is_estimated_and_a_fraction_of_all_weights(architecture, kind, precision):
+    all_weights = policy(f"policy.precision={precision}")
+    adapters = policy(f"policy.precision={precision}", f"{LORA}.enabled=true", *KINDS[kind])
+    shape = ModelShape.of(json.loads(tiny_model(architecture).config.to_json_string()))
+    estimated = estimate_memory(shape, adapters, ranks=1)
+
+    found, whole = held(adapters, architecture), held(all_weights, architecture)
+
+    assert found == (estimated.weights, estimated.gradients, estimated.optimizer)
+    weights, *rest = (ours / theirs for ours, theirs in zip(found, whole, strict=True))
+    # The base is held once, in the type that computes; what is as large as the adapters is all that is left besides.
+    assert weights < (1.3 if precision == "float32" else 0.8)
+    assert max(rest) < 0.3
+    assert found[2] == 2 * found[1]
