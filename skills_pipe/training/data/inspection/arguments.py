@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from skills_pipe.errors import OptionError
-from skills_pipe.training.config import TrainingConfig, load_config
+from skills_pipe.errors import ConfigError, OptionError
+from skills_pipe.training.config import ConfigErrors, TrainingConfig, load_config
 from skills_pipe.training.config.quoted import quoted
 
 _KEYS: Final = {
@@ -66,7 +66,19 @@ def training_config(arguments: argparse.Namespace, overrides: Sequence[str]) -> 
     """
     given = {key: getattr(arguments, name) for name, key in _KEYS.items()}
     words = [f"++{key}={quoted(value)}" for key, value in given.items() if value is not None]
-    return load_config(arguments.config, [*words, *overrides])
+    try:
+        return load_config(arguments.config, [*words, *overrides])
+    except ConfigErrors as errors:
+        raise ConfigErrors([_with_its_argument(problem) for problem in errors.problems]) from None
+    except ConfigError as problem:
+        raise _with_its_argument(problem) from None
+
+
+def _with_its_argument(problem: ConfigError) -> ConfigError:
+    """A model that nobody has named, told with the argument that names it."""
+    if problem.what != f"{_KEYS['hf_model']} is not set":
+        return problem
+    return ConfigError(problem.what, where=problem.where, fix="add --hf_model=PATH or --hf_model=ID")
 
 
 def count(text: str) -> int:

@@ -62,6 +62,18 @@ def test_the_positions_of_the_model_bound_what_is_suggested(files, capsys):
     assert "suggested limit: 24 tokens" not in (doctor([*files, SMALL]), capsys.readouterr().out)[1]
 
 
+@pytest.mark.parametrize("program", [doctor, preview])
+def test_a_model_that_is_not_named_is_asked_for_by_its_option(files, program, capsys):
+    rows, *_ = files
+    for words in ([rows], []):
+        assert program(words) == 2
+        told = capsys.readouterr().err
+        assert "policy.model_name is not set" in told
+        assert ": add --hf_model=PATH or --hf_model=ID\n" in told
+    assert program([rows, "++data.ad_bos=true", "++policy.model_name=m"]) == 2
+    assert "--hf_model" not in capsys.readouterr().err
+
+
 def test_json_is_all_that_is_printed(files, tmp_path, capsys):
     assert doctor([*files, SMALL, "--json", f"--png={tmp_path}/a.png", "--lengths=64,32"]) == 0
     told = json.loads(capsys.readouterr().out)
