@@ -17,6 +17,7 @@ ROWS = {
     "SK": range(1, 19),
     "TU": range(1, 12),
     "B": range(1, 31),
+    "O": range(1, 22),
 }
 CONFLICTS = [f"C{number}" for number in range(1, 19)]
 ROW = re.compile(r"^\| ([A-Z]{1,2}-\d\d|C\d+) \| (.+?) \| (.+) \|$", re.MULTILINE)
