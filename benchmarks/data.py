@@ -64,9 +64,11 @@ def _compare(arguments: argparse.Namespace, folder: Path) -> None:
             if python is None:
                 continue
             argv = [python, __file__, "--one", name, str(folder)]
-            environment = os.environ | {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
             before = _processor_seconds()
-            shown = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+            # A cache of its own for every run: datasets would else give the rows of the round before.
+            with tempfile.TemporaryDirectory() as cache:
+                environment = os.environ | {"HF_HOME": cache, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+                shown = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
             result = json.loads(shown.splitlines()[-1])
             seconds[name].append(result["seconds"])
             facts[name] = (
