@@ -85,11 +85,19 @@ class Launcher(Generic[OptionsT]):
     def _tell(self, submission: Submission, request: Request[OptionsT]) -> None:
         """What became of the run: that its jobs are queued, or what they wrote where they have ended."""
         from skills_pipe.pipeline.executors.nemo_run.target import stays_until_the_end
+        from skills_pipe.pipeline.reports.model import MadeModel
+        from skills_pipe.pipeline.scripts.place import locator
 
+        model = MadeModel.of(request.plan, locator(request.cluster, request.plan))
         if not stays_until_the_end(request.cluster):
             _announce(submission, request.plan, request.options)
-        elif self.shows:
+            if model:
+                print(model.to_come() if submission.job_ids else model.made())
+            return
+        if self.shows:
             _print_logs(submission, [job.name for job in request.plan.jobs if self.shows(job)])
+        if model and submission.succeeded:
+            print(model.made())
 
     def _request(self, options: OptionsT, extras: tuple[str, ...]) -> Request[OptionsT]:
         # Imported here, as the rest of what follows planning: --help does not need it.

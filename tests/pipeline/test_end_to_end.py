@@ -57,6 +57,7 @@ def test_from_generations_to_figures_and_nothing_twice(tmp_path, monkeypatch, ca
     told = capfd.readouterr().out
     assert "training-sft-0: continued" in told
     assert "training-sft-1: succeeded" in told
+    assert f"model: {tmp_path}/out/final_hf_model (average of 2 steps)" in told.splitlines()
     assert len((tmp_path / "sft.jsonl").read_text().splitlines()) == 24
     assert json.loads((tmp_path / "results" / "eval-results" / "metrics.json").read_text())["arithmetic"]
     assert list((tmp_path / "out" / "final_hf_model").glob("*.safetensors"))

@@ -1,6 +1,7 @@
 """``ns convert`` on this machine, from a training to the hub: what differs from the training goes no further."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,17 @@ def test_only_a_model_with_the_trainers_loss_is_given_away(tmp_path, monkeypatch
         write_jsonl(held_out, [{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}])
         with pytest.raises(JobFailed, match="validate-model"):
             released()
+        assert f"model: {tmp_path}/model" not in capfd.readouterr().out
         assert hub.commits == {}
         assert not (tmp_path / "model.nemo").exists()
 
         os.replace(tmp_path / "kept.jsonl", held_out)
+        capfd.readouterr()
         actions = dict(released().actions)
+        last = capfd.readouterr().out.splitlines()[-1]
+        assert re.fullmatch(
+            rf"model: {tmp_path}/model \(step 2, validation loss [\d.]+, archive {tmp_path}/model.nemo\)", last
+        )
         assert actions == {
             "convert-final-ckpt": "skip",
             "validate-model": "run",
