@@ -145,7 +145,7 @@ def _validation(run: Run) -> str:
         return "off: no validation data"
     moments = [
         *(["at the start"] if sft.val_at_start else []),
-        *([f"every {sft.val_period} steps"] if sft.val_period else []),
+        *([_every(sft.val_period)] if sft.val_period else []),
         *(["at the end"] if sft.val_at_end else []),
     ]
     if not moments:
@@ -158,7 +158,7 @@ def _checkpoints(run: Run) -> str:
     saving = run.config.checkpointing
     if not saving.enabled:
         return "off"
-    period = f"every {saving.save_period} steps and " if saving.save_period else ""
+    period = f"{_every(saving.save_period)} and " if saving.save_period else ""
     if saving.keep_top_k is None:
         kept = "all kept"
     elif saving.metric_name is None or (saving.metric_name.startswith("val:") and run.validation is None):
@@ -166,6 +166,10 @@ def _checkpoints(run: Run) -> str:
     else:
         kept = f"the best {saving.keep_top_k} by {saving.metric_name} kept"
     return f"{period}at the end in {saving.checkpoint_dir}, {kept}"
+
+
+def _every(period: int) -> str:
+    return "every step" if period == 1 else f"every {period} steps"
 
 
 def _learning_rate(config: TrainingConfig, total: int) -> str:

@@ -207,6 +207,7 @@ def test_stopping_without_checkpoints_is_a_failure(tiny_model_folder, chat_data,
     [
         ([], False, "the newest 10 kept"),
         ([], True, "the best 10 by val:val_loss kept"),
+        (["checkpointing.save_period=1", "sft.val_period=1"], True, "the best 10 by val:val_loss kept"),
         (["checkpointing.metric_name=train:loss"], False, "the best 10 by train:loss kept"),
         (["checkpointing.keep_top_k=null"], True, "all kept"),
     ],
@@ -217,7 +218,10 @@ def test_the_summary_says_which_checkpoints_stay(
     extra = [*extra, "sft.max_num_steps=1"]
     settings = arguments(tiny_model_folder, chat_data, tmp_path, *extra, validation=held_out if validated else None)
     assert main(settings) == 0
-    assert f"checkpoints, {said}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"checkpoints, {said}" in told
+    assert ("every step and at the end" in told) == ("checkpointing.save_period=1" in extra)
+    assert "every 1 steps" not in told
 
 
 @pytest.mark.parametrize(("positions", "told"), [(32, True), (512, False)])

@@ -193,7 +193,7 @@ def _check_steps(options: SftOptions, config: TrainingConfig) -> list[Finding]:
             fix = "name earlier steps, or train longer"
             findings.append(error(f"step {step} is never reached: sft.max_num_steps is {last}", where=where, fix=fix))
         elif (not period or step % period) and step != last:
-            rule = f"every {period} steps" if period else "at the end only"
+            rule = f"every {'step' if period == 1 else f'{period} steps'}" if period else "at the end only"
             what = f"step {step} is not saved: checkpoints are saved {rule} (checkpointing.save_period)"
             # Without a number of steps the last one is not known here; it is always saved.
             only_maybe = last is None

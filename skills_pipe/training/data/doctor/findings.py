@@ -17,6 +17,7 @@ _FEW_TRAINED: Final = 0.01
 _ALL_TRAINED: Final = 0.5
 _MANY_REPEATED: Final = 0.01
 _GENEROUS: Final = 4
+_MANY_LEFT_OVER: Final = 0.25
 
 
 class Severity(str, Enum):
@@ -97,6 +98,17 @@ def _size(diagnosis: Diagnosis) -> Iterator[Finding]:
             Severity.ERROR,
             f"{epoch.units:,} {epoch.unit} do not fill one global batch of {epoch.batch_size:,}",
             f"set ++policy.train_global_batch_size={epoch.units} or less, or add data",
+            "policy.train_global_batch_size",
+        )
+    elif epoch.left_over > _MANY_LEFT_OVER * epoch.units:
+        # One step more of as many units as there are for it.
+        size = epoch.units // (epoch.steps + 1)
+        others = ", others in each" if diagnosis.config.data.shuffle else ", the same in each"
+        yield _finding(
+            Severity.WARNING,
+            f"{epoch.left_over:,} of {epoch.units:,} {epoch.unit} fill no global batch of {epoch.batch_size:,} and are "
+            f"not trained on in an epoch{others}",
+            f"set ++policy.train_global_batch_size={size}, which leaves {epoch.units % size:,}, or add data",
             "policy.train_global_batch_size",
         )
 

@@ -70,6 +70,11 @@ class EpochPlan:
         """What the units are called."""
         return "documents" if self.units == self.documents else "packed rows"
 
+    @property
+    def left_over(self) -> int:
+        """Units that fill no global batch at the end of an epoch; none of them is trained on in it."""
+        return self.units - self.steps * self.batch_size
+
 
 def length_plans(lengths: NDArray[np.int64], limits: Sequence[int], config: TrainingConfig) -> list[LengthPlan]:
     """What each limit would mean for documents of these lengths, in tokens without a limit."""

@@ -88,8 +88,11 @@ def _epoch(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:
         yield epoch.unit, f"{about}{epoch.units:,}"
     each = f"{epoch.batch_size:,} {epoch.unit}, {epoch.tokens_per_step:,} tokens on average"
     yield "steps", f"{about}{epoch.steps:,} of {each}"
+    if epoch.left_over:
+        yield "left over", f"{about}{epoch.left_over:,} {epoch.unit}, which fill no step"
     if epoch.planned_steps is not None:
-        yield "training", f"{about}{epoch.planned_steps:,} steps, {epoch.planned_steps / epoch.steps:.2f} epochs"
+        steps = "1 step" if epoch.planned_steps == 1 else f"{epoch.planned_steps:,} steps"
+        yield "training", f"{about}{steps}, {epoch.planned_steps / epoch.steps:.2f} epochs"
 
 
 def _lengths(diagnosis: Diagnosis) -> Table:

@@ -151,6 +151,18 @@ def test_documents_that_are_kept_and_beyond_the_positions_of_the_model(found_in)
     assert found_in(kept, positions=190) == []
 
 
+@pytest.mark.parametrize(("shuffle", "others"), [(True, "others in each"), (False, "the same in each")])
+def test_documents_that_fill_no_batch_of_an_epoch(found_in, shuffle, others):
+    rows = [chat(f"What is {n} + {n}?", f"It is {2 * n}.") for n in range(56)]
+    keys = ["++policy.train_global_batch_size=32", f"++data.shuffle={shuffle}"]
+    ((severity, what, where),) = found_in(rows, overrides=keys)
+    assert (severity, where) == (Severity.WARNING, "policy.train_global_batch_size")
+    assert what == f"24 of 56 documents fill no global batch of 32 and are not trained on in an epoch, {others}"
+    ((_, fix),) = found_in(rows, overrides=keys, fixes=True)
+    assert fix == "set ++policy.train_global_batch_size=28, which leaves 0, or add data"
+    assert found_in(rows, overrides=["++policy.train_global_batch_size=28"]) == []
+
+
 def test_a_few_documents_above_the_limit_are_worth_a_note(found_in):
     found = found_in([*GOOD, chat("x" * 300, "a")])
     assert [severity for severity, _, _ in found] == [Severity.NOTE]

@@ -25,6 +25,7 @@ def test_a_doctor_without_findings_ends_with_0(files, capsys):
     assert "training data: looked at: all 30 rows" in lines
     assert "validation data: documents: 9" in lines
     assert "an epoch: steps: 3 of 8 documents, 219 tokens on average" in lines
+    assert "an epoch: left over: 6 documents, which fill no step" in lines
     assert lines[-1] == "nothing to complain about"
 
 
@@ -72,6 +73,13 @@ def test_a_model_that_is_not_named_is_asked_for_by_its_option(files, program, ca
         assert ": add --hf_model=PATH or --hf_model=ID\n" in told
     assert program([rows, "++data.ad_bos=true", "++policy.model_name=m"]) == 2
     assert "--hf_model" not in capsys.readouterr().err
+
+
+def test_one_step_is_no_steps_and_a_full_epoch_leaves_nothing_over(files, capsys):
+    assert doctor([*files, "++policy.train_global_batch_size=30", "++sft.max_num_epochs=1"]) == 0
+    told = capsys.readouterr().out
+    assert "an epoch: training: 1 step, 1.00 epochs\n" in told
+    assert "left over" not in told
 
 
 def test_json_is_all_that_is_printed(files, tmp_path, capsys):
