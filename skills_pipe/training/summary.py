@@ -195,7 +195,9 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     console = rich.get_console()
     if not console.is_terminal:
         for label, value in rows:
-            console.print(f"{title}: {label}: {value}", highlight=False, markup=False, soft_wrap=True)
+            # Not "model: model: ...".
+            name = title if label == title else f"{title}: {label}"
+            console.print(f"{name}: {value}", highlight=False, markup=False, soft_wrap=True)
         return
     rows = list(rows)
     if not rows:

@@ -19,6 +19,14 @@ def cluster(slurm, tmp_path, monkeypatch) -> str:
     return str(path)
 
 
+def test_what_is_queued_says_where_the_model_will_be(cluster, tmp_path, capsys):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    folders = [f"--input_model={tmp_path}/run", f"--output_model={tmp_path}/model"]
+    assert main(["convert", f"--cluster={cluster}", "--expname=to-come", *folders]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"model, once it is made: {tmp_path}/model"
+    assert main(["cancel", "to-come", f"--cluster={cluster}"]) == 0
+
+
 def test_a_command_is_queued_and_its_words_and_variables_arrive(cluster, capsys):
     words = ["bash", "-c", 'echo "$GREETING" and "$1" in $SLURM_JOB_PARTITION', "-", "a  b $HOME"]
     assert main(["run_cmd", f"--cluster={cluster}", "--expname=hello", *words]) == 0

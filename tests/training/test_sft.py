@@ -222,6 +222,8 @@ def test_the_summary_says_which_checkpoints_stay(
     assert f"checkpoints, {said}" in told
     assert ("every step and at the end" in told) == ("checkpointing.save_period=1" in extra)
     assert "every 1 steps" not in told
+    assert f"\nmodel: {tiny_model_folder} (llama, " in f"\n{told}"
+    assert "\nsteps: 1 of " in told
 
 
 @pytest.mark.parametrize(("positions", "told"), [(32, True), (512, False)])
