@@ -28,7 +28,7 @@ def check_sizes(
     Args:
         policy: section ``policy`` of the configuration.
         shape: the model, if its sizes are known.
-        ranks: GPUs in all: nodes times GPUs of each.
+        ranks: processes in all: nodes times GPUs of each, or CPU processes in their place.
         model: its ``config.json``, if it is known.
     """
     found = list(_sizes(policy, ranks))
@@ -68,9 +68,13 @@ def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
     together = sizes["tensor"] * sizes["pipeline"] * sizes["context"]
     if ranks % together:
         named = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
-        what = f"{ranks} GPUs cannot be divided into groups of {together} ({named})"
+        what = f"{ranks} {'rank' if ranks == 1 else 'ranks'} cannot be divided into groups of {together} ({named})"
         where = ", ".join(f"policy.{name}_{'' if name == 'context' else 'model_'}parallel_size" for name in sizes)
-        yield error(what, where=where, fix="choose sizes whose product divides the number of GPUs")
+        yield error(
+            what,
+            where=where,
+            fix="choose sizes whose product divides the number of ranks, one on each GPU or CPU process",
+        )
         return
     data_parallel = ranks // together
     replicas = policy.dtensor_cfg.dp_replicate_size
@@ -85,7 +89,7 @@ def _sizes(policy: PolicyConfig, ranks: int) -> Iterator[Finding]:
         yield error(f"{what}{policy.train_micro_batch_size}", where="policy.train_global_batch_size")
     elif batch < data_parallel:
         what = f"a global batch of {batch} leaves some of {data_parallel} ranks without work in every step"
-        yield warning(what, where="policy.train_global_batch_size", fix="raise it, or ask for fewer GPUs")
+        yield warning(what, where="policy.train_global_batch_size", fix="raise it, or ask for fewer GPUs or processes")
 
 
 def _experts(policy: PolicyConfig, copy: int) -> Iterator[Finding]:

@@ -49,7 +49,7 @@ def test_sizes_that_fit_have_no_findings(changes, ranks):
 @pytest.mark.parametrize(
     ("changes", "ranks", "message"),
     [
-        ({"tensor": 8}, 12, "12 GPUs cannot be divided into groups of 8 (tensor 8)"),
+        ({"tensor": 8}, 12, "12 ranks cannot be divided into groups of 8 (tensor 8)"),
         ({"tensor": 4, "pipeline": 4}, 8, "groups of 16 (tensor 4 x pipeline 4)"),
         ({"tensor": 16}, 16, "the 8 key-value heads of the model cannot be divided over 16 ranks"),
         ({"tensor": 5}, 5, "the 128256 words of the vocabulary of the model cannot be divided over 5 ranks"),
