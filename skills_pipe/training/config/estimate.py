@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.schema import PolicyConfig
 
 GIB = 1 << 30
+
+Recomputed = Literal["nothing", "full", "selective"]
 
 _FLOAT = 4
 """Bytes of an fp32 value."""
@@ -188,7 +190,7 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
         gradients=trained * _FLOAT if deferred else part,
         optimizer=part * states,
         compute=_compute_bytes(shape, width, trained=trained, ranks=ranks),
-        activations=activation_bytes(shape, tokens, width=width, recompute=dtensor.activation_checkpointing)
+        activations=activation_bytes(shape, tokens, width=width, recompute=_recomputed(policy))
         + _collected_bytes(shape, policy, row, width)
         + _adapter_activations(shape, policy, tokens) * width,
         loss=_loss_bytes(shape, tokens, width, trained=adapters is None),
@@ -207,7 +209,7 @@ def adapter_parameters(shape: ModelShape, policy: PolicyConfig) -> int | None:
     )
 
 
-def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: bool = False) -> int:
+def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: Recomputed = "nothing") -> int:
     """Bytes that autograd keeps for the layers, for one packed row of ``tokens`` tokens.
 
     Counted tensor by tensor after the layers of transformers, as Korthikanti et al. 2022 (section 4.1) do for GPT:
@@ -219,7 +221,8 @@ def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: b
         shape: the model.
         tokens: of one microbatch on this rank.
         width: bytes of a value in the forward pass.
-        recompute: with activation checkpointing one layer's activations, and the inputs of all layers.
+        recompute: what is computed again: of ``full`` layers their inputs are kept, and the activations of one; with
+            ``selective`` the results of products and of attention besides.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     # Norms compute in fp32: below that they keep a copy of their input.
@@ -231,9 +234,12 @@ def activation_bytes(shape: ModelShape, tokens: int, *, width: int, recompute: b
     if shape.qk_norm:
         layer += (queries + keys) * (copy + 2 * width)
     whole = tokens * (norm + shape.hidden * width)
-    if recompute:
-        return tokens * (shape.layers * shape.hidden * width + layer) + whole
-    return tokens * shape.layers * layer + whole
+    if recompute == "nothing":
+        return tokens * shape.layers * layer + whole
+    kept = shape.hidden
+    if recompute == "selective":
+        kept += 2 * (queries + keys) + 2 * shape.inner + 2 * shape.hidden
+    return tokens * (shape.layers * kept * width + layer) + whole
 
 
 def seconds_per_step(shape: ModelShape, policy: PolicyConfig, *, flops: float) -> float:
@@ -248,7 +254,7 @@ def _adapter_activations(shape: ModelShape, policy: PolicyConfig, tokens: int) -
     spec = adapter_spec(policy)
     if spec is None:
         return 0
-    layers = 1 if policy.dtensor_cfg.activation_checkpointing else shape.layers
+    layers = 1 if _recomputed(policy) == "full" else shape.layers
     return tokens * spec.dim * sum(spec.wants(name) for name in shape.linear_layers) * layers // shape.layers
 
 
@@ -258,6 +264,11 @@ def _collected_bytes(shape: ModelShape, policy: PolicyConfig, row: int, width: i
         return 0
     layers = 1 if policy.dtensor_cfg.activation_checkpointing else shape.layers
     return layers * 2 * row * shape.kv_heads * shape.head_dim * width
+
+
+def _recomputed(policy: PolicyConfig) -> Recomputed:
+    fsdp = policy.dtensor_cfg
+    return fsdp.recompute_granularity if fsdp.activation_checkpointing else "nothing"
 
 
 def _padded_tokens(policy: PolicyConfig) -> int:

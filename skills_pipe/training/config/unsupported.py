@@ -63,6 +63,10 @@ def without_effect(config: TrainingConfig) -> list[str]:
             "checkpointing.model_repo_id: the name on the hub is given where a model is pushed",
         ),
         (config.cluster.segment_size is not None, "cluster.segment_size: nodes are placed by the batch system"),
+        (
+            policy.dtensor_cfg.recompute_granularity != "full" and not policy.dtensor_cfg.activation_checkpointing,
+            "policy.dtensor_cfg.recompute_granularity: nothing is recomputed without activation_checkpointing",
+        ),
         *adapters_without_effect(config),
         *parallel_without_effect(config.policy),
     ]

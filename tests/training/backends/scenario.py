@@ -23,6 +23,9 @@ SCENARIOS = {
     "float32": FsdpSettings(optimizer=ADAMW),
     "bfloat16": FsdpSettings(optimizer=ADAMW, dtype=torch.bfloat16),
     "recomputed": FsdpSettings(optimizer=ADAMW, activation_checkpointing=True),
+    "recomputed in part": FsdpSettings(
+        optimizer=ADAMW, activation_checkpointing=True, recompute_granularity="selective"
+    ),
     "synced each microbatch": FsdpSettings(optimizer=ADAMW, defer_grad_sync=False),
 }
 

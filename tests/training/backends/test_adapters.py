@@ -27,6 +27,7 @@ SETTINGS = {
     "dora in bfloat16": replace(LORA, adapters=DORA, dtype=torch.bfloat16),
     "dora in bfloat16, recomputed": replace(LORA, adapters=DORA, dtype=torch.bfloat16, activation_checkpointing=True),
     "recomputed": replace(LORA, activation_checkpointing=True),
+    "recomputed in part": replace(LORA, activation_checkpointing=True, recompute_granularity="selective"),
     "uniform": replace(LORA, adapters=AdapterSpec(dim=4, alpha=8, initial="uniform"), defer_grad_sync=False),
 }
 

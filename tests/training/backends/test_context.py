@@ -197,8 +197,9 @@ def test_half_precision_is_close(two_ranks):
     assert max(relative.values()) < 5e-2
 
 
-def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(two_ranks, alone):
-    changes = {"activation_checkpointing": True, "defer_grad_sync": False}
+@pytest.mark.parametrize("granularity", ["full", "selective"])
+def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(two_ranks, alone, granularity):
+    changes = {"activation_checkpointing": True, "recompute_granularity": granularity, "defer_grad_sync": False}
     found = two_ranks(two_steps, family="mistral", layout=LAYOUTS["cp2"], changes=changes)[0]
 
     assert max(differences(found, alone["mistral"]).values()) <= LIMIT

@@ -121,8 +121,9 @@ def changed(world: World, *, layout: Layout | None, changes: dict[str, Any]) -> 
     return two_steps(world, family="qwen3_moe", layout=layout, changes=changes)
 
 
-def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(two_ranks, alone):
-    changes = {"activation_checkpointing": True, "defer_grad_sync": False}
+@pytest.mark.parametrize("granularity", ["full", "selective"])
+def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(two_ranks, alone, granularity):
+    changes = {"activation_checkpointing": True, "recompute_granularity": granularity, "defer_grad_sync": False}
     found = two_ranks(changed, layout=LAYOUTS["ep2"], changes=changes)
 
     check(found, alone["qwen3_moe"])

@@ -152,8 +152,9 @@ def test_half_precision_is_close(four_ranks):
 
 
 @pytest.mark.slow
-def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(four_ranks, alone):
-    changes = {"activation_checkpointing": True, "defer_grad_sync": False}
+@pytest.mark.parametrize("granularity", ["full", "selective"])
+def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(four_ranks, alone, granularity):
+    changes = {"activation_checkpointing": True, "recompute_granularity": granularity, "defer_grad_sync": False}
     found = four_ranks(two_steps, family="qwen3", layout=LAYOUTS["dp2 x tp2+sp"], changes=changes)[0]
 
     assert max(differences(found, alone["qwen3"]).values()) <= LIMIT

@@ -120,10 +120,10 @@ def test_activations_are_what_autograd_keeps_within_a_fifth(model, dtype):
 def test_recomputing_keeps_the_inputs_of_layers_and_one_layer(model):
     shape = shape_of(model)
     all_of_it = activation_bytes(shape, TOKENS, width=2)
-    recomputed = activation_bytes(shape, TOKENS, width=2, recompute=True)
+    recomputed = activation_bytes(shape, TOKENS, width=2, recompute="full")
     deeper = replace(shape, layers=shape.layers + 1)
     assert recomputed < all_of_it
-    assert activation_bytes(deeper, TOKENS, width=2, recompute=True) - recomputed == TOKENS * shape.hidden * 2
+    assert activation_bytes(deeper, TOKENS, width=2, recompute="full") - recomputed == TOKENS * shape.hidden * 2
 
 
 LLAMA_8B = {

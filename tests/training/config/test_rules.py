@@ -91,6 +91,8 @@ def test_what_is_accepted_without_effect_is_named():
     assert sentence.startswith("logger.monitor_gpus:")
     (sentence,) = without_effect(load_config(None, [*NEEDED, "policy.min_lr=1e-7"]))
     assert sentence.startswith("policy.min_lr:") and "policy.scheduler" in sentence
+    (sentence,) = without_effect(load_config(None, [*NEEDED, "policy.dtensor_cfg.recompute_granularity=selective"]))
+    assert sentence.endswith("nothing is recomputed without activation_checkpointing")
     consolidated = ["checkpointing.model_cache_dir=/cache", "checkpointing.model_repo_id=me/model"]
     cache, name = without_effect(load_config(None, [*NEEDED, *consolidated]))
     assert cache.startswith("checkpointing.model_cache_dir:")

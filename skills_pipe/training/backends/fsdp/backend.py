@@ -36,6 +36,7 @@ from skills_pipe.training.models.lora import base_name, freeze_but_adapters, ini
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
+from skills_pipe.training.models.recompute import Granularity, recompute_layers
 from skills_pipe.training.optim import build_optimizer, build_scheduler, outer_matrices
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -50,6 +51,7 @@ class FsdpSettings:
         dtype: of the forward and backward pass; weights, gradients and optimizer state are fp32.
         max_grad_norm: None clips nothing.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
+        recompute_granularity: all of them, or only those that are quickly computed.
         defer_grad_sync: exchange gradients once per step, at the price of whole gradients in memory until then.
         layout: how the ranks share the work; None: the weights are sharded over all of them.
         noise: strength of NEFTune's noise on embeddings; None for none.
@@ -64,6 +66,7 @@ class FsdpSettings:
     dtype: torch.dtype = torch.float32
     max_grad_norm: float | None = 1.0
     activation_checkpointing: bool = False
+    recompute_granularity: Granularity = "full"
     defer_grad_sync: bool = True
     layout: Layout | None = None
     noise: float | None = None
@@ -93,6 +96,7 @@ class FsdpSettings:
             dtype=_DTYPES[policy.precision],
             max_grad_norm=policy.max_grad_norm,
             activation_checkpointing=policy.dtensor_cfg.activation_checkpointing,
+            recompute_granularity=policy.dtensor_cfg.recompute_granularity,
             defer_grad_sync=policy.dtensor_cfg.defer_fsdp_grad_sync,
             layout=Layout.of(policy.dtensor_cfg, ranks=ranks),
             noise=policy.neftune_noise_alpha,
@@ -125,7 +129,7 @@ class FsdpBackend:
             raise problems[0]
         model.train()
         if settings.activation_checkpointing:
-            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            recompute_layers(model, settings.recompute_granularity)
         new_adapters = settings.adapters is not None and freeze_but_adapters(model, settings.adapters, settings.dtype)
         mesh = Mesh.of(layout, world.device.type) if world.size > 1 else None
         self._loss = SupervisedLoss(

@@ -37,6 +37,9 @@ class DtensorConfig:
     cpu_offload: Annotated[bool, Key("Keep parameters and optimizer in CPU memory.")]
     sequence_parallel: Annotated[bool, Key("Split activations along the sequence between tensor parallel ranks.")]
     activation_checkpointing: Annotated[bool, Key("Recompute activations in the backward pass to save memory.")]
+    recompute_granularity: Annotated[
+        Literal["full", "selective"], Key("Recompute whole layers, or all but products and attention.", absent="full")
+    ]
     tensor_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
     context_parallel_size: Annotated[int, Key("Ranks that share each sequence.", minimum=1)]
     expert_parallel_size: Annotated[int, Key("Ranks that share the experts of a mixture.", minimum=1)]
