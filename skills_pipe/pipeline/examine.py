@@ -221,6 +221,8 @@ def _and_folder(path: str) -> tuple[str, ...]:
 def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials | None) -> list[Checked]:
     """What only the cluster itself can tell."""
     plan, cluster, answers = request.plan, request.cluster, request.answers
+    if cluster.is_local:
+        return [_places(request, seen)]
     if cluster.executor is not ExecutorKind.SLURM:
         return []
     facts = answers.slurm
@@ -255,6 +257,15 @@ def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials
             left_out=None if tried else "there is nothing to submit",
         ),
     ]
+
+
+def _places(request: Request[OptionsT], seen: Preview | None) -> Checked:
+    """Whether the jobs can write where they want to, on this machine."""
+    from skills_pipe.pipeline.checks.places import check_places
+
+    absolute = request.cluster.absolute_or_id
+    found = check_places(seen.to_run if seen else request.plan, lambda path: flag_of(path, request.options, absolute))
+    return Checked(subject="folders to write to", findings=tuple(found))
 
 
 def _ask_hub(plan: Plan, cluster: ClusterConfig) -> HubQuestions | None:
