@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from skills_pipe.training.config import TrainingConfig, without_effect
+from skills_pipe.training.config import PolicyConfig, TrainingConfig, without_effect
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.data.batches import split_batch
@@ -71,8 +71,14 @@ def _model(run: Run) -> Rows:
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
         ("learning rate", _learning_rate(run.config, run.total_steps)),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
-        ("activation checkpointing", "on" if policy.dtensor_cfg.activation_checkpointing else "off"),
+        ("activation checkpointing", _recomputed(policy)),
     ]
+
+
+def _recomputed(policy: PolicyConfig) -> str:
+    if not policy.dtensor_cfg.activation_checkpointing:
+        return "off"
+    return "on, but for products and attention" if policy.dtensor_cfg.recompute_granularity == "selective" else "on"
 
 
 def _ranks(run: Run) -> str:

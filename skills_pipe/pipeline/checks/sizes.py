@@ -162,6 +162,8 @@ def _memory_advice(policy: PolicyConfig, ranks: int) -> str:
     options = ["ask for more GPUs"]
     if not policy.dtensor_cfg.activation_checkpointing:
         options.append("set ++policy.dtensor_cfg.activation_checkpointing=true")
+    elif policy.dtensor_cfg.recompute_granularity == "selective":
+        options.append("set ++policy.dtensor_cfg.recompute_granularity=full")
     if ranks > 1 and policy.dtensor_cfg.defer_fsdp_grad_sync:
         options.append("set ++policy.dtensor_cfg.defer_fsdp_grad_sync=false")
     options.append("lower policy.max_total_sequence_length")

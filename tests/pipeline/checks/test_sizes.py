@@ -124,6 +124,13 @@ def test_a_model_that_does_not_fit_is_a_warning_with_advice():
     assert finding.fix is not None and "activation_checkpointing=true" in finding.fix
 
 
+def test_who_recomputes_a_part_is_advised_to_recompute_all():
+    some = replace(policy().dtensor_cfg, activation_checkpointing=True, recompute_granularity="selective")
+    (finding,) = check_memory(replace(policy(), dtensor_cfg=some), SHAPE, ranks=8, gpu=Gpu(gib=30)).findings
+    assert finding.fix is not None
+    assert "recompute_granularity=full" in finding.fix and "activation_checkpointing" not in finding.fix
+
+
 @pytest.mark.parametrize(("share", "warned"), [(0.99, True), (1.05, True), (1.2, False)])
 def test_nearly_full_is_told_too(share, warned):
     gib = share * needed_gib(64)
