@@ -97,7 +97,7 @@ def test_what_a_run_before_is_still_making_counts_as_it_will_be(cluster, tmp_pat
     running = submit(first("two"), cluster, flags=SubmitFlags(on_change=OnChange.CONTINUE))
     until(lambda: running.states()["a"] is S.RUNNING, "it runs")
     try:
-        with pytest.raises(PlanError, match=f'{copy} was made otherwise: inputs.{data}: "stage:.*" -> "stage:'):
+        with pytest.raises(PlanError, match=f'{copy} was made otherwise: input {data}: "stage:.*" -> "stage:'):
             submit(second(), cluster)
         again = submit(second(), cluster, flags=SubmitFlags(on_change=OnChange.RESTART))
     finally:

@@ -76,7 +76,7 @@ def test_a_changed_option_is_refused_with_its_name_and_values(tmp_path):
     with pytest.raises(PlanError) as caught:
         submit(two_stages(tmp_path, text="y"), local(tmp_path))
     message = str(caught.value)
-    assert 'options.text: "x" -> "y"' in message
+    assert 'option text: "x" -> "y"' in message
     assert "--on_change=continue" in message and "--on_change=restart" in message
     assert message.count("\n") == 0, "stage b follows a: it is not told again"
     assert RunStore(tmp_path / "jobs").latest("exp").number == 1, "nothing was recorded"
@@ -160,8 +160,8 @@ def test_explain_says_for_each_stage_what_changed(tmp_path, capsys):
     flags = SubmitFlags(on_change=OnChange.RESTART, explain=True)
     submit(two_stages(tmp_path, text="y"), local(tmp_path), flags=flags)
     out = capsys.readouterr().out
-    assert 'options.text: "x" -> "y"' in out
-    assert "upstream.a: " in out
+    assert 'option text: "x" -> "y"' in out
+    assert "stage a: " in out
 
 
 # Half-done work
@@ -178,7 +178,7 @@ def test_a_half_done_output_of_another_identity_is_refused(tmp_path):
     with pytest.raises(JobFailed):
         submit(plan, local(tmp_path))
     other = replace(plan, stages=(replace(plan.stages[0], options={"lr": 1}), plan.stages[1]))
-    with pytest.raises(PlanError, match=r"was begun otherwise: options\.lr: \(not set\) -> 1"):
+    with pytest.raises(PlanError, match=r"was begun otherwise: option lr: \(not set\) -> 1"):
         submit(other, local(tmp_path))
 
 

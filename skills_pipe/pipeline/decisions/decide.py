@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +11,7 @@ from skills_pipe.artifacts import manifest
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.errors import CheckpointError
+from skills_pipe.pipeline.decisions.changes import changes_between
 from skills_pipe.pipeline.plan import EdgeKind, Plan, Stage
 from skills_pipe.pipeline.records.owner import OutputOwner
 from skills_pipe.pipeline.site.site import Facts
@@ -48,8 +48,6 @@ class OnChange(str, Enum):
     """Set it aside and begin anew."""
 
 
-_HASH = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
-
 _ANSWERS = {OnChange.CONTINUE: Action.CONTINUE, OnChange.RESTART: Action.RESTART}
 
 
@@ -59,7 +57,7 @@ class Decision:
 
     Attributes:
         reason: a few words, for people.
-        changes: fields in which the output there differs, as ``options.x: 1 -> 2``.
+        changes: in what the output there differs, as ``--backend: 1 -> 2``.
     """
 
     stage: str
@@ -131,7 +129,7 @@ class Judge:
             if owner is not None and owner.identity.digest == identity.digest:
                 # An earlier run was told to go on from what is there, and was stopped before it had done so.
                 return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
-            return self._changed(stage, _changes(sealed.identity, identity), f"{output} was made otherwise")
+            return self._changed(stage, changes_between(sealed.identity, identity), f"{output} was made otherwise")
         if facts.damage:
             return Decision(stage=stage.name, action=Action.RESTART, reason=f"damaged: {facts.damage[0]}")
         return Decision(stage=stage.name, action=Action.SKIP, reason=f"finished: {output}")
@@ -141,7 +139,7 @@ class Judge:
         if owner is None:
             return self._changed(stage, (), f"{output} exists, and nothing tells what made it")
         if owner.identity.digest != identity.digest:
-            return self._changed(stage, _changes(owner.identity, identity), f"{output} was begun otherwise")
+            return self._changed(stage, changes_between(owner.identity, identity), f"{output} was begun otherwise")
         return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
 
     def _owner(self, output: str) -> OutputOwner | None:
@@ -151,11 +149,6 @@ class Judge:
     def _changed(self, stage: Stage, changes: tuple[str, ...], reason: str) -> Decision:
         action = _ANSWERS[self.on_change] if self.on_change else Action.REFUSE
         return Decision(stage=stage.name, action=action, reason=reason, changes=changes)
-
-
-def _changes(before: Identity, after: Identity) -> tuple[str, ...]:
-    """What differs, with hashes cut to what a person can compare."""
-    return tuple(_HASH.sub(r"\1", line) for line in before.changes(after))
 
 
 def _wants(decision: Decision) -> bool:

@@ -10,6 +10,7 @@ from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
+from skills_pipe.pipeline.decisions.changes import follows_from_upstream
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
@@ -212,7 +213,7 @@ def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
     findings = []
     for decision in refused.values():
         follows = any(upstream in refused for upstream in plan.stage(decision.stage).upstream)
-        if follows and decision.changes and all(change.startswith("upstream.") for change in decision.changes):
+        if follows and follows_from_upstream(decision.changes):
             continue
         changes = f": {'; '.join(decision.changes)}" if decision.changes else ""
         findings.append(

@@ -75,4 +75,4 @@ def test_a_decision_is_explained_on_demand(tmp_path):
     seen = preview(changed, local(tmp_path), SubmitFlags())
     out = console(width=200)
     show_decisions(seen.decisions, explain=True, console=out)
-    assert "options.lr: (not set) -> 2" in shown(out)
+    assert "option lr: (not set) -> 2" in shown(out)
