@@ -15,7 +15,9 @@ from skills_pipe.pipeline.cluster.config import ALWAYS_FORWARDED, ContainerRunti
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.records.store import RunStore
+from skills_pipe.training.config.estimate import GIB, ModelShape, activation_bytes
 from tests.docs.documents import ROOT
+from tests.training.config.test_estimate import LLAMA_8B
 
 
 def first_column(document, heading):
@@ -111,3 +113,16 @@ def test_the_example_names_every_key_that_has_an_effect():
     named = set(re.findall(r"^(?:# )?(\w+):", text, re.MULTILINE))
     assert set(cluster_file.KEYS) - without_effect - of_another_executor <= named
     assert set(yaml.safe_load(text)) <= named
+
+
+def test_what_recomputing_saves_is_what_the_estimate_counts():
+    shape = ModelShape.of(LLAMA_8B)
+    page = (ROOT / "docs/training.md").read_text()
+    rows = re.findall(r"^\| `(?:true|false)`[^|]*\| (.*?) ?\|.*?\| ([\d.]+) GiB \|$", page, re.MULTILINE)
+    said = {(re.findall(r"`(\w+)`", granularity) or ["nothing"])[0]: gib for granularity, gib in rows}
+
+    counted = {
+        name: f"{activation_bytes(shape, 4096, width=2, recompute=name) / GIB:.1f}"
+        for name in ("nothing", "selective", "full")
+    }
+    assert said == counted
