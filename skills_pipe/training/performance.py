@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,6 +13,9 @@ from skills_pipe.training.data.batches import RankBatch
 from skills_pipe.training.models.flops import ModelFlops
 
 GIB = 1 << 30
+
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
+"""How Linux says the most that a process has held since its program began."""
 
 _PEAKS = (
     ("H100 PCIe", 756e12),
@@ -83,5 +88,7 @@ def memory(device: torch.device) -> dict[str, float]:
 
 def process_peak() -> int:
     """Bytes of the machine's memory that this process has held at most."""
-    # Linux counts in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not what getrusage says where there is another: after exec it still counts the process that started this one.
+    status = Path("/proc/self/status")
+    found = _PEAK.search(status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

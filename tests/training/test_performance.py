@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -5,6 +8,7 @@ from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.models.flops import ModelFlops
 from skills_pipe.training.performance import Performance, memory, peak_flops, peak_of
 from tests.training.backends.scenario import BATCH, PACKED, dataset
+from tests.training.launch import environment
 from tests.training.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -56,3 +60,15 @@ def test_memory_is_what_the_process_has_held():
 
     assert found.keys() == {"memory/process_peak_gib"}
     assert held.nbytes / 2**30 < found["memory/process_peak_gib"] < 64
+
+
+def test_memory_of_who_started_the_process_is_not_counted():
+    program = "import resource\nfrom skills_pipe.training.performance import process_peak\n"
+    program += "print(process_peak(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    held = bytearray(b"x") * 900_000_000
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+    peak, with_parent = map(int, done.stdout.split())
+
+    assert 0 < peak < len(held) < with_parent
