@@ -35,6 +35,9 @@ _CONNECTION_FAILED: type[Exception] = next(
 )
 """What the HTTP library raises; which one it is differs among the versions of huggingface_hub."""
 
+_QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
+"""Addresses to upload to are signed: who has all of one may write there."""
+
 _WEIGHTS = re.compile(r".*\.safetensors(\.index\.json)?")
 _WHAT_TO_DO = {
     401: "set HF_TOKEN to a token of the hub, or run `hf auth login`",
@@ -129,11 +132,21 @@ def _refusals_told(repo: str) -> Iterator[None]:
         raise OptionError(
             f"the hub does not take {repo}: {reason}", where="--repo", fix=_WHAT_TO_DO.get(status, "try again later")
         ) from None
-    except _CONNECTION_FAILED as error:
+    except (_CONNECTION_FAILED, ConnectionError) as error:
+        # The latter where HF_HUB_OFFLINE is set.
         raise OptionError(
             f"the hub cannot be reached: {_plain(str(error)) or type(error).__name__}",
             where="HF_ENDPOINT",
             fix="push from a machine that reaches it; the model stays where it is",
+        ) from None
+    except (RuntimeError, OSError) as error:
+        # Of a file that does not arrive, with the request as its cause.
+        cause = error.__cause__
+        reason = f" {cause.server_message or ''}" if isinstance(cause, HfHubHTTPError) else ""
+        raise OptionError(
+            f"{repo} cannot be pushed: {_plain(str(error) + reason)}",
+            where="--repo",
+            fix="push again; the model stays where it is",
         ) from None
     except ValueError as error:
         # Names that no repository can have, and cards that the hub refuses.
@@ -141,9 +154,9 @@ def _refusals_told(repo: str) -> Iterator[None]:
 
 
 def _plain(text: str) -> str:
-    """The text as one line, without the token."""
+    """The text as one line, without the token and without what signs an address."""
     token = get_token()
-    line = " ".join(text.split())
+    line = _QUERY.sub(r"\1", " ".join(text.split()))
     return line.replace(token, "***") if token else line
 
 

@@ -20,11 +20,11 @@ def hub():
         yield made
 
 
-def push(hub, model, *arguments, token=TOKEN):
+def push(hub, model, *arguments, token=TOKEN, **variables):
     """Run the program in a process of its own: the library reads its variables when it is imported."""
     tokens = {} if token is None else {"HF_TOKEN": token}
     home = {"HF_HOME": str(model.parent / "hf-home"), "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": hub.url}
-    env = {name: value for name, value in environment(**home).items() if name != "HF_TOKEN"} | tokens
+    env = {name: value for name, value in environment(**home, **variables).items() if name != "HF_TOKEN"} | tokens
     ended = launch.run(python("skills_pipe.training.release.hub", f"--model={model}", *arguments), env)
     assert TOKEN not in ended.stdout
     return ended
@@ -71,10 +71,14 @@ def test_weights_of_before_go_and_other_files_stay(hub, run, tmp_path):
     assert hub.files[REPO].keys() - contents(one).keys() == {".gitattributes", "LICENSE"}
 
 
-def test_nothing_is_committed_when_an_upload_fails(hub, model):
-    hub.refuse["/objects/[0-9a-f]"] = (403, "quota")
+@pytest.mark.parametrize("place", ["/objects/batch", "/objects/[0-9a-f]{64}"])
+def test_nothing_is_committed_when_an_upload_fails(hub, model, place):
+    hub.refuse[place] = (403, "quota")
     ended = push(hub, model, f"--repo={REPO}")
     assert (ended.returncode, hub.commits[REPO], set(hub.files[REPO])) == (2, [], {".gitattributes"})
+    # Addresses to upload to are signed: who has one may write.
+    assert ended.stdout.count("\n") == 1
+    assert "/objects/" not in ended.stdout
     hub.refuse.clear()
     assert push(hub, model, f"--repo={REPO}").returncode == 0
     assert hub.commits[REPO] == ["Step 10"]
@@ -110,6 +114,14 @@ def test_a_hub_that_is_not_there_is_told(model):
     ended = push(gone, model, f"--repo={REPO}")
     assert ended.returncode == 2
     assert "the hub cannot be reached" in ended.stdout
+
+
+def test_an_offline_job_pushes_nothing(hub, model):
+    ended = push(hub, model, f"--repo={REPO}", HF_HUB_OFFLINE="1")
+    assert (ended.returncode, hub.asked) == (2, [])
+    assert ended.stdout.count("\n") == 1
+    assert "the hub cannot be reached" in ended.stdout
+    assert "offline" in ended.stdout
 
 
 def test_a_damaged_model_is_not_pushed(hub, model, tmp_path):
