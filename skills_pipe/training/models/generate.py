@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 _NO_END = 1 << 40
 
@@ -61,7 +61,7 @@ def generate(model: PreTrainedModel, prompts: Sequence[Prompt], how: Generation)
     off meanwhile; the model is left as it was.
     """
     written: dict[int, list[int]] = {}
-    with _writing(model):
+    with _writing(model, how):
         for group in _groups(model, prompts, how):
             # A rank without a prompt of its own keeps the others company: each layer is gathered from all of them.
             mine = group[how.rank :: how.ranks] or group[:1]
@@ -112,15 +112,19 @@ def _until_stop(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _writing(model: PreTrainedModel) -> Iterator[None]:
+def _writing(model: PreTrainedModel, how: Generation) -> Iterator[None]:
     """Dropout off, and an attention that has a cache and takes a mask."""
-    training, attention = model.training, model.config._attn_implementation
+    training, attention, published = model.training, model.config._attn_implementation, model.generation_config
     model.eval()
+    if not how.sampling:
+        # What is published with models is for random choices; some of it, as a penalty of repetitions, for others too.
+        model.generation_config = GenerationConfig()
     # Of some families (Gemma 2, gpt-oss) transformers has no other attention than its plain one.
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     try:
         with torch.no_grad():
             yield
     finally:
+        model.generation_config = published
         model.set_attn_implementation(attention)
         model.train(training)

@@ -50,6 +50,22 @@ def test_several_prompts_at_once_are_written_on_as_each_alone(architecture):
     assert len({tuple(answer) for answer in expected}) > 3, "the texts differ"
 
 
+@pytest.mark.parametrize("published", [{"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 2}, {"num_beams": 3}])
+def test_settings_published_with_a_model_do_not_change_its_most_likely_tokens(published):
+    """Those of many models punish repetitions (1.05 with Qwen 2.5), by some rules those of the padding too."""
+    model = stopping_model("llama")
+    asked = prompts(3, 17, 1, 40, 9, 9, 28)
+    expected = [greedy(model, prompt) for prompt in asked]
+    own = model.generation_config
+    own.update(**published)
+    plainly = model.generate(torch.tensor([asked[1].ids]), max_new_tokens=12, eos_token_id=STOP, do_sample=False)
+    assert plainly[0, 17:].tolist() != expected[1], "they change what transformers writes"
+
+    found = generate(model, asked, HOW)
+    assert [found[index] for index in range(len(asked))] == expected
+    assert model.generation_config is own
+
+
 def test_some_texts_end_before_others():
     """The control of the comparison above: it has texts of different lengths."""
     model = stopping_model("llama")
