@@ -95,15 +95,18 @@ _OneLine.add_representer(str, _string)
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is an archive by its manifest, or by its beginning: one that was not sealed any more."""
+    """Whether a file is an archive by its manifest, or by its beginning: one that was not sealed any more.
+
+    NeMo's own begin with the same name where they were packed by hand; their weights follow it, which are not ours.
+    """
     manifest = manifests.read(path) if path.is_file() else None
     if manifest is not None:
         return manifest.kind == KIND
     if not (path.is_file() and tarfile.is_tarfile(path)):
         return False
     with tarfile.open(path) as tar:
-        first = tar.next()
-        return first is not None and first.name == MODEL_CONFIG
+        names = [entry.name for entry in (tar.next(), tar.next()) if entry is not None]
+        return names[:1] == [MODEL_CONFIG] and names[1:2] != [] and names[1].startswith(f"{MODEL}/")
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

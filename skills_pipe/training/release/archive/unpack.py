@@ -4,12 +4,13 @@
 
     python -m skills_pipe.training.release.archive.unpack --archive=megatron_gpt_sft.nemo --output=model
 
-Every file is compared with the hashes that the model was sealed with.
+Every file is compared with the hashes that the model was sealed with; no other file is taken.
 """
 
 from __future__ import annotations
 
 import argparse
+import lzma
 import shutil
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.manifest import Manifest
+from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.hf_folder import publish_model, run_main
 from skills_pipe.training.release.archive.layout import MEGATRON_WEIGHTS, MODEL, MODEL_CONFIG, SUFFIX
@@ -104,18 +106,22 @@ def _verified(folder: Path, archive: Path) -> Manifest:
     if manifest is None:
         raise CheckpointError(f"the {MODEL} of {archive} was never finished", fix="pack an exported model")
     damaged = [line.replace(f"{folder}/", "") for line in manifests.damage(folder, manifest)]
+    # Sealed anew, such files would be taken for files of the model, and go where it goes.
+    damaged += [f"{name}: not of the model" for name in sorted(_files(folder) - {*manifest.files, MANIFEST})]
     if damaged:
-        raise CheckpointError(
-            f"{archive} is damaged: {'; '.join(damaged)}", fix="copy it again, or pack the model again"
-        )
+        raise CheckpointError(f"{archive} is damaged: {'; '.join(damaged)}", fix=_AGAIN)
     return manifest
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
 @contextmanager
 def _damage_told(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{archive} cannot be read as an archive: {reason}", fix=_AGAIN) from error
 

@@ -129,6 +129,26 @@ def test_a_file_that_is_missing_is_found(archive, tmp_path, capsys):
     assert "tokenizer.json: missing" in told
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_file_that_the_model_was_not_sealed_with_is_found(archive, tmp_path, capsys, nested):
+    """It would be sealed as a part of the model, and go to the hub with it."""
+    bad = shutil.copy(archive, tmp_path / "bad.nemo")
+    entry = tarfile.TarInfo("hf_model/code/modeling.py" if nested else "hf_model/notes.txt")
+    with tarfile.open(bad, "a") as tar:
+        tar.addfile(entry, io.BytesIO())
+    told = refused(bad, tmp_path / "out", capsys)
+    assert f"{entry.name.removeprefix('hf_model/')}: not of the model" in told
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_archive_that_was_damaged_or_cut_is_found(archive, tmp_path, capsys, mode):
+    whole = rewritten(archive, tmp_path / "whole.nemo", lambda entry, data: (entry, data), mode).read_bytes()
+    bad, half = tmp_path / "bad.nemo", len(whole) // 2
+    for damaged in (whole[:half], whole[:half] + bytes(64) + whole[half + 64 :]):
+        bad.write_bytes(damaged)
+        assert "bad.nemo" in refused(bad, tmp_path / "out", capsys)
+
+
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "hf_model/../../escaped"])
 def test_no_entry_leads_out_of_the_folder(archive, tmp_path, capsys, name):
     def change(entry, data):
@@ -184,3 +204,15 @@ def test_an_older_archive_is_replaced_and_anything_else_is_not(model, tmp_path, 
         assert pack_main([f"--model={model}", f"--output={tmp_path / name}"]) == 2
     assert (tmp_path / "b.nemo").read_text() == "thesis"
     assert "is no archive that this program wrote" in capsys.readouterr().err
+
+
+def test_an_archive_of_nemos_is_not_replaced(model, tmp_path, capsys):
+    """``tar -cf theirs.nemo *`` begins with the same name."""
+    theirs = tmp_path / "theirs.nemo"
+    with tarfile.open(theirs, "w") as tar:
+        for name in ("model_config.yaml", "model_weights/common.pt"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    before = theirs.read_bytes()
+    assert pack_main([f"--model={model}", f"--output={theirs}"]) == 2
+    assert "is no archive that this program wrote" in capsys.readouterr().err
+    assert theirs.read_bytes() == before
