@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.hf_folder import LINEAGE
 from skills_pipe.training.checkpoint.jobs import code_hash, jobs_of
 from skills_pipe.training.checkpoint.layout import StepFolder
+
+_SIGNED_IN = re.compile(r"(\w://)[^/\s]+@")
+"""An address up to its host, with what signs in there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class Lineage:
         base_model: fingerprint of the model that was trained.
         data: fingerprint of the training data and their order.
         config: sha256 of the training configuration as the checkpoint holds it.
-        training_config: that configuration; of environment variables the names only.
+        training_config: that configuration; of environment variables the names only, addresses without passwords.
         checkpoint: hash of the contents of the checkpoint.
         jobs: that trained it, as :class:`skills_pipe.training.checkpoint.jobs.TrainingJob` has them.
         code: hash of the sources that exported it; each job has that of those that trained it.
@@ -118,7 +122,14 @@ def read_lineage(model: Path) -> Mapping[str, Any]:
 
 
 def without_values_of_variables(tree: Any) -> Any:
-    """A configuration without what may be a secret: models, and what says how they were made, are given away."""
+    """A configuration without what may be a secret: models, and what says how they were made, are given away.
+
+    Of environment variables the names stay, and of an address the part behind user and password.
+    """
+    if isinstance(tree, str):
+        return _SIGNED_IN.sub(r"\1***@", tree)
+    if isinstance(tree, list):
+        return [without_values_of_variables(value) for value in tree]
     if not isinstance(tree, dict):
         return tree
     return {

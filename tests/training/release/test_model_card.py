@@ -74,6 +74,19 @@ def test_values_of_variables_stay_at_home(tmp_path, model):
     assert without_values_of_variables(tree) == {"policy": {"dtensor_cfg": {"env_vars": ["MY_TOKEN"], "enabled": True}}}
 
 
+def test_nobody_gets_what_opens_a_server():
+    """Addresses with a password in them are how MLflow is often told where to log."""
+    tree = {"logger": {"mlflow": {"tracking_uri": "https://me:p@ss@mlflow.org:80/a@b"}}, "data": {"train": [{}, "a@b"]}}
+    assert without_values_of_variables(tree) == {
+        "logger": {"mlflow": {"tracking_uri": "https://***@mlflow.org:80/a@b"}},
+        "data": {"train": [{}, "a@b"]},
+    }
+    nested = {"data": {"train": [{"env_vars": {"KEY": "value"}, "data_path": "s3://key:secret@bucket"}]}}
+    assert without_values_of_variables(nested) == {
+        "data": {"train": [{"env_vars": ["KEY"], "data_path": "s3://***@bucket"}]}
+    }
+
+
 def test_without_a_log_there_is_a_card_without_a_curve(model):
     text = card(Lineage.read(model), None)
     assert "loss.png" not in text
