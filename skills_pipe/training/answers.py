@@ -30,6 +30,8 @@ from skills_pipe.training.models.generate import Generation, Prompt, positions_l
 EXACT_MATCH = "exact_match"
 _FOLDER = "validation-answers"
 _KEY = "sft.val_answers"
+_TAKEN = frozenset({EXACT_MATCH, "val_loss", "dataset", "document", "prompt", "answer", "reference"})
+"""Names of what is told beside the metrics of the user's own, in the log or with each answer."""
 
 Metric = Callable[[list[str], list[str], list[str]], Mapping[str, Sequence[float]]]
 """(prompts, answers, references) -> a number for each answer, by the name of the metric."""
@@ -135,6 +137,9 @@ class Answers:
         if self.metric is None:
             return values
         for name, found in self.metric(prompts, list(texts), references).items():
+            if str(name).rpartition("/")[2] in _TAKEN:
+                what = f"the metric {name!r} has a name that is taken"
+                raise ConfigError(what, where=f"{_KEY}.metric", fix="call it something else")
             try:
                 values[str(name)] = [float(value) for value in found]
             except (TypeError, ValueError) as error:

@@ -32,6 +32,9 @@ def judge(prompts, answers, references):
 
 def short(prompts, answers, references):
     return {"characters": [1.0]}
+
+def taken(prompts, answers, references):
+    return {"val_loss": [0.0] * len(answers)}
 """
 
 
@@ -115,6 +118,9 @@ def test_a_metric_must_give_a_number_for_each_answer(tiny_model_folder, sets, tm
     asked = "sft.val_answers={num_samples: 2, max_new_tokens: 4, metric: their_metric."
     assert main(given(tiny_model_folder, sets, tmp_path / "out", asked + "short}")) == 2
     assert "the metric 'characters' gives 1 numbers for 4 answers (sft.val_answers.metric)" in capsys.readouterr().err
+    # It would stand in the log, and rank checkpoints, as the loss does.
+    assert main(given(tiny_model_folder, sets, tmp_path / "out", asked + "taken}")) == 2
+    assert "the metric 'val_loss' has a name that is taken (sft.val_answers.metric)" in capsys.readouterr().err
     assert main(given(tiny_model_folder, sets, tmp_path / "out", asked + "juge}")) == 2
     assert (
         "their_metric has no function 'juge' (sft.val_answers.metric): did you mean 'judge'?" in capsys.readouterr().err
