@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -22,6 +23,9 @@ CLOSE_SECONDS = 15.0
 
 _VALUES_PER_REQUEST = 1000  # more are refused
 _MOST_WAITING = 1_000_000
+_NOT_IN_NAMES = re.compile(r"[^\w./: -]")
+"""One name with another character, and nothing is taken of what is sent with it."""
+_PASSWORD = re.compile(r"(?<=://)[^\s/@]+(?=@)")
 
 
 class MlflowTracker:
@@ -56,7 +60,8 @@ class MlflowTracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Have the values of a step sent; returns at once."""
         now = time.time_ns() // 1_000_000
-        made = [self._module.entities.Metric(name, value, now, step) for name, value in values.items()]
+        metric = self._module.entities.Metric
+        made = [metric(_NOT_IN_NAMES.sub("_", name), value, now, step) for name, value in values.items()]
         with self._changed:
             if len(self._waiting) + len(made) <= _MOST_WAITING:
                 self._waiting.extend(made)
@@ -97,7 +102,8 @@ class MlflowTracker:
         try:
             return self._started.result()
         except self._failures as error:
-            raise ConfigError(f"MLflow does not start the run: {error}", where="logger.mlflow", fix=fix) from error
+            what = f"MLflow does not start the run: {_said(error)}"
+            raise ConfigError(what, where="logger.mlflow", fix=fix) from None
 
     @property
     def _failures(self) -> tuple[type[Exception], ...]:
@@ -140,7 +146,7 @@ class MlflowTracker:
         try:
             action()
         except self._failures as error:
-            self._tell(when, str(error).splitlines()[0])
+            self._tell(when, _said(error))
         else:
             self._lost = False
 
@@ -149,3 +155,9 @@ class MlflowTracker:
         if not self._lost:
             print(f"MLflow takes nothing {when}: {why}", flush=True)
         self._lost = True
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error, without the password that an address in it may hold."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return _PASSWORD.sub("***", first)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -109,6 +110,54 @@ def test_a_run_that_mlflow_does_not_find_for_a_while_ends_nothing_and_is_told_on
     run = client.get_run(RunIds(tmp_path / "logs").kept("mlflow"))
     assert run.info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 4]
+
+
+def test_a_password_in_the_address_of_mlflow_is_not_shown(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://me:hunter2@127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=r"does not start the run.*http://\*\*\*@127\.0\.0\.1") as told:
+            MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=address), total_steps=1)
+    assert "hunter2" not in str(told.value)
+
+
+def test_names_that_mlflow_refuses_are_sent_as_it_takes_them(tmp_path, monkeypatch, capsys):
+    """One of them would take the values that are sent with it along."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    address = (tmp_path / "store").as_uri()
+    metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=address), total_steps=5)
+    metrics.log(1, {"validation/loss": 2.0, "validation/math+code/pass@1": 0.5})
+    metrics.close()
+
+    assert "MLflow" not in capsys.readouterr().out
+    run = mlflow.MlflowClient(tracking_uri=address).get_run(RunIds(tmp_path / "logs").kept("mlflow"))
+    assert run.data.metrics == {"validation/loss": 2.0, "validation/math_code/pass_1": 0.5}
+
+
+def test_an_error_without_words_does_not_end_what_is_sent_to_mlflow(tmp_path, monkeypatch, capsys):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    address = (tmp_path / "store").as_uri()
+    metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=address), total_steps=5)
+    (tracker,) = metrics._trackers
+
+    def wordless(*_):
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "log_batch", wordless)
+        log_steps(metrics, [1])
+        tracker.settle(60)
+    log_steps(metrics, [2])
+    metrics.close()
+
+    assert "MLflow takes nothing from step 1 on: TimeoutError" in capsys.readouterr().out
+    client = mlflow.MlflowClient(tracking_uri=address)
+    run = client.get_run(RunIds(tmp_path / "logs").kept("mlflow"))
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [2]
 
 
 class Server(ThreadingHTTPServer):
