@@ -23,7 +23,7 @@ class MeshOptimizer(Optimizer):
 
     def __init__(self, inner: Optimizer) -> None:
         self._inner = inner
-        super().__init__(inner.param_groups, {})
+        super().__init__(inner.param_groups, inner.defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -9,6 +9,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.distributed import World
@@ -89,6 +90,15 @@ def test_what_a_group_counts_is_counted_once_for_each_step(two_ranks):
         assert found["groups"][0]["count"] == expected["groups"][0]["count"] == STEPS
         for one, other in zip(found["values"], expected["values"], strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_schedules_that_move_the_momentum_find_what_they_ask_for():
+    """They look it up among the defaults of the optimizer."""
+    inner = torch.optim.AdamW([torch.nn.Parameter(values(0)[0])], lr=0.1)
+    optimizer = MeshOptimizer(inner)
+    OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
+    assert optimizer.param_groups[0]["betas"][0] == 0.95
+    assert optimizer.param_groups[0]["lr"] < 0.1
 
 
 def without_splitting(world: World) -> str:
