@@ -73,7 +73,8 @@ class Parts:
             # What is exported speaks as it was trained. Rows that hold their template already were made with the
             # tokenizer's own, which then stays.
             tokenizer.chat_template = data.template.for_tokenizer()
-        check_positions(model.config, longest=int(data.train.lengths.max()))
+        longest = [int(one.lengths.max()) for one in (data.train, *data.validation.values()) if len(one.lengths)]
+        check_positions(model.config, longest=max(longest, default=0))
         return cls(tokenizer=tokenizer, data=data, model=model)
 
 

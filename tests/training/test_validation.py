@@ -1,13 +1,21 @@
 """Several validation sets in a real run: the loss of each by name, and over all of their tokens."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from skills_pipe.artifacts.metrics import read_metrics
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.data.dataset import SftDataset
+from skills_pipe.training.data.from_config import TrainingData
+from skills_pipe.training.data.report import DataReport
+from skills_pipe.training.data.template import PASSTHROUGH, ChatTemplate
+from skills_pipe.training.setup import Parts
 from skills_pipe.training.sft import main
 from tests.training.sft_arguments import STEPS, arguments
-from tests.training.tiny import chat_rows, write_jsonl
+from tests.training.tiny import chat_rows, tiny_model, tiny_tokenizer, write_jsonl
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -42,3 +50,18 @@ def test_losses_by_name_and_over_all_tokens(tiny_model_folder, chat_data, sets, 
     means = [named[f"validation/{name}/val_loss"] for name in ("one", "two")]
     assert min(means) < named["validation/val_loss"] < max(means)
     assert named["validation/val_loss"] != pytest.approx(sum(means) / 2, rel=1e-6), "no mean of means"
+
+
+def documents(tokens):
+    ids = np.ones(tokens, np.int64)
+    return SftDataset(ids, np.ones(tokens, bool), np.array([0, tokens]), DataReport(documents=1))
+
+
+def test_documents_of_the_validation_must_fit_into_the_positions_of_the_model_too():
+    """Before the training begins, not in its first validation."""
+    model = tiny_model("gpt2", max_position_embeddings=64)
+    template = ChatTemplate(text=PASSTHROUGH)
+    fitting = TrainingData(train=documents(8), validation={"long": documents(64)}, template=template)
+    Parts.of(tiny_tokenizer(), fitting, model)
+    with pytest.raises(ConfigError, match="a document has 65 tokens, and the model has 64 positions"):
+        Parts.of(tiny_tokenizer(), replace(fitting, validation={"long": documents(65)}), model)
