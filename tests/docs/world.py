@@ -45,6 +45,7 @@ VARYING = (
     (r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b", "DATE"),
     (r"\b\d+(\.\d+)? ?s\b", "TIME"),
     (r" +\d+\.\d\d +[\d,]+$", " SECONDS RATE"),
+    (r" +seconds +rows/s$", " SECONDS RATE"),  # the widest number sets the width
     (r"events/[\w.-]+\.jsonl", "events/WRITER.jsonl"),
     (r"\b[0-9a-f]{12,64}\b", "HASH"),
 )

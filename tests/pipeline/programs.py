@@ -127,7 +127,7 @@ def local(folder: Path) -> ClusterConfig:
     return ClusterConfig(name="local", job_dir=str(folder / "jobs"))
 
 
-def until(condition: Callable[[], object], what: str, *, at_most: float = 60.0) -> None:
+def until(condition: Callable[[], object], what: str, *, at_most: float = 300.0) -> None:
     """Wait for a state; the bound only keeps a broken test from hanging."""
     deadline = time.monotonic() + at_most
     while not condition():

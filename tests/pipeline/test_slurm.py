@@ -37,7 +37,7 @@ def queue() -> list[str]:
 
 
 def ended(submission: Submission) -> dict[str, JobState]:
-    until(lambda: all(state.ended for state in submission.states().values()), "all jobs have ended", at_most=90)
+    until(lambda: all(state.ended for state in submission.states().values()), "all jobs have ended", at_most=300)
     return submission.states()
 
 
@@ -177,7 +177,7 @@ def test_preemption_uses_up_no_segment_and_is_no_stall(cluster, tmp_path):
     """Twice before its first step: two crashes at that point would end the chain."""
     submission = submit(training_plan(tmp_path, "wait-for-save", "wait-for-save", "finish", jobs=2), cluster)
     for start in range(2):
-        until((tmp_path / "checkpoints" / f"job-{start}").exists, "it runs", at_most=60)
+        until((tmp_path / "checkpoints" / f"job-{start}").exists, "it runs", at_most=300)
         subprocess.run(["scontrol", "requeue", submission.job_ids["sft-0"]], check=True)
     assert list(ended(submission).values()) == [S.SUCCEEDED, S.NOT_NEEDED, S.SUCCEEDED]
 

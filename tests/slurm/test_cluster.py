@@ -82,7 +82,7 @@ def test_a_job_of_the_low_partition_is_requeued_for_one_of_the_high(slurm_forget
     low = sbatch(cluster, script, "-p", "low", "-N4", "--exclusive", "--requeue")
     until(lambda: (tmp_path / "starts").exists(), "the first job runs")
     high = sbatch(cluster, "true", "-p", "high", "-N4", "--exclusive")
-    until(lambda: (tmp_path / "starts").read_text() == "start\n" * 2, "it has started again", at_most=120)
+    until(lambda: (tmp_path / "starts").read_text() == "start\n" * 2, "it has started again", at_most=300)
     assert field(cluster, low, "Restarts") == "1"
     assert state(cluster, high) in ("COMPLETED", "")
     cluster.run("scancel", low)
@@ -126,7 +126,7 @@ def test_a_forgetful_controller_forgets_what_has_ended(slurm_forgetful):
     job = sbatch(slurm_forgetful, "true")
     known = lambda: slurm_forgetful.run("scontrol", "show", "job", job, check=False)  # noqa: E731
     assert known()
-    until(lambda: not known(), "it is forgotten", at_most=120)
+    until(lambda: not known(), "it is forgotten", at_most=300)
 
 
 # Accidents
@@ -154,8 +154,8 @@ def test_a_job_starts_again_elsewhere_when_its_node_loses_power(slurm_forgetful,
     assert int(pid) in cluster.pids_on(node)
     cluster.kill_node(node)
     assert not runs(int(pid))
-    until(lambda: cluster.states()[node].startswith("down"), "the controller notices", at_most=120)
-    until(lambda: len((tmp_path / "starts").read_text().splitlines()) == 2, "it runs again", at_most=120)
+    until(lambda: cluster.states()[node].startswith("down"), "the controller notices", at_most=300)
+    until(lambda: len((tmp_path / "starts").read_text().splitlines()) == 2, "it runs again", at_most=300)
     assert (tmp_path / "starts").read_text().split()[3] != node
     cluster.run("scancel", job)
     cluster.start_node(node)

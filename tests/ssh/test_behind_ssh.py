@@ -97,7 +97,7 @@ class World:
         return [status.state for status in statuses_of(self.run(name)).values()]
 
     def until_ended(self, name: str) -> None:
-        until(lambda: all(state.ended for state in self.states(name)), f"{name} has ended", at_most=60)
+        until(lambda: all(state.ended for state in self.states(name)), f"{name} has ended", at_most=300)
 
 
 @pytest.fixture

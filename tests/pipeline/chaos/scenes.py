@@ -21,7 +21,7 @@ def queue() -> list[str]:
     return ask("squeue", "-h", "-o", "%j").split()
 
 
-def ended(submission: Submission, *, at_most: float = 120) -> dict[str, JobState]:
+def ended(submission: Submission, *, at_most: float = 300) -> dict[str, JobState]:
     """The states of all jobs, when nothing more will happen to them; no job is left in the queue."""
     until(lambda: all(state.ended for state in submission.states().values()), "all jobs have ended", at_most=at_most)
     until(lambda: not queue(), "the queue is empty", at_most=30)
@@ -35,7 +35,7 @@ def words(states: dict[str, JobState]) -> list[str]:
 
 def begun(folder: Path, count: int) -> None:
     """Wait until the program of the training has started ``count`` times."""
-    until((folder / "checkpoints" / f"job-{count - 1}").exists, f"start {count} of the program", at_most=90)
+    until((folder / "checkpoints" / f"job-{count - 1}").exists, f"start {count} of the program", at_most=300)
 
 
 def starts(folder: Path) -> int:

@@ -40,6 +40,6 @@ def test_a_run_is_shown_watched_and_resumed_from_a_laptop(world: World):  # noqa
 def test_following_and_cancelling_one_run(world: World):  # noqa: F811
     words = (f"--log_dir={world.folder}/logs", "--cluster=far", "--expname=long")
     world.ns("run_cmd", *words, f"--command=touch {world.folder}/runs; sleep 600")
-    until((world.folder / "runs").exists, "it runs", at_most=60)
+    until((world.folder / "runs").exists, "it runs", at_most=300)
     assert world.ns("cancel", "long", "--wait", "--cluster=far").stdout == "long/run-1: stopping long\n"
     assert "cancelled by `ns cancel`" in world.ns("status", "long", "--cluster=far").stdout

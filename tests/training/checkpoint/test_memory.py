@@ -17,13 +17,13 @@ from skills_pipe.training.distributed import World
 from tests.training.checkpoint.runs import RUN, info_at, position_at
 from tests.training.tiny import tiny_model
 
-ROOM = 48_000_000
-"""Bytes that a rank without memory may still take: too few for the copies, enough to write a file."""
+ROOM = 110_000_000
+"""Bytes that a rank without memory may still take: too few for the copies, enough for the threads that write a file."""
 
 
 def saving(world: World, *, folder: str, lacking: int | None, prepared: bool) -> tuple[list[int], list[str]]:
     """Two saves, the rank ``lacking`` without memory: the steps that were told, and the notices of the first one."""
-    model = tiny_model("llama", vocab_size=350_000, tie_word_embeddings=True)
+    model = tiny_model("llama", vocab_size=800_000, tie_word_embeddings=True)
     fully_shard(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for parameter in model.parameters():
