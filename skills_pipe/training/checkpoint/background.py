@@ -46,7 +46,7 @@ class BackgroundWriter:
 
     def reserve(self, states: Callable[[], States]) -> None:
         """Begin to take the memory for copies of what ``states`` gives, at the first call; later ones do nothing."""
-        if self._reserving is None:
+        if self._reserving is None and (self.busy or self._has_thread()):
             self._reserving = self._thread.submit(self._buffers.reserve, states())
 
     def begin(self, snapshot: Snapshot, write: Callable[[Snapshot], object]) -> list[int]:
@@ -85,6 +85,9 @@ class BackgroundWriter:
 
     def _has_memory(self, states: States) -> bool:
         """Whether this rank has the buffers for copies of ``states``; else it has none any more."""
+        if not self._has_thread():
+            self._buffers.release()
+            return False
         try:
             if self._reserving is not None:
                 self._reserving.result()
@@ -93,6 +96,16 @@ class BackgroundWriter:
             if not is_lack_of_memory(error):
                 raise
             self._buffers.release()
+            return False
+        return True
+
+    def _has_thread(self) -> bool:
+        """Whether there is memory for the thread itself, which starts with its first work."""
+        try:
+            self._thread.submit(int).result()
+        except RuntimeError as error:
+            if not is_lack_of_memory(error):
+                raise
             return False
         return True
 

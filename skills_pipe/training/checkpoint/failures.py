@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Iterator
 
-_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|cannot allocate memory|can't start new thread", re.IGNORECASE
+)
 _RUST = re.compile(r"\(os error (\d+)\)")
 
 
@@ -28,7 +30,7 @@ def disk_failures() -> Iterator[None]:
 
 
 def is_lack_of_memory(error: Exception) -> bool:
-    """Whether memory could not be had: torch raises a RuntimeError for that of the host."""
+    """Whether memory could not be had: torch raises a RuntimeError for that of the host, threads another."""
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 

@@ -21,7 +21,7 @@ from skills_pipe.artifacts.names import MANIFEST, step_directory
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint import rng, tensors
-from skills_pipe.training.checkpoint.failures import disk_failures
+from skills_pipe.training.checkpoint.failures import disk_failures, is_lack_of_memory
 from skills_pipe.training.checkpoint.jobs import job_facts
 from skills_pipe.training.checkpoint.layout import StepFolder
 from skills_pipe.training.checkpoint.owner import Owner
@@ -137,9 +137,15 @@ def _hash_own_files(temporary: Path) -> dict[str, FileRecord]:
             os.fsync(file.fileno())
         return FileRecord(size=path.stat().st_size, sha256=sha256(path))
 
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        records = pool.map(record, paths)
-        return {str(path.relative_to(temporary)): found for path, found in zip(paths, records, strict=True)}
+    try:
+        with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+            records = list(pool.map(record, paths))
+    except RuntimeError as error:
+        if not is_lack_of_memory(error):
+            raise
+        # A host without memory for more threads.
+        records = [record(path) for path in paths]
+    return {str(path.relative_to(temporary)): found for path, found in zip(paths, records, strict=True)}
 
 
 def _own_files(temporary: Path) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.distributed import World
 from tests.training.checkpoint.runs import RUN, info_at, position_at
+from tests.training.ranks.pool import Ranks
 from tests.training.tiny import tiny_model
 
 ROOM = 110_000_000
-"""Bytes that a rank without memory may still take: too few for the copies, enough for the threads that write a file."""
+"""Bytes that a rank without memory may still take: too few for the copies, enough for threads that write files."""
 
 
 def saving(world: World, *, folder: str, lacking: int | None, prepared: bool) -> tuple[list[int], list[str]]:
@@ -53,17 +55,26 @@ def address_space() -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.fixture
+def fresh_ranks(tmp_path: Path) -> Iterator[Ranks]:
+    """Two processes without a past: what others have freed would be room that the limit does not see."""
+    (tmp_path / "ranks").mkdir()
+    ranks = Ranks(2, tmp_path / "ranks")
+    yield ranks
+    ranks.close()
+
+
 @pytest.mark.parametrize("prepared", [True, False])
-def test_a_rank_without_memory_makes_all_ranks_wait_for_their_saves(two_ranks, tmp_path, prepared):
-    results = two_ranks(saving, folder=str(tmp_path), lacking=1, prepared=prepared)
+def test_a_rank_without_memory_makes_all_ranks_wait_for_their_saves(fresh_ranks, tmp_path, prepared):
+    results = fresh_ranks(saving, folder=str(tmp_path / "run"), lacking=1, prepared=prepared)
 
     assert [told for told, _ in results] == [[1, 2], [1, 2]]
     for _, notices in results:
         (notice,) = notices
         assert "no longer written in the background" in notice
         assert "on rank 1;" in notice
-    for step in (1, 2):
-        assert manifests.damage(tmp_path / f"step_{step}", manifests.read(tmp_path / f"step_{step}")) == []
+    for path in (tmp_path / "run/step_1", tmp_path / "run/step_2"):
+        assert manifests.damage(path, manifests.read(path)) == []
 
 
 def test_with_the_memory_the_same_saves_are_made_in_the_background(two_ranks, tmp_path):
