@@ -4,7 +4,8 @@
 
     HF_TOKEN=... python -m skills_pipe.training.release.hub --model=results/final_hf_model --repo=my-org/my-model
 
-A repository that does not exist is made, private unless ``--public``. Weights of an earlier upload that the model does
+A repository that does not exist is made, private unless ``--public``; one that anybody can read already is pushed to
+with ``--public`` only. Weights of an earlier upload that the model does
 not have are removed in the same commit; other files of the repository stay. The token is that of ``HF_TOKEN``, else
 that of ``hf auth login``.
 """
@@ -68,7 +69,7 @@ def push(model: Path, repo: str, *, public: bool = False) -> Pushed:
 
     Raises:
         CheckpointError: the model is damaged or not finished.
-        OptionError: the hub refuses, or does not answer.
+        OptionError: the hub refuses, or does not answer; or anybody could read what is meant to be private.
     """
     manifest = check_whole(model)
     if get_token() is None:
@@ -76,6 +77,12 @@ def push(model: Path, repo: str, *, public: bool = False) -> Pushed:
     api = HfApi()
     with _refusals_told(repo):
         name = api.create_repo(repo, private=not public, exist_ok=True).repo_id
+        if not public and not api.model_info(name).private:
+            raise OptionError(
+                f"anybody can read what is pushed to {name}",
+                where="--repo",
+                fix="make it private, choose another one, or say --public (of ns: --hub_public)",
+            )
         paths = [*sorted(manifest.files), MANIFEST]
         stale = [path for path in api.list_repo_files(name) if _WEIGHTS.fullmatch(path) and path not in paths]
         commit = api.create_commit(
@@ -96,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", type=Path, required=True, help="folder of the exported model")
     parser.add_argument("--repo", required=True, metavar="[ORG/]NAME", help="repository on the hub")
-    parser.add_argument("--public", action="store_true", help="anyone may read a repository that this makes")
+    parser.add_argument("--public", action="store_true", help="anyone may read the repository")
     parser.add_argument("--report", type=Path, help="JSON file to write to where it is now")
     given = parser.parse_args(argv)
     disable_progress_bars()

@@ -153,7 +153,15 @@ class ModelHub:
 
     def _information(self, repo: str, body: bytes) -> tuple[int, dict, bytes]:
         siblings = [{"rfilename": path} for path in self.files[repo]]
-        return _json({"id": repo, "sha": self.head(repo), "siblings": siblings, "tags": [], "private": True})
+        return _json(
+            {
+                "id": repo,
+                "sha": self.head(repo),
+                "siblings": siblings,
+                "tags": [],
+                "private": self.visibility[repo] == "private",
+            }
+        )
 
     def _tree(self, repo: str, body: bytes) -> tuple[int, dict, bytes]:
         listed = [

@@ -71,6 +71,18 @@ def test_weights_of_before_go_and_other_files_stay(hub, run, tmp_path):
     assert hub.files[REPO].keys() - contents(one).keys() == {".gitattributes", "LICENSE"}
 
 
+def test_a_repository_that_anybody_reads_gets_a_model_only_when_told_so(hub, model):
+    assert push(hub, model, f"--repo={REPO}", "--public").returncode == 0
+    hub.files[REPO]["README.md"] = b"theirs"
+    before = dict(hub.files[REPO])
+
+    refused = push(hub, model, f"--repo={REPO}")
+
+    assert (refused.returncode, hub.commits[REPO], hub.files[REPO]) == (2, ["Step 10"], before)
+    assert f"anybody can read what is pushed to {REPO}" in refused.stdout
+    assert push(hub, model, f"--repo={REPO}", "--public").returncode == 0
+
+
 @pytest.mark.parametrize("place", ["/objects/batch", "/objects/[0-9a-f]{64}"])
 def test_nothing_is_committed_when_an_upload_fails(hub, model, place):
     hub.refuse[place] = (403, "quota")
