@@ -127,7 +127,7 @@ def _device(local_rank: int) -> torch.device:
 
 def _read_slurm() -> None:
     """Set the variables of torch.distributed from those of a Slurm step with one task per rank."""
-    import submitit
+    # Imported here: most processes are no tasks of Slurm.
+    from skills_pipe.training.slurm_step import read_step
 
-    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
-    submitit.helpers.TorchDistributedEnvironment().export(overwrite=True, set_cuda_visible_devices=False)
+    read_step().export(overwrite=True, set_cuda_visible_devices=False)

@@ -5,12 +5,12 @@ python -m skills_pipe.training.node --nproc-per-node=8 -m skills_pipe.training.s
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-import submitit
 from torch.distributed.run import main as torchrun
+
+from skills_pipe.training.slurm_step import read_step
 
 _SHUTDOWN_SECONDS = 300
 """How long ranks may take to save after a TERM before torchrun kills them; its own default is 30."""
@@ -23,9 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def node_arguments() -> list[str]:
     """What torchrun has to be told of this node, read from the step of Slurm that this process is a task of."""
-    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
     # One task on each node: its "rank" is that of the node, its "world" is the nodes.
-    nodes = submitit.helpers.TorchDistributedEnvironment()
+    nodes = read_step()
     return [
         f"--nnodes={nodes.world_size}",
         f"--node-rank={nodes.rank}",

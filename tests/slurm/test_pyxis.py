@@ -100,7 +100,7 @@ def port() -> Iterator[int]:
 @pytest.mark.parametrize("image", ["IMAGE", pytest.param("SQSH", marks=pytest.mark.slow)])
 def test_the_files_are_those_of_the_image(steps, image):
     flags = f"--container-image={image} --container-mounts=FILES:/not/there/before:ro"
-    answer = steps.run(flags, "bash", "-c", "cat /not/there/before/text; ls /nemo_run; test -e /work/main || hostname")
+    answer = steps.run(flags, "bash", "-c", f"cat /not/there/before/text; ls /nemo_run; test -e {ROOT} || hostname")
     assert (answer.code, answer.out) == (0, "from the node\ncode\nnode1\n")
 
 

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE, STDOUT, CompletedProcess, Popen
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,8 +32,23 @@ def torchrun(ranks: int, module: str, *arguments: str) -> list[str]:
     ]
 
 
-def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
     """Run to the end and return what it said; standard error is joined to standard output."""
-    return subprocess.run(
-        command, env=env or environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
-    )
+    return subprocess.run(command, env=env or environment(), stdout=PIPE, stderr=STDOUT, text=True, timeout=300)
+
+
+def run_together(command: Sequence[str], environments: Sequence[Mapping[str, str]]) -> list[CompletedProcess[str]]:
+    """Run a command once in each environment, all at once, to their ends; where one fails, the others are killed."""
+    tasks = [Popen(command, env=env, stdout=PIPE, stderr=STDOUT, text=True) for env in environments]
+
+    def wait(task: Popen[str]) -> CompletedProcess[str]:
+        try:
+            said, _ = task.communicate(timeout=300)
+        finally:
+            if task.returncode != 0:
+                for other in tasks:
+                    other.kill()
+        return CompletedProcess(command, task.returncode, said)
+
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        return list(threads.map(wait, tasks))

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import os
 import socket
-import subprocess
 
 import pytest
 
 from skills_pipe.training.distributed import join
-from tests.training.launch import environment, python, run, torchrun
+from tests.training.launch import environment, python, run, run_together, torchrun
 
 REPORT = "tests.training.report_world"
 
@@ -43,23 +43,18 @@ def test_a_rank_that_fails_shows_why_and_ends_though_the_other_waits_for_it():
 @pytest.mark.slow
 def test_under_slurm_the_tasks_of_a_step_find_each_other():
     step = {
-        "SLURM_JOB_ID": "4711",
+        # The port where they meet follows from the number of the job: another number than other tests on this machine.
+        "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_JOB_NUM_NODES": "1",
         "SLURM_JOB_NODELIST": socket.gethostname(),
         "SLURM_NTASKS": "2",
         "SLURM_NODEID": "0",
     }
-    tasks = [
-        subprocess.Popen(
-            python(REPORT),
-            env=environment(**step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [task.communicate(timeout=300)[0] for task in tasks]
+    tasks = [environment(**step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(2)]
+    ended = run_together(python(REPORT), tasks)
 
-    assert [task.returncode for task in tasks] == [0, 0], said
-    assert [text.splitlines()[-1] for text in said] == [f"rank {rank} of 2: sum 3.0, max 2.0" for rank in range(2)]
+    assert [task.returncode for task in ended] == [0, 0], [task.stdout for task in ended]
+    assert [task.stdout.splitlines()[-1] for task in ended] == [
+        "rank 0 of 2: sum 3.0, max 2.0",
+        "rank 1 of 2: sum 3.0, max 2.0",
+    ]

@@ -57,8 +57,7 @@ def _apply(tree: DictConfig, override: Override, known: Collection[str]) -> Conf
     key, value = override.key, override.value
     if override.action is Action.DELETE:
         return _delete(tree, override)
-    present = OmegaConf.select(tree, key, throw_on_missing=False) is not None
-    if override.action is Action.ADD and present and not isinstance(value, dict | list):
+    if override.action is Action.ADD and _is_set(tree, key) and not isinstance(value, dict | list):
         return ConfigError(f"{key} is already set", where=_where(override), fix=f"write ++{key}=... to change it")
     OmegaConf.update(tree, key, value, merge=True, force_add=override.action is not Action.CHANGE or key in known)
     return None
@@ -78,8 +77,7 @@ def _delete(tree: DictConfig, override: Override) -> ConfigError | None:
     key = override.key
     if not _exists(tree, key):
         return ConfigError(f"{key} cannot be removed: it is not set", where=_where(override), fix="check its name")
-    found = OmegaConf.select(tree, key, throw_on_missing=False)
-    if override.value is not None and override.value != found:
+    if override.value is not None and override.value != (found := OmegaConf.select(tree, key, throw_on_missing=False)):
         return ConfigError(
             f"{key} is {found!r}, not {override.value!r}",
             where=_where(override),
@@ -101,6 +99,17 @@ def _exists(tree: DictConfig, key: str) -> bool:
     if isinstance(parent, DictConfig):
         return name in parent.keys()  # noqa: SIM118  (DictConfig's own "in" is False for ???)
     return isinstance(parent, ListConfig) and name.isdigit() and int(name) < len(parent)
+
+
+def _is_set(tree: DictConfig, key: str) -> bool:
+    """Whether ``key`` has a value, be it one that refers to what is still missing."""
+    from omegaconf import OmegaConf
+
+    section, _, name = key.rpartition(".")
+    if not _exists(tree, key):
+        return False
+    parent = OmegaConf.select(tree, section) if section else tree
+    return OmegaConf.is_interpolation(parent, name) or OmegaConf.select(tree, key, throw_on_missing=False) is not None
 
 
 def _where(override: Override) -> str:

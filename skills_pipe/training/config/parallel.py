@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.config.schema.dtensor import DtensorConfig
 
 DIMENSIONS = ("replicate", "shard", "context", "tensor")
@@ -18,20 +19,7 @@ DIMENSIONS = ("replicate", "shard", "context", "tensor")
 TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """``model_type`` of the models whose layers ranks can share on the fsdp backend, proven equal to one process."""
 
-
-CONTEXT_PARALLEL_FAMILIES = (
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "qwen3_moe",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi3",
-    "gpt_oss",
-    "gpt2",
-)
+CONTEXT_PARALLEL_FAMILIES = ARCHITECTURES
 """``model_type`` of the models of which ranks can share each sequence, proven likewise."""
 
 EXPERT_PARALLEL_FAMILIES = ("qwen3_moe", "gpt_oss")

@@ -9,13 +9,12 @@ collected, layer by layer, and their gradients are summed up on the way back. Do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skills_pipe.training.collectives import collected, summed_part
+from skills_pipe.training.collectives import collected
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +85,7 @@ class Share:
         """
         # In one message, tokens first: then what ranks send only has to be put one behind the other.
         own = torch.cat([key[0].transpose(0, 1), value[0].transpose(0, 1)], dim=1)
-        pieces = _Collect.apply(own, self.group).unflatten(0, (self.group.size(), 2, -1))
+        pieces = collected(own, self.group).unflatten(0, (self.group.size(), 2, -1))
         # Rank r has sent the pieces r and 2 * ranks - 1 - r.
         ordered = torch.cat([pieces[:, 0], pieces[:, 1].flip(0)]).flatten(0, 1)
         keys, values = ordered.transpose(0, 1).unsqueeze(0).split([key.shape[1], value.shape[1]], dim=1)
@@ -117,19 +116,6 @@ class ContextGroup:
         return Share(
             group=self.group, stretches=tuple(Stretch.of(lengths, begin, begin + size, device) for begin in begins)
         )
-
-
-class _Collect(torch.autograd.Function):
-    """What all ranks have, ``[ranks * n, ...]`` of ``[n, ...]``."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return collected(own, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return summed_part(gradient, ctx.group), None
 
 
 def _offsets(lengths: list[int], device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training import collectives
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, TENSOR_PARALLEL_FAMILIES, Layout
@@ -79,16 +80,16 @@ def test_two_ranks_share_rows_of_any_kind(two_ranks, alone, family, rows):
 
 def unsummed_gradients(world: World, **arguments) -> dict:
     """Each rank keeps what it has of the gradients of its own keys and values."""
-    right = context._Collect.backward
+    right = collectives._Collect.backward
 
     def own_part(ctx, gradient):
         return gradient.chunk(world.size)[world.rank].contiguous(), None
 
-    context._Collect.backward = staticmethod(own_part)
+    collectives._Collect.backward = staticmethod(own_part)
     try:
         return two_steps(world, **arguments)
     finally:
-        context._Collect.backward = right
+        collectives._Collect.backward = right
 
 
 def in_the_order_of_ranks(world: World, **arguments) -> dict:
@@ -97,8 +98,7 @@ def in_the_order_of_ranks(world: World, **arguments) -> dict:
 
     def unsorted(self, key, value):
         return tuple(
-            context._Collect.apply(each[0].transpose(0, 1).contiguous(), self.group).transpose(0, 1)[None]
-            for each in (key, value)
+            collectives.collected(each[0].transpose(0, 1), self.group).transpose(0, 1)[None] for each in (key, value)
         )
 
     context.Share.of_all = unsorted

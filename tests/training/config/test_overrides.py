@@ -154,6 +154,15 @@ def test_a_key_of_the_schema_counts_as_present():
     assert tree["d"]["known"] == 5
 
 
+def test_a_key_that_refers_to_what_is_not_set_yet_can_be_set_and_removed():
+    for text in ("a=1", "++a=1", "~a"):
+        tree = OmegaConf.create({"a": "${b}", "b": "???"})
+        overrides, _ = parse_overrides([text])
+        problems = apply_overrides(tree, overrides, [])
+        assert (problems.unknown, problems.wrong) == ([], [])
+        assert OmegaConf.to_container(tree) == ({"b": "???"} if text == "~a" else {"a": 1, "b": "???"})
+
+
 def test_a_key_that_is_null_can_be_removed():
     tree, problems = ours(["~z"])
     assert not problems

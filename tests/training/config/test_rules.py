@@ -11,7 +11,7 @@ NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
 
 
 def test_the_defaults_break_no_rule():
-    load_config(None, NEEDED)
+    assert load_config(None, NEEDED).policy.model_name == "/models/base"
 
 
 @pytest.mark.parametrize(

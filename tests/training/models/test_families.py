@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config import families
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.load import ModelSpec, load_model_config
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.positions import beyond_positions, check_positions, trained_positions
 from tests.training.models.test_attention import LENGTHS, logits_alone, logits_packed, packed_row
-from tests.training.tiny import ARCHITECTURES, tiny_config, tiny_model
+from tests.training.tiny import tiny_config, tiny_model
 
 LONGROPE = {
     "rope_type": "longrope",
@@ -26,10 +25,6 @@ LONGROPE = {
     "long_factor": [4.0] * 4,
     "original_max_position_embeddings": 32,
 }
-
-
-def test_the_families_that_are_tried_are_those_that_are_trained():
-    assert ARCHITECTURES == families.ARCHITECTURES
 
 
 @pytest.mark.parametrize(

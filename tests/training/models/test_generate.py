@@ -95,7 +95,7 @@ def test_each_prompt_keeps_to_its_own_limit():
 
 def test_positions_of_gpt2_are_enough_for_every_text_that_fits_alone():
     """With one long and one short prompt in a batch, the long one would grow beyond the end of the positions."""
-    model = stopping_model("gpt2", n_positions=64)
+    model = stopping_model("gpt2", max_position_embeddings=64)
     asked = [Prompt(ids=prompt.ids, limit=64 - len(prompt.ids)) for prompt in prompts(4, 6, 50, 60)]
     found = generate(model, asked, HOW)
     assert [found[index] for index in range(4)] == [greedy(model, prompt) for prompt in asked]

@@ -54,7 +54,8 @@ def test_a_wrong_prompt_is_refused(values, message):
 
 
 def test_few_shot_texts_without_examples_are_let_pass():
-    load_prompt({"user": "{examples}{problem}", "few_shot_examples": {"prefix": "x", "template": "y", "suffix": "z"}})
+    texts = {"prefix": "x", "template": "y", "suffix": "z"}
+    assert load_prompt({"user": "{examples}{problem}", "few_shot_examples": texts}).user == "{examples}{problem}"
 
 
 def test_an_unknown_name_gets_a_suggestion(tmp_path):

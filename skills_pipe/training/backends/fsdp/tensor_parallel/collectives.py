@@ -54,8 +54,10 @@ class TensorGroup:
         Returns:
             ``[1, all tokens, width]``.
         """
-        function = _GatherTokens if self.sequence else _Copy
-        entered: Tensor = function.apply(hidden, self.group)
+        if self.sequence:
+            # With one row the tokens of all ranks lie one after the other.
+            return collected(hidden[0], self.group)[None]
+        entered: Tensor = _Copy.apply(hidden, self.group)
         return entered
 
     def leave(self, partial: Tensor) -> Tensor:
@@ -67,8 +69,9 @@ class TensorGroup:
         Returns:
             ``[1, tokens, width]``, the same on each rank; this rank's tokens with sequence parallelism.
         """
-        function = _SumTokens if self.sequence else _Sum
-        left: Tensor = function.apply(partial, self.group)
+        if self.sequence:
+            return summed_part(partial[0], self.group)[None]
+        left: Tensor = _Sum.apply(partial, self.group)
         return left
 
 
@@ -93,40 +96,8 @@ class _Sum(torch.autograd.Function):
         return gradient, None
 
 
-class _GatherTokens(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _collected(hidden, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _summed_part(gradient, ctx.group), None
-
-
-class _SumTokens(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, partial: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _summed_part(partial, group)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _collected(gradient, ctx.group), None
-
-
 def _summed(value: Tensor, group: dist.ProcessGroup) -> Tensor:
     # A copy: what autograd hands over may be in use elsewhere.
     total = value.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=group)
     return total
-
-
-def _collected(part: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """The tokens of all ranks, ``[1, size * tokens, width]``: with one row they lie one after the other."""
-    return collected(part[0], group)[None]
-
-
-def _summed_part(whole: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """This rank's tokens of the sum over ranks, ``[1, tokens / size, width]``."""
-    return summed_part(whole[0], group)[None]
