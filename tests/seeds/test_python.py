@@ -107,7 +107,7 @@ config=config,
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A folder with the files that the tutorial and the example name, the model tiny."""
-    tiny_folder(tmp_path / "base", n_positions=512)
+    tiny_folder(tmp_path / "base", max_position_embeddings=512)
     (tmp_path / "path" / "to").mkdir(parents=True)
     raw = [{name: value for name, value in row.items() if value} for row in alpaca_rows(8)]
     write_array(tmp_path / "path" / "to" / "train.json", raw)
