@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -36,8 +37,12 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def publish_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it becomes ``path`` when the block ends well, and is removed otherwise."""
+    """Yield a temporary path to write to; it becomes ``path`` when the block ends well, and is removed otherwise.
+
+    What killed writers of ``path`` left beside it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = _sibling(path)
     try:
         yield temporary
@@ -54,10 +59,12 @@ def publish_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it becomes ``path`` when the block ends well, and is removed otherwise.
 
     An older folder at ``path`` is set aside under the name ``old_<name>`` for the moment between the two renames,
-    and removed afterwards; :func:`recover_directory` puts it back after a crash in that moment.
+    and removed afterwards; :func:`recover_directory` puts it back after a crash in that moment. What killed writers of
+    ``path`` left beside it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     recover_directory(path)
+    _remove_leftovers(path)
     temporary = _sibling(path)
     temporary.mkdir()
     aside = _aside(path)
@@ -110,7 +117,35 @@ def _sync_file(path: Path) -> None:
 
 def _sibling(path: Path) -> Path:
     """Temporary name in the same folder, different for each writer."""
-    return path.with_name(f".tmp-{path.name}.{socket.gethostname()}.{os.getpid()}")
+    return path.with_name(f"{_draft(path)}{os.getpid()}")
+
+
+def _draft(path: Path) -> str:
+    """What the temporary names of all writers on this machine begin with."""
+    return f".tmp-{path.name}.{socket.gethostname()}."
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove drafts of ``path`` whose writers on this machine were killed; those of other machines may be at work."""
+    start = _draft(path)
+    for entry in path.parent.glob(f"{glob.escape(start)}*"):
+        pid = entry.name.removeprefix(start)
+        if not pid.isdigit() or _is_running(int(pid)):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def _aside(path: Path) -> Path:

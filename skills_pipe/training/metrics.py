@@ -83,12 +83,12 @@ class MetricsLogger:
         if self._last is not None:
             self._report(*self._last, now=True)
 
-    def close(self) -> None:
-        """Flush and end every log."""
+    def close(self, *, failed: bool = False) -> None:
+        """Flush and end every log; services are told whether the training ``failed``."""
         self._file.close()
         self._console.close()
         for tracker in self._trackers:
-            tracker.close()
+            tracker.close(failed=failed)
 
     def _report(self, step: int, values: Mapping[str, float | None], eta: float | None, *, now: bool) -> None:
         progress = Progress(

@@ -49,7 +49,7 @@ class MlflowTracker:
         self._waiting: deque[Any] = deque()
         self._under_way: list[Any] = []
         self._changed = threading.Condition()
-        self._closing, self._lost = False, False
+        self._closing, self._lost, self._status = False, False, "RUNNING"
         self._started: Future[str] = Future()
         known = settings.run_id or ids.kept("mlflow")
         # All of it in one thread, to which MLflow's notion of an active run belongs. The program's end stops it.
@@ -69,10 +69,10 @@ class MlflowTracker:
                 return
         self._tell(f"from step {step} on", "too many values wait for the server")
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """End the run once all is sent, or give up after :data:`CLOSE_SECONDS`."""
         with self._changed:
-            self._closing = True
+            self._closing, self._status = True, "FAILED" if failed else "FINISHED"
             self._changed.notify_all()
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
@@ -120,7 +120,7 @@ class MlflowTracker:
         client = self._module.MlflowClient()
         while batch := self._next():
             self._attempt(lambda sent=batch: client.log_batch(identity, sent), when=f"from step {batch[0].step} on")
-        self._attempt(self._module.end_run, when="at the end")
+        self._attempt(lambda: self._module.end_run(self._status), when="at the end")
 
     def _start(self, known: str | None) -> str:
         settings, module = self._settings, self._module

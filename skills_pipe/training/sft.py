@@ -86,10 +86,12 @@ def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdi
 
     ``progress`` is for who wants to know where the training stands afterwards; it starts where ``run`` does.
     """
+    failed = True
     try:
         if run.world.first:
             show(run, parts.data, parts.tokenizer)
         verdict = train(run, progress or Progress.of(run))
+        failed = verdict.outcome is Outcome.FAILED
     except TrainingDiverged as error:
         verdict = Verdict(outcome=Outcome.FAILED, step=error.step, reason=str(error))
     except BaseException:
@@ -102,7 +104,7 @@ def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdi
             run.profiler.close()
         # Whatever ended it: logs are flushed, and the terminal gets its cursor back before an error is told.
         if run.metrics is not None:
-            run.metrics.close()
+            run.metrics.close(failed=failed)
     _close(run, verdict)
     return verdict
 

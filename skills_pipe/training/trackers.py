@@ -22,8 +22,8 @@ class Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of a step."""
 
-    def close(self) -> None:
-        """Flush and end the run."""
+    def close(self, *, failed: bool = False) -> None:
+        """Flush and end the run, as one that failed or as one that may go on in the next job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class _TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         self._writer.close()
 
 
@@ -134,8 +134,8 @@ class _Wandb:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({"step": step, **values})
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool = False) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 def _mlflow(start: _Start) -> Tracker:
@@ -159,5 +159,8 @@ class _Swanlab:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._swanlab.log(dict(values), step=step)
 
-    def close(self) -> None:
-        self._swanlab.finish()
+    def close(self, *, failed: bool = False) -> None:
+        if failed:
+            self._swanlab.finish("crashed", error="the log of the job says why")
+        else:
+            self._swanlab.finish()

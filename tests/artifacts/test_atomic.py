@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all, also when the writer is killed at any moment."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,10 @@ _WRITE_FOLDER = """
 with atomic.publish_directory(path) as folder:
     for name in ("a", "b"):
         (folder / name).write_text("new")
+"""
+_PUBLISH_FILE = """
+with atomic.publish_file(path) as draft:
+    draft.write_text("new")
 """
 _WRITE_IN_PLACE = """
 descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
@@ -111,6 +116,25 @@ def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path, publish):
         raise ZeroDivisionError
     assert (path / "a" if path.is_dir() else path).read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["output"]
+
+
+@pytest.mark.parametrize(
+    ("publish", "body"),
+    [(publish_directory, _WRITE_FOLDER), (publish_file, _PUBLISH_FILE)],
+)
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path, publish, body):
+    path = tmp_path / "output"
+    assert _run(body, path, 1) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    at_work = left.with_name(f"{left.name.rpartition('.')[0]}.{os.getppid()}")
+    elsewhere = left.with_name(".tmp-output.elsewhere.7")
+    other = left.with_name(left.name.replace("output", "output2"))
+    for entry in (at_work, elsewhere, other):
+        entry.mkdir()
+
+    with publish(path) as draft:
+        (draft / "a" if publish is publish_directory else draft).write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, at_work, elsewhere, other])
 
 
 def test_json_is_the_same_bytes_for_the_same_value(tmp_path):

@@ -85,6 +85,28 @@ def test_mlflow_gets_both_jobs_in_one_run(tmp_path, monkeypatch):
     assert sorted({(point.step, point.value) for point in history}) == [(step, 1 / step) for step in range(1, 6)]
 
 
+@pytest.mark.parametrize(("failed", "status"), [(True, "FAILED"), (False, "FINISHED")])
+def test_mlflow_is_told_whether_the_training_failed(tmp_path, monkeypatch, failed, status):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    address = (tmp_path / "store").as_uri()
+    metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=address), total_steps=5)
+    log_steps(metrics, [1])
+    metrics.close(failed=failed)
+
+    run = mlflow.MlflowClient(tracking_uri=address).get_run(RunIds(tmp_path / "logs").kept("mlflow"))
+    assert run.info.status == status
+
+
+@pytest.mark.parametrize("service", ["wandb", "swanlab"])
+def test_a_failed_training_ends_its_run_at_a_service_too(tmp_path, service):
+    pytest.importorskip(service)
+    metrics = MetricsLogger(config(tmp_path / "logs", service), total_steps=5)
+    log_steps(metrics, [1])
+    metrics.close(failed=True)
+    assert RunIds(tmp_path / "logs").kept(service)
+
+
 def test_a_run_that_mlflow_does_not_find_for_a_while_ends_nothing_and_is_told_once(tmp_path, monkeypatch, capsys):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

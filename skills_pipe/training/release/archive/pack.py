@@ -39,7 +39,7 @@ def pack(model: Path, output: Path) -> Path:
         CheckpointError: the model is damaged or not finished, or ``output`` is something else.
     """
     manifest = check_whole(model)
-    _check_output(output)
+    _check_output(output, model)
     lineage = read_lineage(model) if (model / LINEAGE).is_file() else {}
     text = yaml.dump(
         model_config(model, lineage.get("training_config", {})),
@@ -74,9 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_main(lambda: print(f"packed into {pack(given.model, given.output)}"))
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, model: Path) -> None:
     if output.suffix != SUFFIX:
         raise CheckpointError(f"{output} does not end in {SUFFIX}", where="--output", fix=f"name a {SUFFIX} file")
+    if model.resolve() in output.resolve().parents:
+        raise CheckpointError(
+            f"{output} lies in the folder of the model", where="--output", fix="name a file outside of it"
+        )
     if output.exists() and not _is_ours(output):
         raise CheckpointError(
             f"{output} exists and is no archive that this program wrote", fix="choose another file or remove it"

@@ -44,6 +44,10 @@ def unpack(archive: Path, output: Path) -> Path:
         raise CheckpointError(
             f"no archive lies at {archive}", fix=f"name a {SUFFIX} file, or a folder with the {MODEL_CONFIG} of one"
         )
+    if output.resolve() in (archive.resolve(), *archive.resolve().parents):
+        raise CheckpointError(
+            f"{archive} lies where the model is to be written", where="--output", fix="name another folder"
+        )
     with publish_model(output) as temporary:
         if archive.is_dir():
             _check_names({path.name for path in archive.iterdir()}, archive)
@@ -105,6 +109,9 @@ def _verified(folder: Path, archive: Path) -> Manifest:
     manifest = manifests.read(folder)
     if manifest is None:
         raise CheckpointError(f"the {MODEL} of {archive} was never finished", fix="pack an exported model")
+    for name in manifest.files:
+        if name.startswith("/") or ".." in PurePosixPath(name).parts:
+            raise CheckpointError(f"{archive} names a file outside of itself, {name!r}", fix=_AGAIN)
     damaged = [line.replace(f"{folder}/", "") for line in manifests.damage(folder, manifest)]
     # Sealed anew, such files would be taken for files of the model, and go where it goes.
     damaged += [f"{name}: not of the model" for name in sorted(_files(folder) - {*manifest.files, MANIFEST})]

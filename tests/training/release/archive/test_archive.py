@@ -1,6 +1,8 @@
 """An archive and back: the same files; whatever else it may be is told in one line, and leaves nothing behind."""
 
+import hashlib
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.training.checkpoint.export import main as export_main
 from skills_pipe.training.release.archive.pack import main as pack_main
 from skills_pipe.training.release.archive.pack import pack
@@ -159,6 +162,36 @@ def test_no_entry_leads_out_of_the_folder(archive, tmp_path, capsys, name):
     told = refused(rewritten(archive, tmp_path / "bad.nemo", change), tmp_path / "out", capsys)
     assert "which no archive of a model has" in told
     assert not list(tmp_path.rglob("escaped*"))
+
+
+def test_no_name_in_the_seal_leads_out_of_the_folder(archive, tmp_path, capsys):
+    """Such a file would be sealed as a part of the model, and go to the hub with it."""
+    (tmp_path / "secret").write_text("of somebody else")
+
+    def change(entry, data):
+        if entry.name == f"hf_model/{MANIFEST}":
+            sealed = json.loads(data)
+            digest = hashlib.sha256(b"of somebody else").hexdigest()
+            sealed["files"]["../secret"] = {"size": 16, "sha256": digest}
+            data = json.dumps(sealed).encode()
+        return entry, data
+
+    told = refused(rewritten(archive, tmp_path / "bad.nemo", change), tmp_path / "out", capsys)
+    assert "a file outside of itself, '../secret'" in told
+
+
+def test_what_is_read_is_never_what_is_written(model, archive, tmp_path, capsys):
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "by-hand", filter="data")
+    before = files(tmp_path)
+    for source in (tmp_path / "by-hand", tmp_path / "by-hand" / "hf_model" / ".."):
+        assert unpack_main([f"--archive={source}", f"--output={tmp_path / 'by-hand'}"]) == 2
+        assert "lies where the model is to be written" in capsys.readouterr().err
+    assert (
+        pack_main([f"--model={tmp_path / 'by-hand' / 'hf_model'}", f"--output={tmp_path}/by-hand/hf_model/x.nemo"]) == 2
+    )
+    assert "lies in the folder of the model" in capsys.readouterr().err
+    assert files(tmp_path) == before
 
 
 def test_links_are_refused(archive, tmp_path, capsys):
