@@ -93,7 +93,7 @@ class Answers:
             return None
         found = [_questions(name, dataset, settings, tokenizer, model) for name, dataset in datasets.items()]
         special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-        ends = {ids[-1] for _, answers in found for ids in answers} & special
+        ends = {_end(ids, tokenizer) for _, answers in found for ids in answers} & special
         own = model.generation_config.eos_token_id
         stops = {*ends, *(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
         return cls(
@@ -164,6 +164,11 @@ class Answers:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{step_directory(step)}.jsonl"
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _end(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends an answer; templates may train the line break behind it as well."""
+    return next((token for token in reversed(ids) if str(tokenizer.decode([token])).strip()), ids[-1])
 
 
 def _questions(

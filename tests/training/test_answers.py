@@ -11,17 +11,18 @@ import torch
 
 from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.errors import UserError
-from skills_pipe.training.answers import last_answer
+from skills_pipe.training.answers import Answers, last_answer
 from skills_pipe.training.api import HuggingFaceModel
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.schema.policy import ObjectConfig
+from skills_pipe.training.data.dataset import Example
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.sft import main
 from tests.training.outputs import assert_equal_bits, state
 from tests.training.sft_arguments import STEPS, arguments
-from tests.training.tiny import chat_rows, tiny_model, write_jsonl
+from tests.training.tiny import chat_rows, tiny_model, tiny_tokenizer, write_jsonl
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -134,6 +135,24 @@ def test_a_metric_must_give_a_number_for_each_answer(tiny_model_folder, sets, tm
 )
 def test_the_last_answer_is_what_is_asked_for(mask, expected):
     assert last_answer(np.array(mask)) == expected
+
+
+@pytest.mark.parametrize("trained_behind", ["", "\n"])
+def test_an_answer_stops_where_it_ends_though_the_line_break_behind_it_is_trained(trained_behind):
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = "<eos>"
+    asked, answered = (
+        tokenizer.encode(text, add_special_tokens=False)
+        for text in ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", f"Yo<|im_end|>{trained_behind}")
+    )
+    mask = np.array([0] * len(asked) + [1] * len(answered), dtype=np.uint8)
+    document = Example(input_ids=np.array(asked + answered, dtype=np.int32), loss_mask=mask)
+
+    model = tiny_model()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    answers = Answers.of(load_config(None, [*BASE, HELD]), {"validation": [document]}, tokenizer, model)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in answers.how.stop_ids
+    assert tokenizer.encode("\n", add_special_tokens=False)[-1] not in answers.how.stop_ids
 
 
 BASE = ["policy.model_name=x", "data.train_data_path=x.jsonl", "sft.max_num_steps=9", "sft.val_answers={}"]

@@ -57,7 +57,7 @@ def _apply(tree: DictConfig, override: Override, known: Collection[str]) -> Conf
     key, value = override.key, override.value
     if override.action is Action.DELETE:
         return _delete(tree, override)
-    if override.action is Action.ADD and _is_set(tree, key) and not isinstance(value, dict | list):
+    if _is_set(tree, key) and override.action is Action.ADD and not isinstance(value, dict | list):
         return ConfigError(f"{key} is already set", where=_where(override), fix=f"write ++{key}=... to change it")
     OmegaConf.update(tree, key, value, merge=True, force_add=override.action is not Action.CHANGE or key in known)
     return None
@@ -102,14 +102,21 @@ def _exists(tree: DictConfig, key: str) -> bool:
 
 
 def _is_set(tree: DictConfig, key: str) -> bool:
-    """Whether ``key`` has a value, be it one that refers to what is still missing."""
-    from omegaconf import OmegaConf
+    """Whether ``key`` has a value, be it one that refers to what is still missing.
 
+    Raises:
+        OmegaConfBaseException: there can be no such key, as one with a name in a list.
+    """
+    from omegaconf import ListConfig, OmegaConf
+    from omegaconf.errors import ConfigKeyError
+
+    if OmegaConf.select(tree, key, throw_on_missing=False, throw_on_resolution_failure=False) is not None:
+        return True
     section, _, name = key.rpartition(".")
-    if not _exists(tree, key):
-        return False
     parent = OmegaConf.select(tree, section) if section else tree
-    return OmegaConf.is_interpolation(parent, name) or OmegaConf.select(tree, key, throw_on_missing=False) is not None
+    if isinstance(parent, ListConfig) and not name.isdigit():
+        raise ConfigKeyError(f"{section} is a list: its items have numbers")
+    return _exists(tree, key) and OmegaConf.is_interpolation(parent, name)
 
 
 def _where(override: Override) -> str:

@@ -163,6 +163,13 @@ def test_a_key_that_refers_to_what_is_not_set_yet_can_be_set_and_removed():
         assert OmegaConf.to_container(tree) == ({"b": "???"} if text == "~a" else {"a": 1, "b": "???"})
 
 
+@pytest.mark.parametrize("text", ["l.x=1", "++l.x=1", "+l.x=1", "++l.x.y=null"])
+def test_a_name_in_a_list_is_a_mistake(text):
+    tree, problems = ours([text], known={"l.x"})
+    assert len(problems) == 1
+    assert tree["l"] == [1, 2, 3]
+
+
 def test_a_key_that_is_null_can_be_removed():
     tree, problems = ours(["~z"])
     assert not problems

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from skills_pipe.training.distributed import World
 from tests.training.ranks.pool import RankFailed, Ranks
@@ -46,6 +49,19 @@ def drawn(world: World) -> float:
 def with_groups_left_open(world: World) -> int:
     dist.new_group(list(range(world.size)))
     return world.size
+
+
+def with_a_mesh(world: World) -> int:
+    """The threads of this process, after a case with a DTensor, which torch keeps much of."""
+    mesh = init_device_mesh("cpu", (world.size,))
+    distribute_tensor(torch.ones(4), mesh, [Shard(0)]).redistribute(mesh, [Replicate()])
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def test_cases_leave_no_threads_behind(two_ranks):
+    first = two_ranks(with_a_mesh)
+    for _ in range(3):
+        assert two_ranks(with_a_mesh) == first
 
 
 def test_results_come_in_the_order_of_ranks_from_processes_that_stay(two_ranks):

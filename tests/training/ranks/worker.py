@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import importlib
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor._redistribute import clear_redistribute_planner_cache
+from torch.distributed.tensor.debug import _clear_python_sharding_prop_cache, _clear_sharding_prop_cache
 
 from skills_pipe.training.checkpoint import rng
 from skills_pipe.training.distributed import World
@@ -70,8 +73,26 @@ def _group(store: str, world: World) -> Any:
         # Nobody closes its connections while another still needs what came through them.
         dist.barrier()
     finally:
+        _forget_meshes()
         gc.collect()
         dist.destroy_process_group()
+
+
+def _forget_meshes() -> None:
+    """Empty the caches by which DTensors keep the meshes of a case, and so its groups.
+
+    Each group has three threads that wake up a hundred times a second; after a hundred cases nothing else would run.
+    """
+    _clear_sharding_prop_cache()
+    _clear_python_sharding_prop_cache()
+    clear_redistribute_planner_cache()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("torch.distributed"):
+            owners = [module, *(value for value in vars(module).values() if isinstance(value, type))]
+            for value in [value for owner in owners for value in vars(owner).values()]:
+                cached = getattr(value, "__func__", value)  # of a static method
+                if isinstance(cached, functools._lru_cache_wrapper):
+                    cached.cache_clear()
 
 
 def _case(name: str) -> Callable[..., Any]:
