@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from skills_pipe.training.config.adapters import adapter_spec
-from skills_pipe.training.config.estimate import ModelShape, adapter_parameters, estimate_memory, seconds_per_step
+from skills_pipe.training.config.estimate import (
+    ModelShape,
+    adapter_parameters,
+    estimate_memory,
+    operations_per_step,
+    seconds_per_step,
+)
+from skills_pipe.training.models.flops import ModelFlops
 from skills_pipe.training.models.lora import freeze_but_adapters
 from skills_pipe.training.optim import build_optimizer
 from tests.training.config.test_estimate import LLAMA_8B, SIZES, TOKENS, kept_bytes, policy, shape_of
@@ -16,12 +23,12 @@ LORA = "++policy.dtensor_cfg.lora_cfg"
 KINDS = {
     "all": [],
     "dora": [f"{LORA}.use_dora=true"],
-    "some": [f"{LORA}.match_all_linear=false", f"{LORA}.target_modules=[q_proj, '*.1.mlp.*']"],
+    "some": [f"{LORA}.match_all_linear=false", f"{LORA}.target_modules=[linear_qkv, '*.1.self_attn.o_proj']"],
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gemma3_text", "phi3", "qwen3_moe", "gpt_oss"])
 def test_weights_gradients_and_optimizer_are_exact(architecture, kind):
     settings = policy(f"{LORA}.enabled=true", *KINDS[kind])
     model = tiny_model(architecture)
@@ -40,6 +47,9 @@ def test_weights_gradients_and_optimizer_are_exact(architecture, kind):
     assert needed.gradients == sum(parameter.nbytes for parameter in trained)
     states = [state[name].nbytes for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert needed.optimizer == sum(states)
+    length, batch = settings.max_total_sequence_length, settings.train_global_batch_size
+    counted = ModelFlops.of(model).of_step([length] * batch, batch * length)
+    assert operations_per_step(shape, settings) == pytest.approx(counted, rel=1e-12)
 
 
 def test_activations_are_not_less_than_autograd_keeps():

@@ -81,7 +81,7 @@ def test_products_and_attention_are_computed_once_only_where_they_are_kept(archi
     assert twice[3] < kept[3] < 0.7 * once[3]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_kept_besides_is_what_the_estimate_counts(architecture):
     shape = ModelShape.of(tiny_model(architecture).config.to_dict())
     less, more = (

@@ -1,0 +1,161 @@
+"""Bytes on each GPU while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skills_pipe.training.config.estimate.activations import (
+    FLOAT,
+    SCORES_AT_ONCE,
+    Conditions,
+    Recomputed,
+    activation_bytes,
+    block_bytes,
+)
+from skills_pipe.training.config.estimate.adapted import adapter_activations, adapter_parameters
+from skills_pipe.training.config.estimate.shape import ModelShape
+from skills_pipe.training.config.schema import PolicyConfig
+
+GIB = 1 << 30
+
+_LOGITS_AT_ONCE = 1 << 24
+"""Logits that the loss holds at one time (``models/loss.py``)."""
+_STATES = {"AdamW": 2, "Adam": 2, "Adamax": 2, "NAdam": 2, "RAdam": 2, "Adagrad": 1, "RMSprop": 1, "Lion": 1}
+"""fp32 values that an optimizer keeps for each weight."""
+_RESERVE = 1 * GIB
+"""What a CUDA context, NCCL and the allocator's fragments take, roughly."""
+_SHOWN = 0.05
+"""GiB from which on a part is worth a word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes on each GPU while it trains.
+
+    Attributes:
+        weights: this rank's part: fp32, but for those that are not trained, which have the type that computes.
+        gradients: of what is trained, fp32: this rank's part, or all where they are exchanged once per step only.
+        optimizer: its states.
+        compute: weights as the forward pass has them: a copy of all in one process, else what is whole at a time.
+        activations: what the forward pass keeps for the backward pass.
+        loss: logits of a chunk and the gradient of the output layer.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    compute: int
+    activations: int
+    loss: int
+
+    @property
+    def total(self) -> int:
+        """All of it, with what the GPU needs besides."""
+        return self.weights + self.gradients + self.optimizer + self.compute + self.activations + self.loss + _RESERVE
+
+    def __str__(self) -> str:
+        names = ("weights", "gradients", "optimizer", "compute", "activations", "loss")
+        parts = {name: getattr(self, name) for name in names} | {"reserve": _RESERVE}
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size >= _SHOWN * GIB)
+
+
+def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> MemoryEstimate | None:
+    """Bytes on each of ``ranks`` GPUs for the fsdp backend; None where an optimizer is not known here.
+
+    Args:
+        shape: the model.
+        policy: section ``policy`` of the configuration.
+        ranks: GPUs in all.
+    """
+    states = _optimizer_states(policy)
+    if states is None:
+        return None
+    dtensor = policy.dtensor_cfg
+    width = FLOAT if policy.precision == "float32" else 2
+    shards = max(1, ranks // dtensor.dp_replicate_size)
+    adapters = adapter_parameters(shape, policy)
+    trained = shape.parameters if adapters is None else adapters
+    part = -(-trained // shards) * FLOAT
+    frozen = 0 if adapters is None else -(-shape.parameters // shards) * width
+    # Experts of other ranks never come here.
+    others = _elsewhere(shape.expert_parameters, policy)
+    whole = trained - (len(shape.mixtures) * others if adapters is None else 0)
+    row = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
+    tokens = -(-row // dtensor.context_parallel_size)
+    conditions = _conditions(policy, row)
+    layers = 1 if _recomputed(policy) == "full" else shape.layers
+    return MemoryEstimate(
+        weights=part + frozen,
+        gradients=whole * FLOAT if _deferred(policy, ranks) else part,
+        optimizer=part * states,
+        compute=_compute_bytes(shape, width, trained=trained, ranks=ranks, others=others),
+        activations=activation_bytes(shape, tokens, width=width, recompute=_recomputed(policy), conditions=conditions)
+        + block_bytes(shape, min(row, policy.max_total_sequence_length), width=width)
+        + _collected_bytes(shape, policy, row, width)
+        + adapter_activations(shape, policy, tokens, layers=layers) * width,
+        loss=_loss_bytes(shape, tokens, width, trained=adapters is None),
+    )
+
+
+def _optimizer_states(policy: PolicyConfig) -> int | None:
+    """fp32 values that the optimizer keeps for each weight."""
+    if policy.optimizer and policy.optimizer.name.endswith("SGD"):
+        return 1 if policy.optimizer.kwargs.get("momentum") else 0
+    return _STATES.get(policy.optimizer.name.rpartition(".")[2]) if policy.optimizer else None
+
+
+def _deferred(policy: PolicyConfig, ranks: int) -> bool:
+    """Whether gradients are exchanged once per step, after several microbatches, and are whole until then."""
+    dtensor = policy.dtensor_cfg
+    data_ranks = max(1, ranks // (dtensor.tensor_parallel_size * dtensor.context_parallel_size))
+    microbatches = policy.train_global_batch_size / (data_ranks * policy.train_micro_batch_size)
+    return ranks > 1 and dtensor.defer_fsdp_grad_sync and microbatches > 1
+
+
+def _elsewhere(experts: int, policy: PolicyConfig) -> int:
+    """Weights of a layer's experts that only other ranks compute with."""
+    return experts - experts // policy.dtensor_cfg.expert_parallel_size
+
+
+def _conditions(policy: PolicyConfig, row: int) -> Conditions:
+    """Of a row whose documents are of the length that keeps most: scores are kept of those of one block."""
+    dtensor = policy.dtensor_cfg
+    longest = min(policy.max_total_sequence_length, row)
+    if dtensor.context_parallel_size > 1:
+        # Each rank has two pieces of a row, and may have of a document no more.
+        looking = min(longest, -(-row // (2 * dtensor.context_parallel_size)))
+    else:
+        looking = None
+        longest = min(longest, SCORES_AT_ONCE) if policy.sequence_packing.enabled else longest
+    return Conditions(document=longest, looking=looking, shared_experts=dtensor.expert_parallel_size > 1)
+
+
+def _collected_bytes(shape: ModelShape, policy: PolicyConfig, row: int, width: int) -> int:
+    """Keys and values of a whole row, which ranks that share it keep for the attention of each layer."""
+    if policy.dtensor_cfg.context_parallel_size == 1:
+        return 0
+    layers = 1 if policy.dtensor_cfg.activation_checkpointing else shape.layers
+    return layers * 2 * row * shape.kv_heads * shape.head_dim * width
+
+
+def _recomputed(policy: PolicyConfig) -> Recomputed:
+    fsdp = policy.dtensor_cfg
+    return fsdp.recompute_granularity if fsdp.activation_checkpointing else "nothing"
+
+
+def _padded_tokens(policy: PolicyConfig) -> int:
+    return policy.train_micro_batch_size * policy.max_total_sequence_length
+
+
+def _compute_bytes(shape: ModelShape, width: int, *, trained: int, ranks: int, others: int) -> int:
+    """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once."""
+    if ranks == 1:
+        return 0 if width == FLOAT else trained * width
+    return (shape.outer_parameters + 2 * (shape.layer_parameters - others)) * width
+
+
+def _loss_bytes(shape: ModelShape, tokens: int, width: int, *, trained: bool) -> int:
+    """Logits in the forward precision and in fp32, and the output layer's gradient, summed up in fp32."""
+    logits = min(_LOGITS_AT_ONCE, tokens * shape.vocabulary)
+    gradient = shape.vocabulary * shape.hidden * (FLOAT + 2 * width) if trained else 0
+    return logits * (width + FLOAT) + gradient
