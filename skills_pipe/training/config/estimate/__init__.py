@@ -10,9 +10,9 @@ from __future__ import annotations
 from skills_pipe.training.config.estimate.activations import Conditions, Recomputed, activation_bytes
 from skills_pipe.training.config.estimate.adapted import adapter_parameters
 from skills_pipe.training.config.estimate.kinds import FAMILIES
+from skills_pipe.training.config.estimate.layers import Experts
 from skills_pipe.training.config.estimate.memory import GIB, MemoryEstimate, estimate_memory
 from skills_pipe.training.config.estimate.operations import operations_per_step, seconds_per_step
-from skills_pipe.training.config.estimate.layers import Experts
 from skills_pipe.training.config.estimate.shape import ModelShape
 
 __all__ = [
