@@ -9,7 +9,7 @@ from skills_pipe.pipeline.checks.gpu import Gpu
 from skills_pipe.pipeline.checks.sizes import check_memory, check_sizes
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.estimate import GIB, ModelShape, estimate_memory
-from tests.training.config.test_estimate import LLAMA_8B
+from tests.training.config.test_estimate import LLAMA_8B, PUBLISHED
 
 SHAPE = ModelShape.of(LLAMA_8B)
 
@@ -165,3 +165,12 @@ def test_the_parts_of_the_need_are_those_that_can_be_seen():
 
 def test_without_a_model_there_is_no_estimate():
     assert check_memory(policy(), None, ranks=1, gpu=Gpu(gib=1)).left_out is not None
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_models_of_every_kind_have_an_estimate(name):
+    config, parameters = PUBLISHED[name]
+    checked = check_memory(policy(), ModelShape.of(config), ranks=8, gpu=Gpu(type="h100", gib=1000))
+    assert checked.told and "GiB on each GPU" in checked.note and "a step of full length takes" in checked.note
+    # Sixteen bytes for each weight are on eight GPUs at least.
+    assert float(checked.note.split()[1]) > 16 * parameters / 8 / GIB
