@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -14,6 +13,7 @@ from skills_pipe.artifacts.progress import Progress
 from skills_pipe.evaluation.evaluate import main
 from skills_pipe.evaluation.prepare_benchmarks import main as prepare
 from tests.evaluation.clients.test_http import StandIn, completion
+from tests.loopback import serving
 from tests.training.tiny import save_tiny_model
 
 
@@ -160,11 +160,8 @@ def test_progress_is_reported_for_the_launcher(place, tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    server = StandIn()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(StandIn()) as server:
+        yield server
 
 
 def test_a_server_s_answers_are_graded(place, tmp_path, server):

@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     Handler.model = options.model
     print("serving", options.model, "on port", options.port, flush=True)
-    ThreadingHTTPServer(("0.0.0.0", options.port), Handler).serve_forever()
+    ThreadingHTTPServer(("127.0.0.1", options.port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training import mlflow_tracker
 from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.run_ids import RunIds
+from tests.loopback import serving
 from tests.training.test_metrics import log_steps, quiet
 
 SETTINGS = {
@@ -229,12 +230,9 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     pytest.importorskip("mlflow")
-    made = Server()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.door.set()
-    made.shutdown()
-    made.server_close()
+    with serving(Server()) as made:
+        yield made
+        made.door.set()
 
 
 def test_training_goes_on_while_mlflows_server_does_not_answer_and_the_values_come_later(tmp_path, server):

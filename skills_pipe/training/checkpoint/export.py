@@ -13,7 +13,10 @@ import argparse
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +47,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 _FOR_TRAINING = ("policy/optimizer/", "rng/", "policy/scheduler")
 """What of a checkpoint no model is made of."""
+
+_SHARD = ".distcp"
+"""Files with this ending hold the weights; all others say where in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +88,12 @@ def export(wanted: Export) -> Path:
     path, manifest = find_step(find_checkpoints(wanted.training_folder), wanted.step)
     step = StepFolder(path)
     stored = _weights(step, ema=wanted.ema)
-    unread = (*_FOR_TRAINING, "policy/weights/" if wanted.ema else "policy/ema/")
-    needed = {name: record for name, record in manifest.files.items() if not name.startswith(unread)}
-    check_files(path, Manifest(kind=manifest.kind, files=needed))
+    small, shards = _what_is_read(manifest, ema=wanted.ema)
+    check_files(path, small)
     name = wanted.dtype or manifest.facts["precision"]
     record = AdapterRecord.read(manifest)
     if wanted.adapter_only:
+        check_files(path, shards)
         return _export_adapter(wanted, step, manifest, StoredWeights(stored))
     weights = _model_weights(step, StoredWeights(stored), record, wanted.base_model)
     tensors = [with_dtype(tensor, DTYPES[name]) for tensor in weights.tensors.values()]
@@ -99,7 +105,7 @@ def export(wanted: Export) -> Path:
         for piece in weights.pieces(tensor.name):
             yield from (piece,) if piece.dtype == tensor.dtype else _into(buffer, piece)
 
-    with publish_model(wanted.output) as folder:
+    with publish_model(wanted.output) as folder, _checked_meanwhile(path, shards):
         records = write_model(folder, tensors, produce, max_shard_size=wanted.max_shard_size)
         _write_side_files(folder, step, dtype=name)
         if record is not None:
@@ -169,6 +175,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         base_model=given.base_model,
     )
     return run_main(lambda: print(f"exported to {export(wanted)}"))
+
+
+def _what_is_read(manifest: Manifest, *, ema: bool) -> tuple[Manifest, Manifest]:
+    """Of a checkpoint's files those that an export reads: small ones, and shards of weights."""
+    unread = (*_FOR_TRAINING, "policy/weights/" if ema else "policy/ema/")
+    read = {name: record for name, record in manifest.files.items() if not name.startswith(unread)}
+    shards = {name: read.pop(name) for name in list(read) if name.endswith(_SHARD)}
+    return Manifest(kind=manifest.kind, files=read), Manifest(kind=manifest.kind, files=shards)
+
+
+@contextmanager
+def _checked_meanwhile(path: Path, files: Manifest) -> Iterator[None]:
+    """Hash files of a checkpoint while the block reads them: each takes as long as the other.
+
+    Raises:
+        CheckpointError: they are damaged; raised instead of what the block stumbled over.
+    """
+    checked: Future[None] = Future()
+
+    def check() -> None:
+        try:
+            checked.set_result(check_files(path, files))
+        except BaseException as error:  # raised where it is waited for
+            checked.set_exception(error)
+
+    # Who interrupts the block does not wait for it either.
+    threading.Thread(target=check, name="checksums", daemon=True).start()
+    try:
+        yield
+    except Exception:
+        checked.result()
+        raise
+    checked.result()
 
 
 def _model_weights(

@@ -5,9 +5,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pyarrow
 import pyarrow.parquet
@@ -16,6 +15,7 @@ import pytest
 from skills_pipe.artifacts import manifest
 from skills_pipe.errors import DataError
 from skills_pipe.evaluation.benchmarks.gsm8k.prepare import to_row
+from tests.loopback import new_server, serving, url
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ANSWER = "She makes 9 * 2 = $<<9*2=18>>18 every day.\nIn all <<18*1000=18000>>18,000.\n#### 18,000"
@@ -54,14 +54,8 @@ def stand_in_hub(folder):
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(new_server(Handler)) as server:
+        yield url(server)
 
 
 def prepare(endpoint, tmp_path, *arguments):

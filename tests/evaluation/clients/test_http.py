@@ -12,6 +12,7 @@ from skills_pipe.errors import JobFailed, OptionError
 from skills_pipe.evaluation.clients.base import CONTEXT_WINDOW_EXCEEDED, Request
 from skills_pipe.evaluation.clients.http import HttpClient, HttpOptions
 from skills_pipe.evaluation.settings import Inference, Server
+from tests.loopback import serving
 
 INFERENCE = Inference(tokens_to_generate=50, timeout=10.0)
 
@@ -77,11 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = StandIn()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(StandIn()) as server:
+        yield server
 
 
 @contextmanager

@@ -4,13 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from skills_pipe.pipeline.checks import hub
 from skills_pipe.pipeline.checks.hub import HubModel, HubQuestions, check_hub
 from skills_pipe.pipeline.cli import main
+from tests.loopback import new_server, serving, url
 
 CONFIG = b'{"model_type": "llama"}'
 GATED = {"X-Error-Code": "GatedRepo"}
@@ -41,14 +42,9 @@ def serve(answers) -> Iterator[Hub]:
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Hub(url=f"http://127.0.0.1:{server.server_port}", answers=answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(new_server(Handler)) as server:
+        found = Hub(url=url(server), answers=answers)
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import new_server, serving, url
 
 
 @dataclass
@@ -35,13 +36,6 @@ def listening() -> Iterator[Listener]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    listener.url = f"http://127.0.0.1:{server.server_address[1]}/hook-with-a-secret"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(new_server(Handler)) as server:
+        listener.url = f"{url(server)}/hook-with-a-secret"
         yield listener
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -157,10 +157,15 @@ def test_damaged_weights_are_not_exported_and_a_damaged_optimizer_does_not_matte
     path = tmp_path / "step_1" / "policy" / "weights" / "__0_0.distcp"
     data = bytearray(path.read_bytes())
     data[-200] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"weights/__0_0.distcp: the contents changed"):
-        export(Export(training_folder=tmp_path, output=tmp_path / "hf2"))
-    assert not (tmp_path / "hf2").exists()
+    for damaged, told in (
+        (data, "the contents changed"),
+        (data[:-300], "bytes, .* expected"),
+        (b"", "bytes, .* expected"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=rf"weights/__0_0.distcp: .*{told}"):
+            export(Export(training_folder=tmp_path, output=tmp_path / "hf2"))
+        assert [entry.name for entry in tmp_path.iterdir() if "hf2" in entry.name] == []
 
 
 def test_an_older_model_is_replaced_and_anything_else_is_not(tmp_path):

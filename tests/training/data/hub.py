@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import new_server, serving, url
 
 Files = Mapping[str, bytes]
 
@@ -38,20 +39,14 @@ class Hub:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = new_server(Handler)
+        self.url = url(self._server)
 
     @contextmanager
     def serving(self) -> Iterator[Hub]:
         """Answer requests inside of the block."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
     @staticmethod
     def commit(repo: str, revision: str) -> str:

@@ -6,11 +6,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.loopback import new_server, serving, url
 
 TOKEN = "hf_" + "S3cret" * 5
 
@@ -52,20 +53,14 @@ class ModelHub:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = new_server(Handler)
+        self.url = url(self._server)
 
     @contextmanager
     def serving(self) -> Iterator[ModelHub]:
         """Answer requests inside of the block."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
+        with serving(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
     def head(self, repo: str) -> str:
         """Hash of the latest commit."""
