@@ -3,21 +3,13 @@
 import pytest
 
 from skills_pipe.training.node import node_arguments
+from tests.training.test_slurm_step import STEP
 
 
 @pytest.fixture(autouse=True)
 def step(monkeypatch):
     """The third of four nodes, with one task on each."""
-    variables = {
-        "SLURM_JOB_ID": "77",
-        "SLURM_JOB_NODELIST": "gpu[007-009],gpu012",
-        "SLURM_JOB_NUM_NODES": "4",
-        "SLURM_NODEID": "2",
-        "SLURM_NTASKS": "4",
-        "SLURM_PROCID": "2",
-        "SLURM_LOCALID": "0",
-    }
-    for name, value in variables.items():
+    for name, value in (STEP | {"SLURM_JOB_ID": "77"}).items():
         monkeypatch.setenv(name, value)
     for name in ("MASTER_ADDR", "MASTER_PORT", "SUBMITIT_EXECUTOR"):
         monkeypatch.delenv(name, raising=False)

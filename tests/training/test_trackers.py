@@ -99,13 +99,30 @@ def test_mlflow_is_told_whether_the_training_failed(tmp_path, monkeypatch, faile
     assert run.info.status == status
 
 
-@pytest.mark.parametrize("service", ["wandb", "swanlab"])
-def test_a_failed_training_ends_its_run_at_a_service_too(tmp_path, service):
-    pytest.importorskip(service)
+@pytest.mark.parametrize(
+    ("service", "failed", "told"),
+    [
+        ("wandb", True, ((), {"exit_code": 1})),
+        ("wandb", False, ((), {"exit_code": 0})),
+        ("swanlab", True, (("crashed",), {"error": "the log of the job says why"})),
+        ("swanlab", False, ((), {})),
+    ],
+)
+def test_the_other_services_are_told_too(tmp_path, monkeypatch, service, failed, told):
+    """In their own words; what they write of them is in formats of their own."""
+    module = pytest.importorskip(service)
+    owner = module.Run if service == "wandb" else module
+    really, calls = owner.finish, []
+
+    def finish(*values, **named):
+        calls.append((values[service == "wandb" :], named))
+        return really(*values, **named)
+
+    monkeypatch.setattr(owner, "finish", finish)
     metrics = MetricsLogger(config(tmp_path / "logs", service), total_steps=5)
     log_steps(metrics, [1])
-    metrics.close(failed=True)
-    assert RunIds(tmp_path / "logs").kept(service)
+    metrics.close(failed=failed)
+    assert calls[:1] == [told]
 
 
 def test_a_run_that_mlflow_does_not_find_for_a_while_ends_nothing_and_is_told_once(tmp_path, monkeypatch, capsys):
