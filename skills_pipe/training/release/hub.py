@@ -5,9 +5,8 @@
     HF_TOKEN=... python -m skills_pipe.training.release.hub --model=results/final_hf_model --repo=my-org/my-model
 
 A repository that does not exist is made, private unless ``--public``; one that anybody can read already is pushed to
-with ``--public`` only. Weights of an earlier upload that the model does
-not have are removed in the same commit; other files of the repository stay. The token is that of ``HF_TOKEN``, else
-that of ``hf auth login``.
+with ``--public`` only. Weights of an earlier upload that the model does not have are removed in the same commit; other
+files of the repository stay. The token is that of ``HF_TOKEN``, else that of ``hf auth login``.
 """
 
 from __future__ import annotations
