@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skills_pipe.artifacts.atomic import write_json
+from skills_pipe.artifacts.content_hash import has_hash, hash_file
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.identity import digest as digest_of
 from skills_pipe.artifacts.names import MANIFEST, manifest_path
 from skills_pipe.errors import CheckpointError
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """Size in bytes and sha256 of one file; a nested folder with a manifest of its own is recorded by that manifest."""
+    """Size in bytes and hash of one file; a nested folder with a manifest of its own is recorded by that manifest."""
 
     size: int
-    sha256: str
+    hash: str
+
+    @staticmethod
+    def of(path: Path) -> FileRecord:
+        """Read a file whole and record it."""
+        return FileRecord(size=path.stat().st_size, hash=hash_file(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +50,14 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Hash of the contents: the same for equal files, whoever wrote them."""
-        return digest_of({name: record.sha256 for name, record in self.files.items()})
+        return digest_of({name: record.hash for name, record in self.files.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Plain value for the manifest file."""
         return {
             "format": _FORMAT,
             "kind": self.kind,
-            "files": {n: {"size": r.size, "sha256": r.sha256} for n, r in self.files.items()},
+            "files": {name: asdict(record) for name, record in self.files.items()},
             "identity": self.identity.to_json() if self.identity else None,
             "facts": dict(self.facts),
         }
@@ -98,7 +103,7 @@ def parse(text: str, path: Path) -> Manifest:
     """
     try:
         value = json.loads(text)
-        files = {name: FileRecord(**record) for name, record in value["files"].items()}
+        files = {name: _record(found) for name, found in value["files"].items()}
         identity = Identity.from_json(value["identity"]) if value["identity"] else None
         return Manifest(kind=value["kind"], files=files, identity=identity, facts=value["facts"])
     except (ValueError, KeyError, TypeError) as error:
@@ -117,20 +122,19 @@ def damage(output: Path, manifest: Manifest, *, hashes: bool = True) -> list[str
             found.append(f"{path}: missing")
         elif path.stat().st_size != record.size:
             found.append(f"{path}: {path.stat().st_size} bytes, {record.size} expected")
-        elif hashes and sha256(path) != record.sha256:
+        elif hashes and not has_hash(path, record.hash):
             found.append(f"{path}: the contents changed")
     return found
 
 
-def sha256(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _record(value: Mapping[str, Any]) -> FileRecord:
+    # Format 1 had a sha256 by that name.
+    return FileRecord(size=value["size"], hash=value["hash"] if "hash" in value else value["sha256"])
 
 
 def _hash_files(output: Path, hashed: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
     if not output.is_dir():
-        return {output.name: _record(output)}
+        return {output.name: FileRecord.of(output)}
     files: dict[str, FileRecord] = dict(hashed)
     _hash_folder(output, output, files)
     return files
@@ -139,7 +143,7 @@ def _hash_files(output: Path, hashed: Mapping[str, FileRecord]) -> dict[str, Fil
 def _hash_folder(folder: Path, root: Path, files: dict[str, FileRecord]) -> None:
     nested = folder / MANIFEST
     if folder != root and nested.is_file():
-        files[str(nested.relative_to(root))] = _record(nested)
+        files[str(nested.relative_to(root))] = FileRecord.of(nested)
         return
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith((".tmp-", ".owner-", "old_")):
@@ -147,8 +151,4 @@ def _hash_folder(folder: Path, root: Path, files: dict[str, FileRecord]) -> None
         if entry.is_dir():
             _hash_folder(entry, root, files)
         elif entry != root / MANIFEST and str(entry.relative_to(root)) not in files:
-            files[str(entry.relative_to(root))] = _record(entry)
-
-
-def _record(path: Path) -> FileRecord:
-    return FileRecord(size=path.stat().st_size, sha256=sha256(path))
+            files[str(entry.relative_to(root))] = FileRecord.of(entry)

@@ -1,11 +1,12 @@
 """A manifest tells whether an output is whole, and what made it."""
 
+import hashlib
 import json
 
 import pytest
 
 from skills_pipe.artifacts import manifest
-from skills_pipe.artifacts.identity import Identity
+from skills_pipe.artifacts.identity import Identity, digest
 from skills_pipe.artifacts.names import ENV_IDENTITY, manifest_path, owner_path
 from skills_pipe.errors import CheckpointError
 
@@ -52,6 +53,20 @@ def test_damage_is_found_and_named(model, harm, words, by_size):
     assert line == f"{model / 'weights.bin'}: {words}"
     # Sizes alone miss a flipped bit: that is what the hashes are for.
     assert bool(manifest.damage(model, sealed, hashes=False)) is by_size
+
+
+def test_manifests_with_a_sha256_are_still_read_and_checked(model):
+    """Those of the first format."""
+    written = {name: (model / name).read_bytes() for name in ("weights.bin", "sub/config.json")}
+    files = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in written.items()}
+    value = {"format": 1, "kind": "hf_model", "files": files, "identity": None, "facts": {}}
+    manifest_path(model).write_text(json.dumps(value))
+    sealed = manifest.read(model)
+    assert manifest.damage(model, sealed) == []
+    # Identities of stages that were made of it hold.
+    assert sealed.digest == digest({name: record["sha256"] for name, record in files.items()})
+    _flip(model / "weights.bin")
+    assert manifest.damage(model, sealed) == [f"{model / 'weights.bin'}: the contents changed"]
 
 
 def test_an_output_without_a_manifest_is_not_finished(model):

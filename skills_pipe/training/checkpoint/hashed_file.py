@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from skills_pipe.artifacts.content_hash import ContentHasher
 from skills_pipe.artifacts.manifest import FileRecord
 
 _BUFFERS = 4
@@ -29,7 +29,7 @@ class HashedFile:
 
     def __init__(self, path: Path, *, piece: int) -> None:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 (closed by __exit__)
-        self._hasher, self._size, self._unflushed = hashlib.sha256(), 0, 0
+        self._hasher, self._size, self._unflushed = ContentHasher(), 0, 0
         self._writer, self._counter = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._buffers = [bytearray(piece) for _ in range(_BUFFERS)]
         self._pending: list[tuple[Future[None], ...]] = [() for _ in range(_BUFFERS)]
@@ -64,7 +64,7 @@ class HashedFile:
         self._hand_over()
         for pending in self._pending:
             _wait(pending)
-        return FileRecord(size=self._size, sha256=self._hasher.hexdigest())
+        return FileRecord(size=self._size, hash=self._hasher.text())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

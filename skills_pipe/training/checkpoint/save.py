@@ -16,7 +16,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from skills_pipe.artifacts.atomic import recover_directory, sync_directory
-from skills_pipe.artifacts.manifest import FileRecord, seal, sha256
+from skills_pipe.artifacts.manifest import FileRecord, seal
 from skills_pipe.artifacts.names import MANIFEST, step_directory
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import owner as owners
@@ -135,7 +135,7 @@ def _hash_own_files(temporary: Path) -> dict[str, FileRecord]:
     def record(path: Path) -> FileRecord:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        return FileRecord(size=path.stat().st_size, sha256=sha256(path))
+        return FileRecord.of(path)
 
     try:
         with ThreadPoolExecutor(_HASHING_THREADS) as pool:

@@ -17,7 +17,7 @@ def sealed(path: Path, inputs: dict[str, str], **options: object) -> str:
     """A file that a stage has made of ``inputs``."""
     path.write_text("x")
     identity = Identity.of(options=options, inputs=inputs, upstream={})
-    made = Manifest(kind="test", files={path.name: FileRecord(size=1, sha256="0" * 64)}, identity=identity)
+    made = Manifest(kind="test", files={path.name: FileRecord(size=1, hash="0" * 64)}, identity=identity)
     write_json(manifest_path(path), made.to_json())
     assert manifest.read(path) == made
     return str(path)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from skills_pipe.artifacts.manifest import sha256
+from skills_pipe.artifacts.manifest import FileRecord
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.safetensors_file import Tensor, read_pieces, read_tensors, write_model
 
@@ -44,7 +44,7 @@ def test_the_library_reads_what_we_write(tmp_path_factory, drawn):
     for name, record in records.items():
         read |= load_file(folder / name)
         assert record.size == (folder / name).stat().st_size
-        assert record.sha256 == sha256(folder / name)
+        assert record == FileRecord.of(folder / name)
     assert read.keys() == values.keys()
     assert all(torch.equal(read[name], value) and read[name].dtype == value.dtype for name, value in values.items())
 

@@ -112,13 +112,18 @@ def _holds(files: "dict[str, Any]", output: str, path: str) -> bool:
 
 
 def _sealed(path: str) -> "dict[str, Any] | None":
-    """Files (name -> size, sha256) and identity of the manifest of ``path``; that of another program is none."""
+    """Files (name -> size, hash) and identity of the manifest of ``path``; that of another program is none."""
     try:
         value = json.loads(read_text(manifest_path(path)) or "")
-        files = {name: (record["size"], record["sha256"]) for name, record in value["files"].items()}
+        files = {name: (record["size"], _hash_in(record)) for name, record in value["files"].items()}
         return {"files": files, "identity": value["identity"]["digest"] if value["identity"] else None}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _hash_in(record: "dict[str, Any]") -> str:
+    """As ``artifacts.manifest`` reads it: the first manifests had a sha256 by that name."""
+    return str(record["hash"] if "hash" in record else record["sha256"])
 
 
 def _folder_digest(folder: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from skills_pipe.artifacts.atomic import write_json
-from skills_pipe.artifacts.manifest import sha256
 from skills_pipe.errors import DataError
 
 _SETTLED_SECONDS: Final = 3.0
@@ -48,6 +47,12 @@ class Contents:
         except OSError:
             # It is only taken again the next time.
             return
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _noted(note: Path, marks: list[str | int]) -> str | None:

@@ -1,16 +1,17 @@
 """An archive and back: the same files; whatever else it may be is told in one line, and leaves nothing behind."""
 
-import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
+from dataclasses import asdict
 
 import pytest
 import yaml
 
 from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.manifest import FileRecord
 from skills_pipe.artifacts.names import MANIFEST
 from skills_pipe.training.checkpoint.export import main as export_main
 from skills_pipe.training.release.archive.pack import main as pack_main
@@ -171,8 +172,7 @@ def test_no_name_in_the_seal_leads_out_of_the_folder(archive, tmp_path, capsys):
     def change(entry, data):
         if entry.name == f"hf_model/{MANIFEST}":
             sealed = json.loads(data)
-            digest = hashlib.sha256(b"of somebody else").hexdigest()
-            sealed["files"]["../secret"] = {"size": 16, "sha256": digest}
+            sealed["files"]["../secret"] = asdict(FileRecord.of(tmp_path / "secret"))
             data = json.dumps(sealed).encode()
         return entry, data
 
