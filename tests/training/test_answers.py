@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from skills_pipe.artifacts.metrics import read_metrics
-from skills_pipe.errors import UserError
+from skills_pipe.errors import ConfigError, UserError
 from skills_pipe.training.answers import Answers, last_answer
 from skills_pipe.training.api import HuggingFaceModel
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.config import load_config
+from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.schema.policy import ObjectConfig
 from skills_pipe.training.data.dataset import Example
 from skills_pipe.training.distributed import World
@@ -184,15 +185,15 @@ def test_a_mistake_is_named(overrides, message):
 STOP = 7
 
 
-def answers(world, *, dtype="float32", seed=3):
+def answers(world, *, dtype="float32", seed=3, layout=None, architecture="llama", **changes):
     """What several ranks write together, of a model of which each of them holds a part."""
-    model = tiny_model("llama", seed=seed)
+    model = tiny_model(architecture, seed=seed, **changes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)
         model.get_output_embeddings().weight[STOP] *= 3.0
     optimizer = ObjectConfig(name="torch.optim.SGD", kwargs={"lr": 0.1})
-    backend = FsdpBackend(model, FsdpSettings(optimizer=optimizer, dtype=getattr(torch, dtype)), world)
+    backend = FsdpBackend(model, FsdpSettings(optimizer=optimizer, dtype=getattr(torch, dtype), layout=layout), world)
     generator = torch.Generator().manual_seed(1)
     prompts = [
         Prompt(ids=tuple(torch.randint(8, 264, (length,), generator=generator).tolist()), limit=12)
@@ -216,3 +217,34 @@ def test_in_half_precision_ranks_and_one_process_begin_alike(two_ranks):
     assert found[0] == found[1]
     equal = sum(one[:4] == other[:4] for one, other in zip(found[0], alone, strict=True))
     assert equal >= 5, "of 7"
+
+
+def refusal(world, **case):
+    """What the backend says of a layout in which it cannot write; nothing where it writes."""
+    try:
+        answers(world, **case)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("layout", "architecture"),
+    [
+        (Layout(tensor=2), "llama"),
+        (Layout(tensor=2, sequence_parallel=True), "llama"),
+        (Layout(context=2), "llama"),
+        (Layout(shard=2, expert=2), "qwen3_moe"),
+    ],
+    ids=str,
+)
+def test_ranks_that_share_the_work_on_a_row_refuse_to_write(two_ranks, layout, architecture):
+    """The configuration says so before; those who use the backend themselves are told by it, and on every rank."""
+    first, second = two_ranks(refusal, layout=layout, architecture=architecture)
+    assert first == second
+    assert first.startswith(f"the model cannot write: its ranks share layers, sequences or experts ({layout})")
+
+
+@pytest.mark.parametrize("layout", [Layout(shard=2), Layout(replicate=2)], ids=str)
+def test_ranks_with_rows_of_their_own_write(two_ranks, layout):
+    assert two_ranks(refusal, layout=layout) == [None, None]

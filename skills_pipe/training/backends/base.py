@@ -85,5 +85,9 @@ class Backend(Protocol):
         ...
 
     def generate(self, prompts: Sequence[Prompt], how: Generation) -> list[list[int]]:
-        """The tokens that the model writes after each prompt, all of them on every rank."""
+        """The tokens that the model writes after each prompt, all of them on every rank.
+
+        Raises:
+            ConfigError: it cannot with this layout of ranks; told on every rank, before any of them waits.
+        """
         ...

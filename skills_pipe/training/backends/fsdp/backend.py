@@ -200,13 +200,28 @@ class FsdpBackend:
         return self._over_ranks(total)
 
     def generate(self, prompts: Sequence[Prompt], how: Generation) -> list[list[int]]:
-        """The tokens that the model writes after each prompt; the prompts are shared out over the ranks."""
+        """The tokens that the model writes after each prompt; the prompts are shared out over the ranks.
+
+        Raises:
+            ConfigError: ranks share layers, sequences or experts; each then has too little to write by itself.
+        """
+        self._check_writes()
         mine = replace(how, rank=self._world.rank, ranks=self._world.size)
         with torch.no_grad(), self._compute_weights():
             written = self._loss.generate(prompts, mine)
         reshard(self._loss)
         everything = {index: ids for share in on_all(lambda: written) for index, ids in share.items()}
         return [everything[index] for index in range(len(prompts))]
+
+    def _check_writes(self) -> None:
+        layout = self._layout
+        if max(layout.tensor, layout.context, layout.expert) > 1:
+            raise ConfigError(
+                f"the model cannot write: its ranks share layers, sequences or experts ({layout})",
+                where="policy.tensor_model_parallel_size, policy.context_parallel_size, "
+                "policy.expert_model_parallel_size",
+                fix="set them to 1, or export the model and ask it by ns eval",
+            )
 
     def _accumulate(self, microbatches: Sequence[Microbatch], *, scale: float) -> float:
         """Gradients of all microbatches of this rank; returns its part of the loss."""
