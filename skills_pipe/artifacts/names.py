@@ -60,6 +60,11 @@ def manifest_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.{MANIFEST}")
 
 
+def validation_report(model: Path) -> Path:
+    """Where ``ns convert --validate`` puts the losses of an exported model: beside it (``best.validation.json``)."""
+    return model.with_name(f"{model.name}.validation.json")
+
+
 def owner_path(output: Path) -> Path:
     """Where the launcher records which run writes an output: beside it (``.owner-checkpoints.json``)."""
     return output.with_name(f".owner-{output.name}.json")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skills_pipe.artifacts.names import validation_report
 from skills_pipe.errors import ClusterConfigError, OptionError
 from skills_pipe.pipeline.checks.finding import Checked, error
 from skills_pipe.pipeline.commands.conversion import JobSetting, stage_job
@@ -101,7 +103,7 @@ def check_token(request: Request[ConvertOptions]) -> Checked:
 
 
 def _validation(what: Release, around: JobSetting, made: Stage, job: Job) -> tuple[Stage, Job]:
-    report = f"{what.model}.validation.json"
+    report = str(validation_report(Path(what.model)))
     stage = Stage(name="validate-model", output=report, upstream=(made.name,))
     argv = ("python", "-m", _VALIDATE, f"--model={what.model}", f"--report={report}")
     setting = replace(around, resources=what.validation)

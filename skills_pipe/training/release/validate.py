@@ -7,13 +7,14 @@
 Weights, tokenizer and chat template are those of the export, rows and their treatment those of the training, from
 ``lineage.json``; ``key=value`` changes them, as ``data.val_data_path=/new/place.jsonl`` does for rows that have moved.
 It ends with 0 when the losses are equal within rounding, with 1 when they are not, and with 2 when there is nothing
-to compare.
+to compare. A report is there only while the last comparison that was to write it has found them equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import re
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import write_json
+from skills_pipe.artifacts.names import manifest_path, validation_report
 from skills_pipe.errors import CheckpointError, UserError
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.checkpoint.export import DTYPES
@@ -136,7 +138,7 @@ def trained_losses(lineage: Lineage, model: Path) -> dict[str, float]:
     """The validation losses that the trainer saw when it saved this checkpoint.
 
     Raises:
-        CheckpointError: it saw none, or not of these weights.
+        CheckpointError: it saw none, not of these weights, or one that is no number.
     """
     if lineage.ema:
         raise CheckpointError(
@@ -151,6 +153,13 @@ def trained_losses(lineage: Lineage, model: Path) -> dict[str, float]:
             where=str(model),
             fix="export a step at which it did, or train with sft.val_at_end=true",
         )
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
+            raise CheckpointError(
+                f"{name} was {loss} in the training at step {lineage.step}: no model can be compared with that",
+                where=str(model),
+                fix="export a step at which it was a number, and look at the curve of this training",
+            )
     return losses
 
 
@@ -189,6 +198,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     disable_progress_bar()
     with join() as world:
         try:
+            if given.report is not None:
+                on_first(lambda: _take_back(given.report))
             comparison = validate(given.model, world, overrides, tolerance=given.tolerance)
             if world.first:
                 print("\n".join(comparison.lines()))
@@ -200,7 +211,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.exit_code
     if not comparison.equal and world.first:
         print(f"the losses differ by more than rounding ({comparison.tolerance:g} of them)", file=sys.stderr)
+        earlier = validation_report(given.model)
+        if earlier.exists():
+            print(f"{earlier} is of an earlier comparison, which found them equal: remove it", file=sys.stderr)
     return 0 if comparison.equal else 1
+
+
+def _take_back(report: Path) -> None:
+    """What an earlier comparison said; its manifest first, by which the launcher knows that nothing is left to do."""
+    for path in (manifest_path(report), report):
+        path.unlink(missing_ok=True)
 
 
 def _publish(report: Path, comparison: Comparison) -> None:

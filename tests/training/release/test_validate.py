@@ -58,6 +58,45 @@ def test_weights_that_are_a_little_off_are_found(copy, tmp_path, capsys):
     assert not report.exists()
 
 
+def validated(copy):
+    """The report that `ns convert --validate` puts beside a model."""
+    report = copy.with_name("copy.validation.json")
+    assert main([f"--model={copy}", f"--report={report}"]) == 0
+    return report
+
+
+def spoilt(copy):
+    path = copy / "model.safetensors"
+    save_file(load_file(path) | {"lm_head.weight": torch.ones(1)}, path, metadata={"format": "pt"})
+    return copy
+
+
+def changed(copy):
+    path = copy / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"lm_head.weight": tensors["lm_head.weight"] * 0.9}, path, metadata={"format": "pt"})
+    return resealed(copy)
+
+
+@pytest.mark.parametrize(("harm", "code"), [(changed, 1), (spoilt, 2)])
+def test_what_an_earlier_comparison_said_does_not_outlive_one_that_fails(copy, harm, code):
+    report = validated(copy)
+    assert main([f"--model={harm(copy)}", f"--report={report}"]) == code
+    assert not report.exists()
+    assert manifests.read(report) is None, "the launcher would believe that the model is as it should be"
+
+
+def test_a_comparison_by_hand_says_that_an_earlier_report_is_beside_the_model(copy, capsys):
+    """It stays: what was compared by hand may be other rows."""
+    report = validated(copy)
+    said = f"{report} is of an earlier comparison"
+    assert main([f"--model={copy}"]) == 0
+    assert said not in capsys.readouterr().err
+    assert main([f"--model={changed(copy)}"]) == 1
+    assert said in capsys.readouterr().err
+    assert json.loads(report.read_text())["equal"] is True
+
+
 def test_another_chat_template_is_found(copy):
     template = (copy / "chat_template.jinja").read_text()
     other = template.replace("message['content'] + '<|im_end|>' }}{% end", "message['content'] }}{% end")
@@ -100,6 +139,8 @@ def test_rows_that_have_moved_are_named_anew(model, held_out, tmp_path):
     ("change", "message"),
     [
         ({"metrics": {"train:loss": 1.0}}, "did not validate at step 10"),
+        ({"metrics": {"val:val_loss": float("nan")}}, "val:val_loss was nan in the training at step 10"),
+        ({"metrics": {"val:val_loss": 1.0, "val:a/val_loss": float("inf")}}, "val:a/val_loss was inf in the training"),
         ({"ema": True}, "not their moving average"),
         ({"jobs": ...}, "has no jobs"),
     ],
