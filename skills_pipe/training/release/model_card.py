@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import yaml
 
 from skills_pipe.artifacts.names import METRICS, TRAINING_LOGS
 from skills_pipe.errors import DataError
+from skills_pipe.training.config.dataset_names import is_id
 from skills_pipe.training.curves import Curves, draw_png
 from skills_pipe.training.release.lineage import Lineage
 
 CARD = "README.md"
 PICTURE = "loss.png"
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _ROWS = 10
 
 
@@ -201,7 +200,8 @@ def _shown(metrics: Mapping[str, float]) -> str:
 
 
 def _is_hub_id(name: Any) -> bool:
-    return isinstance(name, str) and _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    """Whether a name is that of something on the hub, for sure: no file of rows, nor a path of where this runs."""
+    return isinstance(name, str) and is_id(name) and not Path(name).parent.exists()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -69,6 +69,16 @@ def test_the_hub_is_told_what_is_on_the_hub(model):
     assert (matter["base_model"], matter["datasets"]) == ("my-org/base", ["my-org/my-data"])
 
 
+@pytest.mark.parametrize("path", ["data/rows.jsonl", "./base", "../base", "-/base", "base/.", "folder/gone"])
+def test_a_relative_path_is_nothing_on_the_hub(model, path, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = {"train": [{"data_path": path}, {"data_path": "my-org/my-data"}]}
+    matter = front_matter(card(changed(model, policy={"model_name": path}, data=data), None))
+    assert "base_model" not in matter
+    assert matter["datasets"] == ["my-org/my-data"]
+
+
 def test_values_of_variables_stay_at_home(tmp_path, model):
     tree = {"policy": {"dtensor_cfg": {"env_vars": {"MY_TOKEN": "s3cret"}, "enabled": True}}}
     assert without_values_of_variables(tree) == {"policy": {"dtensor_cfg": {"env_vars": ["MY_TOKEN"], "enabled": True}}}
