@@ -31,6 +31,7 @@ from skills_pipe.pipeline.checks.questions import (
 from skills_pipe.pipeline.checks.runtimes import check_runtime
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.paths import PathMap
+from skills_pipe.pipeline.decisions.decide import Action
 from skills_pipe.pipeline.decisions.fingerprint import AN_INPUT, is_hub_id
 from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
 from skills_pipe.pipeline.options.spelling import flag_of
@@ -57,6 +58,7 @@ class Request(Generic[OptionsT]):
     Attributes:
         extras: words for the inner program.
         missing: inputs of the plan that do not exist, and that no earlier run promises.
+        settled: stages that need not run any more: what they make is finished, or not needed.
         asked: tells what the cluster says, once it has said it.
         hub: model or data set on the Hugging Face hub -> what the hub says.
     """
@@ -66,6 +68,7 @@ class Request(Generic[OptionsT]):
     cluster: ClusterConfig
     plan: Plan
     missing: frozenset[str] = frozenset()
+    settled: frozenset[str] = frozenset()
     asked: Callable[[], Answers] = lambda: NOTHING
     hub: Mapping[str, HubModel] = field(default_factory=dict)
 
@@ -174,7 +177,13 @@ def examine(
     asking = _ask(plan, cluster, wanted)
     # The cluster answers meanwhile, or in the same round trip.
     seen = look_ahead(asking.along) if leads else None
-    request = replace(request, missing=_missing(seen), asked=asking.answers, hub=hub.answers() if hub else {})
+    request = replace(
+        request,
+        missing=_missing(seen),
+        settled=_settled(seen),
+        asked=asking.answers,
+        hub=hub.answers() if hub else {},
+    )
     own = [_run_check(subject, check, request) for subject, check in checks.items()]
     subjects = [
         Checked(
@@ -196,26 +205,22 @@ def _run_check(subject: str, check: Check[OptionsT], request: Request[OptionsT])
 
 
 def _inputs(seen: Preview | None, subjects: Sequence[Checked], request: Request[OptionsT]) -> Checked:
-    """What the preview has found; what a check of the command explains better is left out."""
+    """What the preview has found; an input that a check of the command has told something about is left out."""
     if seen is None:
         return Checked(subject="inputs and outputs", left_out="paths lead nowhere")
-    explained = {finding.where for subject in subjects for finding in subject.findings if finding.where}
-    own = [finding for finding in seen.findings if not any(path in finding.what for path in explained)]
+    explained = {finding.where for subject in subjects for finding in subject.findings}
+    own = [finding for finding in seen.findings if finding.path is None or finding.path not in explained]
     return Checked(subject="inputs and outputs", findings=tuple(_with_its_option(finding, request) for finding in own))
 
 
 def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
     """An input that is missing, told with the option that names it."""
-    if finding.where != AN_INPUT:
+    if finding.where != AN_INPUT or finding.path is None:
         return finding
-    path = next((path for path in request.missing if f" reads {path}, " in finding.what), "")
     # Or with the one that names the folder it lies in, as that of a training does for its checkpoints.
-    flags = (flag_of(named, request.options, request.cluster.absolute_or_id) for named in _and_folder(path))
+    names = (finding.path, str(PurePath(finding.path).parent))
+    flags = (flag_of(name, request.options, request.cluster.absolute_or_id) for name in names)
     return replace(finding, where=next((flag for flag in flags if flag), AN_INPUT))
-
-
-def _and_folder(path: str) -> tuple[str, ...]:
-    return (path, str(PurePath(path).parent)) if path else ()
 
 
 def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials | None) -> list[Checked]:
@@ -362,6 +367,11 @@ def _missing(seen: Preview | None) -> frozenset[str]:
     identities = seen.identities.values() if seen else ()
     marks = [item for identity in identities for item in identity.fields["inputs"].items()]
     return frozenset(path for path, mark in marks if mark == "missing")
+
+
+def _settled(seen: Preview | None) -> frozenset[str]:
+    decisions = seen.decisions if seen else ()
+    return frozenset(decision.stage for decision in decisions if decision.action in (Action.SKIP, Action.NOT_NEEDED))
 
 
 def _check_options(options: JobOptions, plan: Plan, cluster: ClusterConfig) -> list[Finding]:

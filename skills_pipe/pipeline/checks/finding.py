@@ -22,12 +22,14 @@ class Finding:
         what: what is wrong, as a sentence without a full stop.
         where: the flag, key or path where it was set.
         fix: what to do about it, as an imperative without a full stop.
+        path: the input that it is about, as the plan names it.
     """
 
     severity: Severity
     what: str
     where: str | None = None
     fix: str | None = None
+    path: str | None = None
 
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skills_pipe.artifacts.names import CHECKPOINTS, hf_model_step, parse_step
+from skills_pipe.artifacts.names import CHECKPOINTS, parse_step
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.finding import Checked, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
@@ -105,11 +105,10 @@ def check_steps(request: Request[ConvertOptions]) -> Checked:
     if not request.cluster.is_local or options.run_after or not (training / CHECKPOINTS).is_dir():
         return Checked(subject=subject, left_out="the checkpoints cannot be looked at, or are still to come")
     there = sorted(step for path in (training / CHECKPOINTS).iterdir() if (step := parse_step(path.name)) is not None)
-    models = {step: training / hf_model_step(step) for step in options.average_steps}
-    if options.conversion_step.isdecimal():
-        models[int(options.conversion_step)] = Path(request.cluster.absolute(options.output_model))
-    # A model that has been made already may have outlived its checkpoint.
-    missing = [step for step, model in models.items() if step not in there and not model.exists()]
+    # A model that has been made already may have outlived its checkpoint; one that is to be made otherwise may not.
+    made = [stage for stage in request.plan.stages if stage.name not in request.settled]
+    steps = [int(step) for stage in made if (step := stage.options.get("step", LAST)).isdecimal()]
+    missing = [step for step in steps if step not in there]
     findings = [
         error(
             f"there is no checkpoint of step {step} in {training / CHECKPOINTS}",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from skills_pipe.artifacts.identity import Identity
-from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
@@ -152,7 +151,7 @@ def _identities(
             if known.error:
                 findings.append(_unreadable(path, known.error))
             elif mark is None:
-                findings.append(_finding(missing_input(path, stage.name)))
+                findings.append(_missing(path, stage.name))
             inputs[path] = mark or "missing"
         identities[stage.name] = Identity.of(
             options=stage.options,
@@ -177,7 +176,8 @@ def _wanted(plan: Plan, cluster: ClusterConfig) -> dict[str, list[Want]]:
 
 
 def _unreadable(path: str, why: str) -> Finding:
-    return Finding(severity=Severity.ERROR, what=f"{path} cannot be read ({why})", fix="see to its permissions")
+    what = f"{path} cannot be read ({why})"
+    return Finding(severity=Severity.ERROR, what=what, fix="see to its permissions", path=path)
 
 
 def _being_made(path: str, known: Facts, upstream: Upstream) -> str | None:
@@ -227,5 +227,6 @@ def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
     return findings
 
 
-def _finding(error: PlanError) -> Finding:
-    return Finding(severity=Severity.ERROR, what=error.what, where=error.where, fix=error.fix)
+def _missing(path: str, stage: str) -> Finding:
+    error = missing_input(path, stage)
+    return Finding(severity=Severity.ERROR, what=error.what, where=error.where, fix=error.fix, path=path)

@@ -1,9 +1,13 @@
 """``ns convert``: one conversion, or several and their average."""
 
+import json
+
 import pytest
 
+from skills_pipe.artifacts import manifest as manifests
+from skills_pipe.artifacts.names import ENV_IDENTITY
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.cli import main
+from skills_pipe.pipeline.cli import convert, main
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.convert import ConvertOptions, plan
 from skills_pipe.pipeline.commands.release import check_token
@@ -168,8 +172,52 @@ def test_steps_that_are_not_there_are_told_before_anything_runs(tmp_path, monkey
     assert main([*words, "--average_steps=2,5,6"]) == 2
     told = capsys.readouterr().err
     assert "step 5" in told and "step 6" in told and "(--average_steps)" in told
-    # The control: one that is there, and one of which the model has been made already.
-    (tmp_path / "run/hf_model_step_5").mkdir()
+    # The control: one that is there.
     assert main([*words, "--conversion_step=10"]) == 0
-    main([*words, "--average_steps=2,5"])
     assert "no checkpoint" not in capsys.readouterr().err
+
+
+def make(output, identity, monkeypatch):
+    """What a job would leave."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "config.json").write_text("{}")
+    record = output.parent / "identity.json"
+    record.write_text(json.dumps(identity.to_json()))
+    with monkeypatch.context() as context:
+        context.setenv(ENV_IDENTITY, str(record))
+        manifests.seal(output, kind="hf_model")
+
+
+@pytest.fixture
+def training(tmp_path, monkeypatch):
+    """A training of which steps 2, 5 and 10 were saved."""
+    monkeypatch.chdir(tmp_path)
+    for step in (2, 5, 10):
+        (tmp_path / f"run/checkpoints/step_{step}").mkdir(parents=True)
+    return tmp_path / "run"
+
+
+WORDS = ["convert", "--input_model=run", "--output_model=model", "--dry_run"]
+
+
+def test_a_model_of_another_step_stands_in_for_no_checkpoint(training, monkeypatch, capsys):
+    """That the step is missing was not told where the output was there, nor that this was made of another step."""
+    seen = convert(input_model="run", output_model="model", conversion_step="5", dry_run=True)
+    make(training.parent / "model", seen.identities["convert-final-ckpt"], monkeypatch)
+    (training / "checkpoints/step_5").rmdir()
+    capsys.readouterr()
+    assert main([*WORDS, "--conversion_step=7"]) == 2
+    told = capsys.readouterr().err
+    assert "no checkpoint of step 7" in told
+    assert '--conversion_step: "5" -> "7"' in told
+    assert main([*WORDS, "--conversion_step=5", "--rerun"]) == 2
+    assert "no checkpoint of step 5" in capsys.readouterr().err
+
+
+def test_models_may_outlive_the_checkpoints_that_they_were_made_of(training, monkeypatch, capsys):
+    seen = convert(input_model="run", output_model="model", average_steps="2,5", dry_run=True)
+    make(training / "hf_model_step_5", seen.identities["convert-ckpt-step_5"], monkeypatch)
+    (training / "checkpoints/step_5").rmdir()
+    capsys.readouterr()
+    assert main([*WORDS, "--average_steps=2,5"]) == 0
+    assert "convert-ckpt-step_5  skip" in capsys.readouterr().out
