@@ -65,8 +65,7 @@ class MetricsLogger:
         lines = {name: value if math.isfinite(value) else None for name, value in plain.items()}
         self._file.write(json.dumps({"step": step, "time": time.time(), **lines}) + "\n")
         self._file.flush()
-        for tracker in self._trackers:
-            tracker.log(step, plain)
+        self._trackers.log(step, plain)
         eta = self._eta(step) if TRAIN_LOSS in plain else None
         self._console.show(step, plain, eta=eta)
         if TRAIN_LOSS in plain:
@@ -87,8 +86,7 @@ class MetricsLogger:
         """Flush and end every log; services are told whether the training ``failed``."""
         self._file.close()
         self._console.close()
-        for tracker in self._trackers:
-            tracker.close(failed=failed)
+        self._trackers.close(failed=failed)
 
     def _report(self, step: int, values: Mapping[str, float | None], eta: float | None, *, now: bool) -> None:
         progress = Progress(

@@ -101,13 +101,9 @@ class MlflowTracker:
             )
         try:
             return self._started.result()
-        except self._failures as error:
-            what = f"MLflow does not start the run: {_said(error)}"
+        except Exception as error:
+            what = f"MLflow does not start the run: {said(error)}"
             raise ConfigError(what, where="logger.mlflow", fix=fix) from None
-
-    @property
-    def _failures(self) -> tuple[type[Exception], ...]:
-        return (self._module.exceptions.MlflowException, OSError)
 
     def _work(self, known: str | None) -> None:
         """What the thread does."""
@@ -145,8 +141,8 @@ class MlflowTracker:
     def _attempt(self, action: Callable[[], object], *, when: str) -> None:
         try:
             action()
-        except self._failures as error:
-            self._tell(when, _said(error))
+        except Exception as error:  # of any kind: without this thread all that follows would be lost, and nothing said
+            self._tell(when, said(error))
         else:
             self._lost = False
 
@@ -157,7 +153,7 @@ class MlflowTracker:
         self._lost = True
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The first line of an error, without the password that an address in it may hold."""
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return _PASSWORD.sub("***", first)

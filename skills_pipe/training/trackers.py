@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema.logger import LoggerConfig, WandbConfig
-from skills_pipe.training.mlflow_tracker import MlflowTracker
+from skills_pipe.training.mlflow_tracker import MlflowTracker, said
 from skills_pipe.training.run_ids import RunIds
+
+_TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow", "swanlab": "SwanLab"}
 
 
 class Tracker(Protocol):
@@ -24,6 +26,41 @@ class Tracker(Protocol):
 
     def close(self, *, failed: bool = False) -> None:
         """Flush and end the run, as one that failed or as one that may go on in the next job."""
+
+
+class Trackers:
+    """Services that get the same values; one that fails ends no training, and is told once until it works again.
+
+    Args:
+        each: by the name that people know them by.
+    """
+
+    def __init__(self, each: Mapping[str, Tracker]) -> None:
+        self._each: dict[str, Tracker] = dict(each)
+        self._lost: set[str] = set()
+
+    def __iter__(self) -> Iterator[Tracker]:
+        return iter(self._each.values())
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record the values of a step everywhere."""
+        for name, tracker in self._each.items():
+            self._attempt(name, lambda to=tracker: to.log(step, values), f"from step {step} on")
+
+    def close(self, *, failed: bool = False) -> None:
+        """Flush and end every run."""
+        for name, tracker in self._each.items():
+            self._attempt(name, lambda to=tracker: to.close(failed=failed), "at the end")
+
+    def _attempt(self, name: str, action: Callable[[], None], when: str) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever their packages raise: the numbers are in metrics.jsonl as well
+            if name not in self._lost:
+                print(f"{name} takes nothing {when}: {said(error)}", flush=True)
+            self._lost.add(name)
+        else:
+            self._lost.discard(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +78,7 @@ class _Start:
         return RunIds(Path(self.config.log_dir))
 
 
-def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mapping[str, Any]) -> list[Tracker]:
+def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mapping[str, Any]) -> Trackers:
     """The services that ``config`` enables, started.
 
     Raises:
@@ -61,11 +98,15 @@ def open_trackers(config: LoggerConfig, *, resumed_step: int, run_config: Mappin
             where=", ".join(f"logger.{name}_enabled=true" for name in missing),
             fix=f"pip install {' '.join(missing)}, or set the key to false",
         )
-    return [
-        tracker(_Start(module=module, config=config, resumed_step=resumed_step, run_config=run_config))
-        for _, name, _, tracker in services
-        if (module := modules.get(name)) is not None
-    ]
+    return Trackers(
+        {
+            _TITLES[name]: tracker(
+                _Start(module=module, config=config, resumed_step=resumed_step, run_config=run_config)
+            )
+            for _, name, _, tracker in services
+            if (module := modules.get(name)) is not None
+        }
+    )
 
 
 def _goes_without(wandb: WandbConfig) -> bool:

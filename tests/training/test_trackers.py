@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from skills_pipe.artifacts.metrics import read_metrics
+from skills_pipe.artifacts.names import METRICS
 from skills_pipe.errors import ConfigError
 from skills_pipe.training import mlflow_tracker
 from skills_pipe.training.metrics import MetricsLogger
@@ -177,24 +179,39 @@ def test_names_that_mlflow_refuses_are_sent_as_it_takes_them(tmp_path, monkeypat
     assert run.data.metrics == {"validation/loss": 2.0, "validation/math_code/pass_1": 0.5}
 
 
-def test_an_error_without_words_does_not_end_what_is_sent_to_mlflow(tmp_path, monkeypatch, capsys):
+def test_an_error_of_any_kind_at_mlflows_start_is_one_clear_line(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+
+    def failing(*_, **__):
+        raise ValueError("what is that")
+
+    monkeypatch.setattr(mlflow, "start_run", failing)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    with pytest.raises(ConfigError, match="MLflow does not start the run: what is that"):
+        MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=(tmp_path / "store").as_uri()), total_steps=1)
+
+
+@pytest.mark.parametrize("error", [TimeoutError, KeyError, json.JSONDecodeError("no number", "x", 0), RuntimeError])
+def test_no_error_ends_what_is_sent_to_mlflow(tmp_path, monkeypatch, capsys, error):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     address = (tmp_path / "store").as_uri()
     metrics = MetricsLogger(config(tmp_path / "logs", "mlflow", tracking_uri=address), total_steps=5)
     (tracker,) = metrics._trackers
 
-    def wordless(*_):
-        raise TimeoutError
+    def failing(*_):
+        raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(mlflow.MlflowClient, "log_batch", wordless)
+        patched.setattr(mlflow.MlflowClient, "log_batch", failing)
         log_steps(metrics, [1])
-        tracker.settle(60)
+        assert tracker.settle(60)
     log_steps(metrics, [2])
     metrics.close()
 
-    assert "MLflow takes nothing from step 1 on: TimeoutError" in capsys.readouterr().out
+    # One without words is told by its name.
+    words = str(error) if isinstance(error, Exception) else error.__name__
+    assert f"MLflow takes nothing from step 1 on: {words}" in capsys.readouterr().out
     client = mlflow.MlflowClient(tracking_uri=address)
     run = client.get_run(RunIds(tmp_path / "logs").kept("mlflow"))
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == [2]
@@ -297,6 +314,47 @@ def test_what_mlflow_refuses_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "false")
     with pytest.raises(ConfigError, match=r"MLflow does not start the run.*logger\.mlflow"):
         MetricsLogger(config(tmp_path, "mlflow", tracking_uri=(tmp_path / "s").as_uri()), total_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("service", "owner", "method", "title"),
+    [
+        ("wandb", "wandb.Run", "log", "Weights & Biases"),
+        ("swanlab", "swanlab", "log", "SwanLab"),
+        ("tensorboard", "torch.utils.tensorboard.SummaryWriter", "add_scalar", "TensorBoard"),
+    ],
+)
+def test_no_service_that_fails_ends_a_training(tmp_path, monkeypatch, capsys, service, owner, method, title):
+    """Their packages raise errors of many kinds, at any time; the numbers are in the file all the same."""
+    pytest.importorskip(owner.split(".")[0])
+    quietly = quiet(tmp_path / "logs") if service == "tensorboard" else config(tmp_path / "logs", service)
+    settings = dataclasses.replace(quietly, **{f"{service}_enabled": True})
+    metrics = MetricsLogger(settings, total_steps=5)
+    log_steps(metrics, [1])
+
+    def failing(*_, **__):
+        raise RuntimeError("the service is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{owner}.{method}", failing)
+        log_steps(metrics, [2, 3])
+    log_steps(metrics, [4])
+    metrics.close()
+
+    assert capsys.readouterr().out.count(f"{title} takes nothing from step 2 on: the service is gone") == 1
+    assert [line["step"] for line in read_metrics(tmp_path / "logs" / METRICS)] == [1, 2, 3, 4]
+
+
+def test_a_service_that_cannot_end_its_run_ends_no_training(tmp_path, monkeypatch, capsys):
+    settings = dataclasses.replace(quiet(tmp_path / "logs"), tensorboard_enabled=True)
+    metrics = MetricsLogger(settings, total_steps=5)
+
+    def failing(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.close", failing)
+    metrics.close()
+    assert "TensorBoard takes nothing at the end: no space left" in capsys.readouterr().out
 
 
 def test_ids_are_kept_by_service(tmp_path):
