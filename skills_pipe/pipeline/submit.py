@@ -21,7 +21,7 @@ from skills_pipe.pipeline.code.record import write_record
 from skills_pipe.pipeline.decisions.decide import Action, OnChange
 from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags, preview
 from skills_pipe.pipeline.display.board import LiveBoard
-from skills_pipe.pipeline.display.plan import show_decisions
+from skills_pipe.pipeline.display.plan import show_decisions, show_moved
 from skills_pipe.pipeline.executors.base import Executor, Watcher
 from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
@@ -168,6 +168,7 @@ def _hand_over(
     for job, text in seen.scripts.items():
         run.write_script(job, text)
     show_decisions(seen.decisions, explain=flags.explain, console=console)
+    show_moved([(before, aside) for before, aside in claim.moved if before in claim.records], console=console)
     actions = {decision.stage: decision.action.value for decision in seen.decisions}
     with LiveBoard(console=console) as board:
         _executor(seen, cluster, run, board).submit(run, seen.to_run, actions)

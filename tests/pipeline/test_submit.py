@@ -91,12 +91,15 @@ def test_a_changed_input_is_noticed(tmp_path):
     assert actions(two_stages(tmp_path, data=data), tmp_path) == {"a": "refuse", "b": "refuse"}
 
 
-def test_restart_sets_the_old_output_aside(tmp_path):
+def test_restart_sets_the_old_output_aside(tmp_path, capsys):
     submit(two_stages(tmp_path), local(tmp_path))
     restarted = submit(two_stages(tmp_path, text="y"), local(tmp_path), flags=SubmitFlags(on_change=OnChange.RESTART))
     assert restarted.actions == {"a": "restart", "b": "restart"}
     assert (tmp_path / "a.txt").read_text() == "y"
     aside = tmp_path / "old_a.txt.1"
+    told = capsys.readouterr().out
+    assert told.count(" is made anew; ") == 2
+    assert f"{tmp_path / 'a.txt'} is made anew; the old one is {aside}\n" in told
     assert aside.read_text() == "x"
     assert json.loads(manifest_path(aside).read_text())["kind"] == "test"
 

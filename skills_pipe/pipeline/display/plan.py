@@ -56,6 +56,13 @@ def show_decisions(decisions: Iterable[Decision], *, explain: bool = False, cons
             console_or_stdout(console).print(_decision_text(decision, changes=explain), soft_wrap=True)
 
 
+def show_moved(moved: Iterable[tuple[str, str]], *, console: Console | None = None) -> None:
+    """Outputs that are made anew, and where the old ones are now."""
+    for before, aside in moved:
+        text = Text(f"{before} is made anew; the old one is {aside}", style="yellow")
+        console_or_stdout(console).print(text, soft_wrap=True)
+
+
 def show_findings(findings: Sequence[Finding], *, console: Console | None = None) -> None:
     """Errors first, then warnings; one line each."""
     for finding in sorted(findings, key=lambda finding: finding.severity is not Severity.ERROR):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skills_pipe.artifacts.names import step_directory
 
-_SUFFIX = ".retired"
+_PREFIX, _SUFFIX = ".tmp-", ".retired"
 
 
 class Retired:
@@ -30,15 +30,21 @@ class Retired:
         """Delete the checkpoints of ``steps``, and what earlier calls could not; sentences about what stays."""
         # Under a name that is no checkpoint's any more: a deletion cut short leaves no half of a step.
         refused = dict(_set_aside(self._folder / step_directory(step)) for step in steps)
-        refused |= {path.name: delete(path) for path in self._folder.glob(f".tmp-step_*{_SUFFIX}")}
+        refused |= {path.name: delete(path) for path in self._folder.glob(f"{_PREFIX}step_*{_SUFFIX}")}
         staying = {name: error for name, error in refused.items() if error is not None}
         new = [
-            f"{self._folder / name} cannot be deleted ({error.strerror or error}); this is tried again after each save"
+            f"{self._what(name)} cannot be deleted ({error.strerror or error}); this is tried again after each save"
             for name, error in staying.items()
             if name not in self._told
         ]
         self._told = set(staying)
         return new
+
+    def _what(self, name: str) -> str:
+        """A folder that stays, and what it was: nobody knows it by the name that it has now."""
+        step = name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+        moved = f", moved to {self._folder / name}" if name != step else ""
+        return f"{self._folder / step}, which retention lets go{moved},"
 
 
 def delete(path: Path) -> OSError | None:
@@ -50,7 +56,7 @@ def delete(path: Path) -> OSError | None:
 
 def _set_aside(path: Path) -> tuple[str, OSError | None]:
     try:
-        os.rename(path, path.with_name(f".tmp-{path.name}{_SUFFIX}"))
+        os.rename(path, path.with_name(f"{_PREFIX}{path.name}{_SUFFIX}"))
     except OSError as error:
         return path.name, error
     return path.name, None

@@ -52,8 +52,8 @@ def test_a_checkpoint_that_cannot_be_deleted_is_told_once_and_goes_when_it_can(t
     with mounted(tmp_path / "step_1" / "busy-by-a-mount"):
         (told,) = save(2)
         assert told == (
-            f"{tmp_path}/.tmp-step_1.retired cannot be deleted (Device or resource busy); "
-            "this is tried again after each save"
+            f"{tmp_path}/step_1, which retention lets go, moved to {tmp_path}/.tmp-step_1.retired, cannot be deleted "
+            "(Device or resource busy); this is tried again after each save"
         )
         assert save(3) == []
         assert retired_of(tmp_path) == [".tmp-step_1.retired"]
@@ -82,7 +82,7 @@ def test_a_checkpoint_that_cannot_even_be_renamed_stays_whole(tmp_path):
     (folder / "step_1" / "file").touch()
     with immutable(folder / "step_1"):
         (told,) = Retired(folder).delete([1])
-        assert "step_1 cannot be deleted (Operation not permitted)" in told
+        assert f"{folder}/step_1, which retention lets go, cannot be deleted (Operation not permitted)" in told
         assert (folder / "step_1" / "file").exists()
     assert Retired(folder).delete([1]) == []
     assert list(folder.iterdir()) == []
