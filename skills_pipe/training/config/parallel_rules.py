@@ -56,14 +56,8 @@ def unshareable(model: Mapping[str, Any], layout: Layout) -> list[ConfigError]:
     problems = unproven(model.get("model_type"), layout)
     if not problems and shape is not None:
         problems = indivisible(shape, tensor=layout.tensor)
-    if not problems and layout.expert > 1 and (experts is None or experts % layout.expert):
-        problems = [
-            ConfigError(
-                f"the {experts} experts of the model cannot be divided over {layout.expert} ranks",
-                where=_EXPERT,
-                fix=f"choose a divisor of {experts}",
-            )
-        ]
+    if not problems and layout.expert > 1:
+        problems = _indivisible_experts(experts, layout.expert)
     return problems
 
 
@@ -107,6 +101,16 @@ def indivisible(shape: ModelShape, *, tensor: int) -> list[ConfigError]:
         for name, count in counts.items()
         if count % tensor
     ]
+
+
+def _indivisible_experts(experts: int | None, ranks: int) -> list[ConfigError]:
+    if not experts:
+        what = f"the model has no experts that {ranks} ranks could share: its config.json has no num_experts"
+        return [ConfigError(what, where=_EXPERT, fix="set it to 1, or see to the files of the model")]
+    if experts % ranks:
+        what = f"the {experts} experts of the model cannot be divided over {ranks} ranks"
+        return [ConfigError(what, where=_EXPERT, fix=f"choose a divisor of {experts}")]
+    return []
 
 
 def _without_effect(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:

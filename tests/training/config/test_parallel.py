@@ -123,6 +123,9 @@ def test_models_that_ranks_can_share():
     assert unshareable(QWEN_30B, Layout(shard=2, context=4, expert=8)) == []
 
 
+NO_EXPERTS = "the model has no experts that 8 ranks could share: its config.json has no num_experts"
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -132,6 +135,9 @@ def test_models_that_ranks_can_share():
             {"model_type": "qwen3_moe", "num_local_experts": 12},
             "the 12 experts of the model cannot be divided over 8 ranks",
         ),
+        ({"model_type": "qwen3_moe"}, NO_EXPERTS),
+        ({"model_type": "gpt_oss", "num_local_experts": None}, NO_EXPERTS),
+        ({"model_type": "qwen3_moe", "num_experts": 0}, NO_EXPERTS),
     ],
 )
 def test_experts_that_cannot_be_shared_are_refused_with_the_reason(model, message):
