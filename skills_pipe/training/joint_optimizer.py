@@ -18,7 +18,7 @@ class JointOptimizer(Optimizer):
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         self._parts = list(parts)
-        super().__init__([group for part in parts for group in part.param_groups], {})
+        super().__init__([group for part in parts for group in part.param_groups], _shared_defaults(self._parts))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -30,3 +30,16 @@ class JointOptimizer(Optimizer):
             part.param_groups, part.state = self.param_groups[start : start + count], self.state
             start += count
             part.step()
+
+
+def _shared_defaults(parts: Sequence[Optimizer]) -> dict[str, Any]:
+    """Of the arguments that all parts know those of the first: schedules of transformers ask for its learning rate.
+
+    What only some of them know, such as a momentum, a schedule would look for in the groups of all.
+    """
+    return {
+        name: value
+        for part in parts[:1]
+        for name, value in part.defaults.items()
+        if all(name in other.defaults for other in parts)
+    }

@@ -173,6 +173,35 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest(architecture):
     assert not all(torch.equal(found[name], alone[name]) for name in inside)
 
 
+def schedule(name, **kwargs):
+    return SchedulerConfig(parts=(ObjectConfig(name=name, kwargs=kwargs),), milestones=())
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("transformers.get_polynomial_decay_schedule_with_warmup", {"num_warmup_steps": 2, "lr_end": 1e-3}),
+        ("transformers.get_cosine_with_min_lr_schedule_with_warmup", {"num_warmup_steps": 2, "min_lr": 1e-3}),
+        ("torch.optim.lr_scheduler.OneCycleLR", {"max_lr": 1e-2, "total_steps": 21, "cycle_momentum": False}),
+    ],
+)
+def test_schedules_that_ask_for_the_rate_move_muon_as_they_move_any_other(name, kwargs):
+    both = muon(tiny_model())
+    alone = torch.optim.AdamW([weight()], lr=1e-2)
+    found, expected = (
+        rates(optimizer, build_scheduler(optimizer, schedule(name, **kwargs), total_steps=20))
+        for optimizer in (both, alone)
+    )
+    assert found == expected
+    assert len(set(found)) > 3, "they do move"
+    assert len({group["lr"] for group in both.param_groups}) == 1, "of both parts"
+
+
+def test_a_schedule_of_a_momentum_that_only_one_of_them_has_is_refused():
+    with pytest.raises(ConfigError, match="OneCycleLR does not take these arguments"):
+        build_scheduler(muon(tiny_model()), schedule("torch.optim.lr_scheduler.OneCycleLR", max_lr=1.0, total_steps=8))
+
+
 class Both:
     """A reference loop's two optimizers."""
 
