@@ -9,6 +9,7 @@ from typing import Any
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.code.record import read_record
+from skills_pipe.pipeline.decisions.changes import changes_between
 from skills_pipe.pipeline.records.command_line import CommandLine, read_command_line
 from skills_pipe.pipeline.records.store import Run
 from skills_pipe.pipeline.reports.lineage import Lineage, Origin
@@ -78,7 +79,7 @@ def making_of(run: Run, report: RunReport, cluster: ClusterConfig) -> RunMaking:
 
 
 def differences(one: RunMaking, other: RunMaking) -> dict[str, list[str]]:
-    """What differs between two runs: ``code``, and for each stage the fields of its identity."""
+    """What differs between two runs: ``code``, and for each stage options, inputs and stages before, as people type."""
     found: dict[str, list[str]] = {}
     codes = [making.code["hash"][:12] if making.code else "installed package" for making in (one, other)]
     if codes[0] != codes[1]:
@@ -89,7 +90,7 @@ def differences(one: RunMaking, other: RunMaking) -> dict[str, list[str]]:
         match = others.get(stage.report.name)
         if match is None:
             found[stage.report.name] = ["only in the first"]
-        elif stage.identity and match.identity and (changes := stage.identity.changes(match.identity)):
-            found[stage.report.name] = changes
+        elif stage.identity and match.identity and (changes := changes_between(stage.identity, match.identity)):
+            found[stage.report.name] = list(changes)
     found |= {name: ["only in the second"] for name in others if name not in names}
     return found

@@ -133,7 +133,7 @@ def test_two_runs_are_compared(tmp_path, data, capsys):
     assert main(["show", "prepare-data/run-1", "--compare=prepare-data"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "arithmetic",
-        '    options.++arithmetic.test_count: (not set) -> "100"',
+        '    ++arithmetic.test_count: (not set) -> "100"',
     ]
 
 
