@@ -31,9 +31,10 @@ from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.state import DataPosition, RunDescription, Trainee, TrainingInfo
 from skills_pipe.training.config import ObjectConfig
-from skills_pipe.training.distributed import join, leave
+from skills_pipe.training.distributed import join
 from skills_pipe.training.models.attention import IMPLEMENTATION
 from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.program import leave
 
 RUN = RunDescription(config_yaml="", model_fingerprint="", data_fingerprint="", seed=0, precision="bfloat16")
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -91,29 +88,6 @@ def join() -> Iterator[World]:
     # What training left in reference cycles still holds the groups; gloo's threads must not outlive them.
     gc.collect()
     dist.destroy_process_group()
-
-
-def end(main: Callable[[], int]) -> NoReturn:
-    """Run the program of a rank and :func:`leave` with its exit code; after an error with 1, once it is shown."""
-    try:
-        code = main()
-    except Exception:
-        traceback.print_exc()
-        code = 1
-    leave(code)
-
-
-def leave(code: int) -> NoReturn:
-    """End this process with an exit code, after :func:`join`.
-
-    A rank ends without tearing the interpreter down: threads of gloo that outlive their group would abort it now and
-    then ("terminate called without an active exception"), after all the work was done.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _device(local_rank: int) -> torch.device:

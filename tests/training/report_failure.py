@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from skills_pipe.training.distributed import end, join
+from skills_pipe.training.distributed import join
+from skills_pipe.training.program import end
 
 
 def main() -> int:

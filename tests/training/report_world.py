@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from skills_pipe.training.distributed import join, leave
+from skills_pipe.training.distributed import join
+from skills_pipe.training.program import leave
 
 if __name__ == "__main__":
     with join() as world:

@@ -9,10 +9,11 @@ import pytest
 
 from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.training.carry_out import carry_out
 from skills_pipe.training.config import load_config
 from skills_pipe.training.distributed import World
 from skills_pipe.training.setup import build_run, load_parts
-from skills_pipe.training.sft import carry_out, main
+from skills_pipe.training.sft import main
 from skills_pipe.training.signals import SignalListener
 from tests.training.outputs import assert_equal_bits, logged, state
 from tests.training.sft_arguments import arguments

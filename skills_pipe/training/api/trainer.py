@@ -16,6 +16,7 @@ from skills_pipe.training.api.dataset import SFTDataset
 from skills_pipe.training.api.model import HuggingFaceModel
 from skills_pipe.training.api.settings import configuration
 from skills_pipe.training.backends.base import TrainingDiverged
+from skills_pipe.training.carry_out import carry_out
 from skills_pipe.training.checkpoint.state import ResumePoint
 from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.build import build_dataset
@@ -26,7 +27,6 @@ from skills_pipe.training.distributed import join
 from skills_pipe.training.progress import Progress
 from skills_pipe.training.run import Run
 from skills_pipe.training.setup import Parts, assemble, stop_request, with_checkpoints, with_metrics
-from skills_pipe.training.sft import carry_out
 from skills_pipe.training.signals import SignalListener
 from skills_pipe.training.validation import Validation
 

@@ -52,6 +52,8 @@ class BuildOptions:
         again: make it although it is kept.
         progress: show how far it is, where that takes longer than a moment.
         tiktoken: let tiktoken do the work where it gives the tokenizer's own ids.
+        tiktoken_from: bytes of files from which on it is worth to find out whether it does: that takes up to a second,
+            as tokenising so much without it.
     """
 
     workers: int = 1
@@ -59,6 +61,7 @@ class BuildOptions:
     again: bool = False
     progress: bool = False
     tiktoken: bool = True
+    tiktoken_from: int = 5_000_000
 
 
 def build_dataset(
@@ -146,8 +149,14 @@ class _Job:
     def _judge(self) -> Verdict:
         if not self.options.tiktoken:
             return Verdict(structure=None, reason="tokenizers: data.use_tiktoken is false")
+        if self._size() < self.options.tiktoken_from:
+            return Verdict(structure=None, reason="tokenizers: the data are few")
         rows = islice(chain.from_iterable(read_rows(source) for source in self.sources), _SAMPLE)
         return judge(self.recipe.tokenizer, ChunkEncoder(self.recipe).texts(rows))
+
+    def _size(self) -> int:
+        """Bytes of the files, of each once."""
+        return sum(path.stat().st_size for path in {source.path for source in self.sources})
 
 
 class _Tally:

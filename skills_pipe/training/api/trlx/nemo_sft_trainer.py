@@ -14,6 +14,7 @@ from skills_pipe.training.api.trlx.megatron_cfg import engine_sections, read_meg
 from skills_pipe.training.api.trlx.registry import register_trainer
 from skills_pipe.training.api.trlx.samples import Collation, Sample, tokenise
 from skills_pipe.training.backends.base import TrainingDiverged
+from skills_pipe.training.carry_out import carry_out
 from skills_pipe.training.config import load_config
 from skills_pipe.training.data.cyclic import ShuffledCyclicSequence
 from skills_pipe.training.data.dataset import SftDataset
@@ -22,7 +23,6 @@ from skills_pipe.training.data.template import PASSTHROUGH, ChatTemplate
 from skills_pipe.training.distributed import join
 from skills_pipe.training.models.load import load_tokenizer
 from skills_pipe.training.setup import Parts, build_run
-from skills_pipe.training.sft import carry_out
 from skills_pipe.training.signals import SignalListener
 
 Metrics = Callable[[list[str], list[str], list[str]], Mapping[str, Sequence[float]]]

@@ -212,7 +212,10 @@ class DataSection:
     ]
     num_workers: Annotated[int | None, Key("Processes that tokenize; null: one for each core.", minimum=0)]
     use_tiktoken: Annotated[
-        bool, Key("Tokenize by tiktoken where it is verified to give the same tokens, which is sooner.")
+        bool,
+        Key(
+            "Tokenize 5 MB of data and more by tiktoken where it is verified to give the same tokens, which is sooner."
+        ),
     ]
     cache_dir: Annotated[
         str | None,

@@ -1,0 +1,54 @@
+"""How a program of the trainer starts and ends."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import torch, transformers and what needs them inside of this block: it takes a sixth less time.
+
+    Modules are some millions of objects that stay. Python's collector of garbage would look at all of them again and
+    again while they come, and never after the block.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        # Once: what a program in the same process leaves later is garbage like any other.
+        if not gc.get_freeze_count():
+            gc.freeze()
+    finally:
+        gc.enable()
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run the program of a rank and :func:`leave` with its exit code; after an error with 1, once it is shown."""
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, after :func:`skills_pipe.training.distributed.join`.
+
+    A rank ends without tearing the interpreter down: threads of gloo that outlive their group would abort it now and
+    then ("terminate called without an active exception"), after all the work was done.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
