@@ -56,6 +56,8 @@ def unshareable(model: Mapping[str, Any], layout: Layout) -> list[ConfigError]:
     problems = unproven(model.get("model_type"), layout)
     if not problems and shape is not None:
         problems = indivisible(shape, tensor=layout.tensor)
+    if not problems and layout.tensor > 1:
+        problems = _dropping(model)
     if not problems and layout.expert > 1:
         problems = _indivisible_experts(experts, layout.expert)
     return problems
@@ -98,9 +100,22 @@ def indivisible(shape: ModelShape, *, tensor: int) -> list[ConfigError]:
             where=_TENSOR,
             fix=f"choose a divisor of {count}",
         )
+        if count > 1
+        else ConfigError(
+            f"the model has only one of its {name}, which {tensor} ranks cannot share",
+            where=_TENSOR,
+            fix="set it to 1: the weights are sharded over all ranks anyway",
+        )
         for name, count in counts.items()
         if count % tensor
     ]
+
+
+def _dropping(model: Mapping[str, Any]) -> list[ConfigError]:
+    if not model.get("resid_pdrop"):
+        return []
+    what = "ranks that share a layer would each drop out other values of what all of them hold (resid_pdrop)"
+    return [ConfigError(what, where=_TENSOR, fix="set policy.hf_config_overrides.resid_pdrop=0, or the size to 1")]
 
 
 def _indivisible_experts(experts: int | None, ranks: int) -> list[ConfigError]:

@@ -26,8 +26,20 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "mistral": {"num_key_value_heads": 4, "sliding_window": 16},
     "qwen2": {"num_key_value_heads": 4, "tie_word_embeddings": True},
     "qwen3": {"num_key_value_heads": 4},
+    "gemma": {"num_key_value_heads": 4, "tie_word_embeddings": True},
+    "gemma2": {"num_key_value_heads": 4, "tie_word_embeddings": True},
+    "gemma3_text": {"num_key_value_heads": 4},
+    "phi3": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        "sliding_window": 16,
+    },
 }
 """Tensor parallel families, each with what is special in it, and four key-value heads for four ranks."""
+
+ON_ALL = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3")
+"""Those that are tried on all layouts: the first ones, and one of each kind that has layers of its own."""
 
 LAYOUTS = {
     "dp2": Layout(shard=2),
@@ -41,6 +53,8 @@ LAYOUTS = {
     "tp4+sp": Layout(tensor=4, sequence_parallel=True),
 }
 
+ON_FEW = ("dp2", "tp2", "tp2+sp", "dp2 x tp2+sp", "replicate2 x shard2")
+"""What the others are tried on."""
 
 MIXTURES: Mapping[str, Mapping[str, Any]] = {
     "qwen3_moe": {
@@ -67,10 +81,11 @@ def two_steps(
     layout: Layout | None = None,
     changes: Mapping[str, Any] | None = None,
     rows: BatchSettings = ROWS,
+    shape: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Losses and norms of two steps, the loss of an evaluation, gradients of the second step, weights after it."""
     layout = layout or Layout(shard=world.size)
-    model = tiny_model(family, **{**FAMILIES, **MIXTURES}.get(family, {}))
+    model = tiny_model(family, **({**FAMILIES, **MIXTURES}.get(family, {}) | (shape or {})))
     randomise(model)
     here = replace(world, same_rows=layout.same_rows)
     backend = FsdpBackend(model, settings(layout=layout, **(changes or {})), here)

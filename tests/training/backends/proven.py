@@ -15,6 +15,7 @@ def proven() -> Mapping[str, tuple[str, ...]]:
     found: dict[str, set[str]] = {}
     for test in (
         test_layouts.test_two_steps_are_those_of_one_process,
+        test_layouts.test_two_steps_that_two_ranks_make_quickly,
         test_families.test_two_steps_are_those_of_one_process,
         test_context.test_two_steps_are_those_of_one_process,
         test_experts.test_two_steps_on_two_ranks_are_those_of_one_process,

@@ -11,12 +11,12 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training import collectives
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.config.adapters import AdapterSpec
-from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, TENSOR_PARALLEL_FAMILIES, Layout
+from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models import context
 from skills_pipe.training.models.row import Row
-from tests.training.backends.layouts import differences, settings, two_steps
+from tests.training.backends.layouts import ON_ALL, differences, settings, two_steps
 from tests.training.backends.scenario import BATCH, dataset
 from tests.training.tiny import tiny_model
 
@@ -53,7 +53,7 @@ def alone():
     [
         (family, layout)
         for family in CONTEXT_PARALLEL_FAMILIES
-        for layout in (LAYOUTS if family in TENSOR_PARALLEL_FAMILIES else ("cp4",))
+        for layout in (LAYOUTS if family in ON_ALL else ("cp4",))
     ],
 )
 def test_two_steps_are_those_of_one_process(request, alone, family, layout):

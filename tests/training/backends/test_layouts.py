@@ -9,18 +9,24 @@ import torch
 from torch.distributed.tensor import Replicate
 
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
-from skills_pipe.training.backends.fsdp.tensor_parallel import layers
+from skills_pipe.training.backends.fsdp.tensor_parallel import fused, layers
+from skills_pipe.training.backends.fsdp.tensor_parallel.fused import Routes
 from skills_pipe.training.backends.fsdp.tensor_parallel.plan import PLANS
 from skills_pipe.training.config.parallel import TENSOR_PARALLEL_FAMILIES, Layout
-from skills_pipe.training.data.batches import split_batch
+from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
-from tests.training.backends.layouts import FAMILIES, LAYOUTS, ROWS, differences, settings, two_steps
+from tests.training.backends.layouts import FAMILIES, LAYOUTS, ON_ALL, ON_FEW, ROWS, differences, settings, two_steps
 from tests.training.backends.scenario import BATCH, dataset
 from tests.training.tiny import tiny_model
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 LIMIT = 2e-6
 """Rounding of fp32; the documented bound is 1e-5."""
+
+QUICK = "tp2+sp"
+"""The one layout that is tried for every family also where slow tests are left out."""
+
+UNPACKED = BatchSettings(capacity=61, packing=False, micro_batch_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +36,15 @@ def alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [
+        (family, layout)
+        for family in FAMILIES
+        for layout in (LAYOUTS if family in ON_ALL else ON_FEW)
+        if layout != QUICK
+    ],
+)
 def test_two_steps_are_those_of_one_process(request, alone, family, layout):
     sizes = LAYOUTS[layout]
     ranks = request.getfixturevalue("two_ranks" if sizes.ranks == 2 else "four_ranks")
@@ -43,12 +56,24 @@ def test_two_steps_are_those_of_one_process(request, alone, family, layout):
     assert all(one["losses"] == found[0]["losses"] and one["norms"] == found[0]["norms"] for one in found)
 
 
+@pytest.mark.parametrize("layout", [QUICK])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tensor_parallel_is_what_two_ranks_make_quickly(two_ranks, alone, family):
-    """The one layout that is tried for every family also where slow tests are left out."""
-    found = two_ranks(two_steps, family=family, layout=LAYOUTS["tp2+sp"])
+def test_two_steps_that_two_ranks_make_quickly(two_ranks, alone, family, layout):
+    found = two_ranks(two_steps, family=family, layout=LAYOUTS[layout])
 
     assert max(differences(found[0], alone[family]).values()) <= LIMIT
+    assert found[1]["losses"] == found[0]["losses"] and found[1]["norms"] == found[0]["norms"]
+
+
+@pytest.mark.parametrize(("family", "tied"), [("gemma2", False), ("gemma3_text", True), ("phi3", True)])
+def test_tied_or_not_in_rows_of_one_document(two_ranks, family, tied):
+    """The other way round than above."""
+    case = {"family": family, "shape": {"tie_word_embeddings": tied}, "rows": UNPACKED}
+    assert FAMILIES[family].get("tie_word_embeddings", False) != tied
+
+    found = two_ranks(two_steps, layout=LAYOUTS[QUICK], **case)
+
+    assert max(differences(found[0], two_steps(ALONE, **case)).values()) <= LIMIT
 
 
 def unreduced_norms(world: World, *, family: str) -> dict:
@@ -82,10 +107,44 @@ def untied(world: World, *, family: str) -> dict:
         plan.spread = right
 
 
+def unscaled(world: World, *, family: str) -> dict:
+    """Embeddings of shared words, of which the family's own class is forgotten."""
+    right = layers._class_of_both
+    layers._class_of_both = lambda layer, own: layer if issubclass(own, torch.nn.Embedding) else right(layer, own)
+    try:
+        return two_steps(world, family=family, layout=LAYOUTS["tp2"])
+    finally:
+        layers._class_of_both = right
+
+
+def rows_taken_for_heads(world: World, *, family: str) -> dict:
+    """What consecutive rows of fused weights give, taken for that of a rank's own heads and neurons."""
+    right = fused.FusedLinear.forward
+    fused.FusedLinear.forward = layers.ColumnLinear.forward
+    try:
+        return two_steps(world, family=family, layout=LAYOUTS["tp2"])
+    finally:
+        fused.FusedLinear.forward = right
+
+
+def gradients_left_behind(world: World, *, family: str) -> dict:
+    """Gradients of fused products stay with the rank that has the heads, not with the one that has the rows."""
+    right = fused._Travel.backward
+    fused._Travel.backward = staticmethod(lambda ctx, gradient: (gradient.contiguous(), None, None))
+    try:
+        return two_steps(world, family=family, layout=LAYOUTS["tp2"])
+    finally:
+        fused._Travel.backward = right
+
+
 @pytest.mark.parametrize(
     ("fault", "family", "where"),
     [
         (unreduced_norms, "qwen3", ["input_layernorm", "q_norm", "k_norm", "model.norm"]),
+        (unreduced_norms, "gemma3_text", ["post_attention_layernorm", "pre_feedforward", "post_feedforward", "k_norm"]),
+        (unscaled, "gemma", ["losses and norms"]),
+        (rows_taken_for_heads, "phi3", ["losses and norms"]),
+        (gradients_left_behind, "phi3", ["qkv_proj", "gate_up_proj"]),
         (bias_on_every_rank, "llama", ["losses and norms"]),
         (untied, "qwen2", ["embed_tokens"]),
     ],
@@ -137,6 +196,21 @@ def test_each_rank_holds_its_part_only_on_one_mesh_and_tied_weights_stay_tied(fo
     assert found["part"] < 0.3 * found["all"]
 
 
+def test_every_output_of_a_fused_product_goes_to_one_rank():
+    queries, keys, values = range(24), range(24, 30), range(30, 36)
+    routes = [Routes.of((24, 6, 6), rank, 3) for rank in range(3)]
+
+    arrived: list[list[int]] = [[], [], []]
+    for source, route in enumerate(routes):
+        for to, pieces in enumerate(route.sent):
+            found = [12 * source + output for start, end in pieces for output in range(start, end)]
+            assert len(found) == routes[to].received[source]
+            arrived[to] += found
+    assert arrived == [
+        [*queries[8 * r : 8 * r + 8], *keys[2 * r : 2 * r + 2], *values[2 * r : 2 * r + 2]] for r in range(3)
+    ]
+
+
 def half_precision(world: World, *, layout: Layout | None) -> dict:
     return two_steps(world, family="qwen3", layout=layout, changes={"dtype": torch.bfloat16})
 
@@ -152,12 +226,16 @@ def test_half_precision_is_close(four_ranks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("granularity", ["full", "selective"])
-def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(four_ranks, alone, granularity):
+@pytest.mark.parametrize(
+    ("granularity", "family"), [("full", "qwen3"), ("selective", "qwen3"), ("full", "phi3"), ("selective", "phi3")]
+)
+def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(
+    four_ranks, alone, granularity, family
+):
     changes = {"activation_checkpointing": True, "recompute_granularity": granularity, "defer_grad_sync": False}
-    found = four_ranks(two_steps, family="qwen3", layout=LAYOUTS["dp2 x tp2+sp"], changes=changes)[0]
+    found = four_ranks(two_steps, family=family, layout=LAYOUTS["dp2 x tp2+sp"], changes=changes)[0]
 
-    assert max(differences(found, alone["qwen3"]).values()) <= LIMIT
+    assert max(differences(found, alone[family]).values()) <= LIMIT
 
 
 def dropped_out(world: World) -> list[tuple[float, float]]:

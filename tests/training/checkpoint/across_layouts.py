@@ -34,7 +34,7 @@ ADAMW = ObjectConfig(name="torch.optim.AdamW", kwargs={"lr": 1e-2})
 SHAPE = {"vocab_size": 262, "num_key_value_heads": 4, "tie_word_embeddings": True}
 """131 words for each of two ranks: shards of theirs are not of one size."""
 
-SHAPES = {"qwen3": SHAPE, "qwen3_moe": MIXTURES["qwen3_moe"] | {"num_experts": 6}}
+SHAPES = {"qwen3": SHAPE, "phi3": SHAPE, "qwen3_moe": MIXTURES["qwen3_moe"] | {"num_experts": 6}}
 """By family. Three experts for each of two ranks: shards of theirs are not of one size either."""
 
 

@@ -79,6 +79,18 @@ def test_and_back_from_shards_of_whole_layers(four_ranks, tmp_path, sharded):
     assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
 
 
+@pytest.mark.parametrize("layout", [SHARDED, Layout(tensor=2), Layout()], ids=str)
+def test_rows_of_fused_products_are_those_of_the_whole_model(request, four_ranks, tmp_path, layout):
+    case = {"folder": tmp_path / "own", "family": "phi3"}
+    reference = four_ranks(saved, layout=MIXED, **case)[0]
+
+    ranks = request.getfixturevalue("two_ranks") if layout.ranks == 2 else lambda call, **rest: [call(ALONE, **rest)]
+    found = ranks(resumed, layout=layout, **case)[0]
+
+    assert different(found["state"], reference["state"]) == []
+    assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def mixture(four_ranks, tmp_path_factory):
     """Folder and state of a training whose ranks share experts by twos."""
@@ -154,9 +166,11 @@ def test_each_rank_reads_its_experts_of_the_base_model(four_ranks, tmp_path, lay
     assert all(different(each, expected) == [] for each in found)
 
 
-@pytest.mark.parametrize("layout", [MIXED, Layout(tensor=4)], ids=str)
-def test_each_rank_reads_its_part_of_the_base_model(four_ranks, tmp_path, layout):
-    folder = save_tiny_model(tmp_path / "base", "qwen3", seed=7, **{**SHAPE, "vocab_size": 264})
+@pytest.mark.parametrize(
+    ("family", "layout"), [("qwen3", MIXED), ("qwen3", Layout(tensor=4)), ("phi3", MIXED)], ids=str
+)
+def test_each_rank_reads_its_part_of_the_base_model(four_ranks, tmp_path, family, layout):
+    folder = save_tiny_model(tmp_path / "base", family, seed=7, **{**SHAPE, "vocab_size": 264})
     expected = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters(remove_duplicate=False))
 
     found = four_ranks(streamed, layout=layout, folder=folder)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config, without_effect
-from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.config.parallel import TENSOR_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.config.parallel_rules import unshareable
 from tests.training.config.test_estimate import LLAMA_8B
 
@@ -119,6 +119,8 @@ def test_models_that_ranks_can_share():
     assert unshareable(LLAMA_8B, Layout(tensor=8)) == []
     assert unshareable(LLAMA_8B, Layout(tensor=8, context=16)) == []
     assert unshareable({"model_type": "gpt2"}, Layout(context=4)) == []
+    assert unshareable({**LLAMA_8B, "model_type": "phi3", "resid_pdrop": 0.0}, Layout(tensor=8)) == []
+    assert unshareable({**LLAMA_8B, "model_type": "phi3", "resid_pdrop": 0.1}, Layout(shard=8)) == []
     assert unshareable({"model_type": "unheard-of"}, Layout(shard=8)) == []
     assert unshareable(QWEN_30B, Layout(shard=2, context=4, expert=8)) == []
 
@@ -164,7 +166,21 @@ def test_sequences_of_models_that_are_not_proven_are_refused():
 @pytest.mark.parametrize(
     ("changes", "tensor", "message"),
     [
-        ({"model_type": "gpt2"}, 2, "proven exact for llama, mistral, qwen2, qwen3, not for gpt2"),
+        (
+            {"model_type": "gpt2"},
+            2,
+            f"proven exact for {', '.join(TENSOR_PARALLEL_FAMILIES)}, not for gpt2",
+        ),
+        (
+            {"model_type": "gemma", "num_key_value_heads": 1},
+            2,
+            "the model has only one of its key-value heads, which 2 ranks cannot share",
+        ),
+        (
+            {"model_type": "phi3", "resid_pdrop": 0.1},
+            2,
+            "would each drop out other values of what all of them hold (resid_pdrop)",
+        ),
         ({}, 16, "the 8 key-value heads of the model cannot be divided over 16 ranks"),
         ({"vocab_size": 128257}, 2, "the 128257 words of the vocabulary of the model cannot be divided over 2 ranks"),
         ({"intermediate_size": 3001}, 2, "the 3001 neurons of the MLP of the model cannot be divided over 2 ranks"),

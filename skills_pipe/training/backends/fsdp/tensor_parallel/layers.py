@@ -95,6 +95,14 @@ class EnteringNorm(_WholeWeightNorm):
         return self.tensor_group.enter(normed)
 
 
+class AddedNorm(_WholeWeightNorm):
+    """Mixed into a norm behind attention or MLP, of what they add to the hidden states."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``[1, tokens, width]`` to the same shape."""
+        return self._normed(hidden, partial_gradient=self.tensor_group.sequence)
+
+
 class HeadNorm(_WholeWeightNorm):
     """Mixed into a norm over each head, of which this rank has some."""
 
@@ -103,7 +111,8 @@ class HeadNorm(_WholeWeightNorm):
         return self._normed(hidden, partial_gradient=True)
 
 
-Layer = type[ColumnLinear | RowLinear | VocabularyEmbedding | EnteringNorm | HeadNorm]
+Layer = type[nn.Module]
+"""One of the classes above, or of the neighbouring files, with ``placements`` of its parameters."""
 
 
 def spread(module: nn.Module, layer: Layer, group: TensorGroup, known: Parameters) -> None:
@@ -118,7 +127,7 @@ def spread(module: nn.Module, layer: Layer, group: TensorGroup, known: Parameter
             part = distribute_tensor(parameter.detach(), group.mesh, [layer.placements[name]], src_data_rank=None)
             known[id(parameter)] = nn.Parameter(part, requires_grad=parameter.requires_grad)
         module._parameters[name] = known[id(parameter)]
-    module.__class__ = layer if issubclass(layer, (nn.Linear, nn.Embedding)) else _mixed(layer, type(module))
+    module.__class__ = _class_of_both(layer, type(module))
     module.tensor_group = group  # type: ignore[assignment]
 
 
@@ -136,6 +145,10 @@ def own_part(parameter: Tensor | None, *, partial_gradient: bool = False) -> Ten
 
 
 @functools.cache
-def _mixed(layer: type[nn.Module], norm: type[nn.Module]) -> type[nn.Module]:
-    """A class that is both, as ``fully_shard`` makes them."""
-    return type(f"{layer.__name__}{norm.__name__}", (layer, norm), {})
+def _class_of_both(layer: type[nn.Module], own: type[nn.Module]) -> type[nn.Module]:
+    """A class for a module of the class ``own`` that is a ``layer`` too, as ``fully_shard`` makes them."""
+    if issubclass(layer, own):
+        return layer
+    # What a family makes of an embedding, as to multiply it, is done to what ours gives; ours goes before a norm's own.
+    bases = (own, layer) if issubclass(layer, nn.Embedding) else (layer, own)
+    return type(f"{layer.__name__}{own.__name__}", bases, {})

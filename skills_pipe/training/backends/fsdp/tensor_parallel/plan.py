@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
+from skills_pipe.training.backends.fsdp.tensor_parallel.fused import FusedAttention, GateUpLinear, QueryKeyValueLinear
 from skills_pipe.training.backends.fsdp.tensor_parallel.layers import (
+    AddedNorm,
     ColumnLinear,
     EnteringNorm,
     HeadNorm,
@@ -38,15 +39,40 @@ _LLAMA: Plan = {
     "lm_head": ColumnLinear,
 }
 
+_NORMED_HEADS: Plan = {
+    "model.layers.*.self_attn.q_norm": HeadNorm,
+    "model.layers.*.self_attn.k_norm": HeadNorm,
+}
+
+_GEMMA2: Plan = {
+    **_LLAMA,
+    "model.layers.*.post_attention_layernorm": AddedNorm,
+    "model.layers.*.pre_feedforward_layernorm": EnteringNorm,
+    "model.layers.*.post_feedforward_layernorm": AddedNorm,
+}
+
+_PHI3: Plan = {
+    "model.embed_tokens": VocabularyEmbedding,
+    "model.layers.*.input_layernorm": EnteringNorm,
+    "model.layers.*.self_attn": FusedAttention,
+    "model.layers.*.self_attn.qkv_proj": QueryKeyValueLinear,
+    "model.layers.*.self_attn.o_proj": RowLinear,
+    "model.layers.*.post_attention_layernorm": EnteringNorm,
+    "model.layers.*.mlp.gate_up_proj": GateUpLinear,
+    "model.layers.*.mlp.down_proj": RowLinear,
+    "model.norm": EnteringNorm,
+    "lm_head": ColumnLinear,
+}
+
 PLANS: Mapping[str, Plan] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
-    "qwen3": {
-        **_LLAMA,
-        "model.layers.*.self_attn.q_norm": HeadNorm,
-        "model.layers.*.self_attn.k_norm": HeadNorm,
-    },
+    "qwen3": {**_LLAMA, **_NORMED_HEADS},
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": {**_GEMMA2, **_NORMED_HEADS},
+    "phi3": _PHI3,
 }
 """By ``model_type``; the same families as :data:`skills_pipe.training.config.parallel.TENSOR_PARALLEL_FAMILIES`."""
 
@@ -63,13 +89,10 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     plan = PLANS[model.config.model_type]
     known: Parameters = {}
     for name, module in list(model.named_modules()):
-        if not any(True for _ in module.parameters(recurse=False)):
-            continue
-        spread(module, _layer(plan, name, module), group, known)
-
-
-def _layer(plan: Plan, name: str, module: nn.Module) -> Layer:
-    pattern = re.sub(r"\.\d+\.", ".*.", name)
-    if pattern not in plan:
-        raise ValueError(f"no tensor parallel plan for {name} ({type(module).__name__})")
-    return plan[pattern]
+        layer = plan.get(re.sub(r"\.\d+\.", ".*.", name))
+        if layer is not None:
+            spread(module, layer, group, known)
+            if hasattr(module, "arrange"):
+                module.arrange(model.config)
+        elif any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(f"no tensor parallel plan for {name} ({type(module).__name__})")
