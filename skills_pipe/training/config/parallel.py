@@ -16,7 +16,7 @@ from skills_pipe.training.config.schema.dtensor import DtensorConfig
 DIMENSIONS = ("replicate", "shard", "context", "tensor")
 """Names of the dimensions of the mesh of ranks, the slowest first."""
 
-TENSOR_PARALLEL_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3")
+TENSOR_PARALLEL_FAMILIES = tuple(family for family in ARCHITECTURES if family != "gpt2")
 """``model_type`` of the models whose layers ranks can share on the fsdp backend, proven equal to one process."""
 
 CONTEXT_PARALLEL_FAMILIES = ARCHITECTURES

@@ -64,8 +64,9 @@ MIXTURES: Mapping[str, Mapping[str, Any]] = {
         "num_experts_per_tok": 3,
         "moe_intermediate_size": 24,
         "norm_topk_prob": True,
+        "num_key_value_heads": 4,
     },
-    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 3},
+    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 3, "num_key_value_heads": 4},
 }
 """Families with experts; of Qwen3-MoE one layer of three has none."""
 

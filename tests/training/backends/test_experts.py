@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from transformers import PreTrainedModel
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
-from skills_pipe.training.backends.fsdp.expert_parallel import dispatch
+from skills_pipe.training.backends.fsdp.expert_parallel import dispatch, layer
 from skills_pipe.training.backends.fsdp.expert_parallel.dispatch import ExpertGroup
 from skills_pipe.training.backends.fsdp.expert_parallel.layer import EXPERTS, SharedExperts, share_experts
+from skills_pipe.training.backends.fsdp.tensor_parallel import layers
+from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
 from skills_pipe.training.config.parallel import EXPERT_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.distributed import World
 from tests.training.backends.layouts import MIXTURES, differences, settings, two_steps
@@ -32,7 +35,22 @@ LAYOUTS = {
     "replicate2 x shard2, ep2": Layout(replicate=2, shard=2, expert=2),
     "cp2, ep2": Layout(context=2, expert=2),
     "dp2 x cp2, ep4": Layout(shard=2, context=2, expert=4),
+    "tp2": Layout(tensor=2),
+    "tp2+sp": Layout(tensor=2, sequence_parallel=True),
+    "tp4": Layout(tensor=4),
+    "dp2 x tp2+sp": Layout(shard=2, tensor=2, sequence_parallel=True),
+    "replicate2 x tp2": Layout(replicate=2, tensor=2),
+    "cp2 x tp2+sp": Layout(context=2, tensor=2, sequence_parallel=True),
+    "dp2 x tp2, ep2": Layout(shard=2, tensor=2, expert=2),
+    "dp2 x tp2+sp, ep2": Layout(shard=2, tensor=2, sequence_parallel=True, expert=2),
+    "cp2 x tp2+sp, ep2": Layout(context=2, tensor=2, sequence_parallel=True, expert=2),
 }
+
+QUICK = ("dp2", "ep2", "tp2+sp")
+"""Tried also where slow tests are left out."""
+
+OF_ONE = ("tp4", "replicate2 x tp2", "cp2 x tp2+sp", "dp2 x tp2, ep2", "cp2 x tp2+sp, ep2")
+"""Tried for one family only."""
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +59,22 @@ def alone():
     return {family: two_steps(ALONE, family=family) for family in MIXTURES}
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS][:2])
+@pytest.mark.parametrize("layout", QUICK)
 @pytest.mark.parametrize("family", MIXTURES)
 def test_two_steps_on_two_ranks_are_those_of_one_process(two_ranks, alone, family, layout):
     check(two_ranks(two_steps, family=family, layout=LAYOUTS[layout]), alone[family])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [*LAYOUTS][2:])
-@pytest.mark.parametrize("family", MIXTURES)
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [
+        (family, layout)
+        for family in MIXTURES
+        for layout in LAYOUTS
+        if layout not in QUICK and (family == "gpt_oss" or layout not in OF_ONE)
+    ],
+)
 def test_two_steps_are_those_of_one_process(request, alone, family, layout):
     ranks = request.getfixturevalue("two_ranks" if LAYOUTS[layout].ranks == 2 else "four_ranks")
     check(ranks(two_steps, family=family, layout=LAYOUTS[layout]), alone[family])
@@ -103,37 +128,86 @@ def experts_of_the_neighbour(world: World, **arguments: Any) -> dict[str, Any]:
         dispatch.Dispatch.of = right
 
 
+def every_expert_twice(world: World, **arguments: Any) -> dict[str, Any]:
+    """Ranks with the same tokens each take all of them to their experts."""
+    right = dispatch.ExpertGroup.own
+    dispatch.ExpertGroup.own = lambda self, chosen, each: (torch.ones_like(chosen, dtype=torch.bool), chosen % each)
+    try:
+        return two_steps(world, **arguments)
+    finally:
+        dispatch.ExpertGroup.own = right
+
+
+def router_of_one_rank(world: World, **arguments: Any) -> dict[str, Any]:
+    """The gradient of what chooses experts taken for the whole, though each rank knows that of its own experts."""
+    right = layers.Router.forward
+    layers.Router.forward = lambda self, hidden: self._computed(hidden, partial_gradient=False)
+    try:
+        return two_steps(world, **arguments)
+    finally:
+        layers.Router.forward = right
+
+
+def sinks_of_other_heads(world: World, **arguments: Any) -> dict[str, Any]:
+    right = layers.own_part
+    layers.own_part = lambda parameter, **how: right(parameter, **how).flip(0 if parameter.shape == (4,) else ())
+    try:
+        return two_steps(world, **arguments)
+    finally:
+        layers.own_part = right
+
+
+def no_sum_over_experts(world: World, **arguments: Any) -> dict[str, Any]:
+    """What the experts of a rank make, taken for what all do."""
+    right = layer.SharedMixture.forward
+    layer.SharedMixture.forward = lambda self, hidden: super(layer.SharedMixture, self).forward(hidden)
+    try:
+        return two_steps(world, **arguments)
+    finally:
+        layer.SharedMixture.forward = right
+
+
 @pytest.mark.parametrize(
-    ("fault", "where"),
+    ("fault", "family", "layout", "where"),
     [
-        (not_put_back, "losses and norms"),
-        (gradients_of_others_kept, "experts.down_proj"),
-        (experts_of_the_neighbour, "losses and norms"),
+        (not_put_back, "qwen3_moe", "ep2", "losses and norms"),
+        (gradients_of_others_kept, "qwen3_moe", "ep2", "experts.down_proj"),
+        (experts_of_the_neighbour, "qwen3_moe", "ep2", "losses and norms"),
+        (every_expert_twice, "qwen3_moe", "tp2", "losses and norms"),
+        (router_of_one_rank, "gpt_oss", "tp2+sp", "router.weight"),
+        (router_of_one_rank, "qwen3_moe", "tp2", "gate.weight"),
+        (sinks_of_other_heads, "gpt_oss", "tp2", "losses and norms"),
+        (no_sum_over_experts, "gpt_oss", "tp2", "losses and norms"),
     ],
 )
-def test_the_comparison_sees(two_ranks, alone, fault, where):
-    found = two_ranks(fault, family="qwen3_moe", layout=LAYOUTS["ep2"])[0]
+def test_the_comparison_sees(two_ranks, alone, fault, family, layout, where):
+    found = two_ranks(fault, family=family, layout=LAYOUTS[layout])[0]
 
-    assert any(where in name for name, value in differences(found, alone["qwen3_moe"]).items() if value > 1e-4)
-
-
-def changed(world: World, *, layout: Layout | None, changes: dict[str, Any]) -> dict[str, Any]:
-    return two_steps(world, family="qwen3_moe", layout=layout, changes=changes)
+    assert any(where in name for name, value in differences(found, alone[family]).items() if value > 1e-4)
 
 
-@pytest.mark.parametrize("granularity", ["full", "selective"])
-def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(two_ranks, alone, granularity):
+@pytest.mark.parametrize(
+    ("granularity", "family", "layout"),
+    [
+        ("full", "qwen3_moe", "ep2"),
+        ("selective", "qwen3_moe", "ep2"),
+        ("full", "gpt_oss", "tp2+sp"),
+        ("selective", "gpt_oss", "tp2+sp"),
+    ],
+)
+def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing(
+    two_ranks, alone, granularity, family, layout
+):
     changes = {"activation_checkpointing": True, "recompute_granularity": granularity, "defer_grad_sync": False}
-    found = two_ranks(changed, layout=LAYOUTS["ep2"], changes=changes)
+    found = two_ranks(two_steps, family=family, layout=LAYOUTS[layout], changes=changes)
 
-    check(found, alone["qwen3_moe"])
+    check(found, alone[family])
 
 
-def test_half_precision_is_close(two_ranks):
-    half = {"dtype": torch.bfloat16}
-    relative = differences(
-        two_ranks(changed, layout=LAYOUTS["ep2"], changes=half)[0], changed(ALONE, layout=None, changes=half)
-    )
+@pytest.mark.parametrize("layout", ["ep2", "tp2+sp"])
+def test_half_precision_is_close(two_ranks, layout):
+    half = {"family": "qwen3_moe", "changes": {"dtype": torch.bfloat16}}
+    relative = differences(two_ranks(two_steps, layout=LAYOUTS[layout], **half)[0], two_steps(ALONE, **half))
 
     assert relative["losses and norms"] < 1e-2
     assert max(relative.values()) < 0.2, "experts of single tokens change places where scores are nearly equal"
@@ -158,10 +232,15 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(6, 32, generator=generator), torch.rand(6, 2, generator=generator)
 
 
-def computed(experts: torch.nn.Module, tokens: slice, chosen: list[list[int]]) -> dict[str, torch.Tensor]:
+def computed(
+    experts: torch.nn.Module,
+    tokens: slice,
+    chosen: list[list[int]],
+    summed: Callable[[torch.Tensor], torch.Tensor] = lambda output: output,
+) -> dict[str, torch.Tensor]:
     """What experts make of tokens, and gradients of the sum of its squares."""
     hidden, weights = (value[tokens].clone().requires_grad_() for value in inputs())
-    output = experts(hidden, torch.tensor(chosen)[tokens], weights)
+    output = summed(experts(hidden, torch.tensor(chosen)[tokens], weights))
     output.square().sum().backward()
     gradients = {name: whole(parameter.grad) for name, parameter in experts.named_parameters()}
     return {"output": output.detach(), "hidden": hidden.grad, "weights": weights.grad, **gradients}
@@ -169,7 +248,8 @@ def computed(experts: torch.nn.Module, tokens: slice, chosen: list[list[int]]) -
 
 def shared(world: World, *, chosen: list[list[int]]) -> dict[str, torch.Tensor]:
     model = mixture()
-    share_experts(model, ExpertGroup(mesh=init_device_mesh("cpu", (world.size,))))
+    mesh = init_device_mesh("cpu", (world.size,))
+    share_experts(model, ExpertGroup(mesh=mesh, exchange=mesh))
     each = 6 // world.size
     return computed(model.model.layers[0].mlp.experts, slice(world.rank * each, (world.rank + 1) * each), chosen)
 
@@ -186,6 +266,25 @@ def test_tokens_find_their_experts_wherever_they_are(two_ranks, choice):
         torch.testing.assert_close(second[name], expected[name])
 
 
+def of_the_same_tokens(world: World, *, chosen: list[list[int]]) -> dict[str, torch.Tensor]:
+    model, tensor = mixture(), TensorGroup(mesh=init_device_mesh("cpu", (world.size,)))
+    share_experts(model, ExpertGroup(mesh=tensor.mesh, exchange=None, tensor=tensor))
+    experts = model.model.layers[0].mlp.experts
+    return computed(experts, slice(0, 6), chosen, lambda output: tensor.leave(output[None])[0])
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_ranks_with_the_same_tokens_share_their_experts(two_ranks, choice):
+    first, second = two_ranks(of_the_same_tokens, chosen=CHOICES[choice])
+    expected = computed(mixture().model.layers[0].mlp.experts, slice(0, 6), CHOICES[choice])
+
+    for name in ("output", "gate_up_proj", "down_proj"):
+        torch.testing.assert_close(first[name], expected[name])
+        torch.testing.assert_close(second[name], expected[name])
+    for name in ("hidden", "weights"):
+        torch.testing.assert_close(first[name] + second[name], expected[name])
+
+
 def placed(world: World, *, layout: Layout) -> dict[str, Any]:
     model = FsdpBackend(mixture(), settings(layout=layout), world).trainee.model
     experts = [parameter for name, parameter in model.named_parameters() if ".experts." in name]
@@ -197,7 +296,18 @@ def placed(world: World, *, layout: Layout) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("layout", "copies"), [("ep4", 1), ("dp4, ep2", 1), ("replicate2 x shard2, ep2", 2)])
+@pytest.mark.parametrize(
+    ("layout", "copies"),
+    [
+        ("ep4", 1),
+        ("dp4, ep2", 1),
+        ("replicate2 x shard2, ep2", 2),
+        ("tp4", 1),
+        ("dp2 x tp2+sp", 1),
+        ("dp2 x tp2, ep2", 1),
+        ("replicate2 x tp2", 2),
+    ],
+)
 def test_each_rank_holds_its_part_of_the_experts(four_ranks, layout, copies):
     for found in four_ranks(placed, layout=LAYOUTS[layout]):
         assert found["modules"] == 2

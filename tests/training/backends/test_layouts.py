@@ -15,7 +15,17 @@ from skills_pipe.training.backends.fsdp.tensor_parallel.plan import PLANS
 from skills_pipe.training.config.parallel import TENSOR_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
-from tests.training.backends.layouts import FAMILIES, LAYOUTS, ON_ALL, ON_FEW, ROWS, differences, settings, two_steps
+from tests.training.backends.layouts import (
+    FAMILIES,
+    LAYOUTS,
+    MIXTURES,
+    ON_ALL,
+    ON_FEW,
+    ROWS,
+    differences,
+    settings,
+    two_steps,
+)
 from tests.training.backends.scenario import BATCH, dataset
 from tests.training.tiny import tiny_model
 
@@ -258,7 +268,7 @@ def test_ranks_drop_out_of_their_own_heads_and_agree_on_the_loss(two_ranks):
 
 
 def test_the_families_that_the_configuration_knows_are_those_with_a_plan():
-    assert set(TENSOR_PARALLEL_FAMILIES) == set(PLANS) == set(FAMILIES)
+    assert set(TENSOR_PARALLEL_FAMILIES) == set(PLANS) == {*FAMILIES, *MIXTURES}
 
 
 def test_a_module_that_no_plan_knows_is_an_error(two_ranks):

@@ -34,8 +34,13 @@ ADAMW = ObjectConfig(name="torch.optim.AdamW", kwargs={"lr": 1e-2})
 SHAPE = {"vocab_size": 262, "num_key_value_heads": 4, "tie_word_embeddings": True}
 """131 words for each of two ranks: shards of theirs are not of one size."""
 
-SHAPES = {"qwen3": SHAPE, "phi3": SHAPE, "qwen3_moe": MIXTURES["qwen3_moe"] | {"num_experts": 6}}
-"""By family. Three experts for each of two ranks: shards of theirs are not of one size either."""
+SHAPES = {
+    "qwen3": SHAPE,
+    "phi3": SHAPE,
+    "qwen3_moe": MIXTURES["qwen3_moe"] | {"num_experts": 6},
+    "gpt_oss": MIXTURES["gpt_oss"],
+}
+"""By family. Of Qwen3-MoE three experts for each of two ranks: shards of theirs are not of one size either."""
 
 
 def backend_of(world: World, layout: Layout, *, family: str, seed: int) -> tuple[FsdpBackend, World]:

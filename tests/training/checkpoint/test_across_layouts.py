@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -101,7 +102,15 @@ def mixture(four_ranks, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "layout",
-    [Layout(shard=4), Layout(replicate=2, shard=2, expert=2), Layout(shard=2, expert=2), Layout(context=2), Layout()],
+    [
+        Layout(shard=4),
+        Layout(replicate=2, shard=2, expert=2),
+        MIXED,
+        Layout(shard=2, expert=2),
+        Layout(tensor=2),
+        Layout(context=2),
+        Layout(),
+    ],
     ids=str,
 )
 def test_shared_experts_are_read_on_any_layout(request, tmp_path, mixture, layout):
@@ -114,6 +123,18 @@ def test_shared_experts_are_read_on_any_layout(request, tmp_path, mixture, layou
     else:
         ranks = request.getfixturevalue("two_ranks" if layout.ranks == 2 else "four_ranks")
         found = ranks(resumed, **case)[0]
+
+    assert different(found["state"], reference["state"]) == []
+    assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+
+
+@pytest.mark.parametrize("layout", [MIXED, Layout(shard=2, expert=2), Layout()], ids=str)
+def test_experts_that_ranks_share_in_both_ways_are_read_on_any_layout(request, four_ranks, tmp_path, layout):
+    case = {"folder": tmp_path / "own", "family": "gpt_oss"}
+    reference = four_ranks(saved, layout=replace(MIXED, expert=2), **case)[0]
+
+    ranks = {1: lambda call, **rest: [call(ALONE, **rest)], 2: request.getfixturevalue("two_ranks"), 4: four_ranks}
+    found = ranks[layout.ranks](resumed, layout=layout, **case)[0]
 
     assert different(found["state"], reference["state"]) == []
     assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
@@ -156,7 +177,11 @@ def test_the_export_of_shared_experts_has_a_matrix_for_each(mixture, tmp_path):
     assert "model.layers.2.mlp.experts.5.up_proj.weight" in exported
 
 
-@pytest.mark.parametrize("layout", [Layout(shard=4, expert=2), Layout(shard=2, context=2, expert=4)], ids=str)
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(shard=4, expert=2), Layout(shard=2, context=2, expert=4), replace(MIXED, expert=2), MIXED],
+    ids=str,
+)
 def test_each_rank_reads_its_experts_of_the_base_model(four_ranks, tmp_path, layout):
     folder = save_tiny_model(tmp_path / "base", "qwen3_moe", seed=7, num_experts=8)
     expected = dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters(remove_duplicate=False))

@@ -14,7 +14,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.base import Judge, StepResult, require_finite
 from skills_pipe.training.backends.fsdp.clip import clip_gradients
 from skills_pipe.training.backends.fsdp.expert_parallel.dispatch import ExpertGroup
-from skills_pipe.training.backends.fsdp.expert_parallel.layer import share_experts
+from skills_pipe.training.backends.fsdp.expert_parallel.layer import EXPERTS, share_experts
 from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
 from skills_pipe.training.backends.fsdp.shard import reshard, shard
@@ -141,10 +141,11 @@ class FsdpBackend:
         self._copies: ComputeCopies | None = None
         if mesh is not None:
             # Before the weights are there: no process ever holds the whole of them.
-            if layout.tensor > 1:
-                share_layers(model, TensorGroup(mesh=mesh.tensor, sequence=layout.sequence_parallel))
-            if mesh.expert is not None:
-                share_experts(model, ExpertGroup(mesh=mesh.expert))
+            tensor = TensorGroup(mesh=mesh.tensor, sequence=layout.sequence_parallel) if layout.tensor > 1 else None
+            if tensor is not None:
+                share_layers(model, tensor)
+            if mesh.experts.size() > 1 and model.config.model_type in EXPERTS:
+                share_experts(model, ExpertGroup(mesh=mesh.experts, exchange=mesh.expert, tensor=tensor))
             shard(self._loss, mesh, settings.dtype)
         if weights is not None:
             materialise(self._loss, world.device)

@@ -28,16 +28,19 @@ class Mesh:
             as those of other documents are.
         tensor: the ranks that share each layer, one dimension; they are given the same rows.
         context: the ranks that share each sequence, one dimension; they are given the same rows.
-        expert: the ranks that share the experts of a mixture, one dimension; neighbours of those that ``fsdp`` shards
-            over. None: nobody does.
+        expert: the ranks that share the experts of a mixture and have tokens of their own, one dimension; neighbours
+            of those that ``fsdp`` shards over. None: nobody does.
+        experts: over which the experts of a mixture are divided, one dimension: ``expert`` and, as the faster one,
+            ``tensor`` together.
         expert_fsdp: over which the experts of a rank are sharded: the ranks that have the same ones, in the form of
-            ``fsdp``. None: nobody shares experts.
+            ``fsdp``. None: it is ``fsdp``.
     """
 
     layout: Layout
     fsdp: DeviceMesh
     tensor: DeviceMesh
     context: DeviceMesh
+    experts: DeviceMesh
     expert: DeviceMesh | None = None
     expert_fsdp: DeviceMesh | None = None
 
@@ -53,6 +56,7 @@ class Mesh:
             fsdp=_copies(whole, shard, layout),
             tensor=whole["tensor"],
             context=whole["context"],
+            experts=_divided(experts, layout) if experts is not None else whole["tensor"],
             expert=experts["expert"] if experts is not None else None,
             expert_fsdp=_copies(experts, experts["same_experts"], layout) if experts is not None else None,
         )
@@ -63,6 +67,10 @@ def _experts(layout: Layout, device_type: str) -> DeviceMesh:
     groups = layout.shard * layout.context // layout.expert
     sizes = (layout.replicate, groups, layout.expert, layout.tensor)
     return init_device_mesh(device_type, sizes, mesh_dim_names=("replicate", "same_experts", "expert", "tensor"))
+
+
+def _divided(experts: DeviceMesh, layout: Layout) -> DeviceMesh:
+    return experts["expert", "tensor"]._flatten("experts") if layout.tensor > 1 else experts["expert"]
 
 
 def _copies(whole: DeviceMesh, shard: DeviceMesh, layout: Layout) -> DeviceMesh:

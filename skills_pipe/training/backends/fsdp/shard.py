@@ -24,7 +24,7 @@ def shard(loss: SupervisedLoss, mesh: Mesh, dtype: torch.dtype) -> None:
     # GPT-2 has its own name for them.
     for layer in base.h if hasattr(base, "h") else base.layers:
         for module in layer.modules():
-            if isinstance(module, SharedExperts):
+            if isinstance(module, SharedExperts) and mesh.expert_fsdp is not None:
                 fully_shard(module, mesh=mesh.expert_fsdp, mp_policy=policy)
         _shard_lengths(layer, mesh, dtype)
         fully_shard(layer, mesh=mesh.fsdp, mp_policy=policy)

@@ -10,26 +10,49 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExpertGroup:
     """The ranks that share the experts: rank r of n has the r-th n-th of them.
 
     Attributes:
-        mesh: one dimension.
+        mesh: all of them, one dimension.
+        exchange: those of them between which tokens travel, as many ranks apart as ``tensor`` has. None: all of them
+            have the same tokens.
+        tensor: those of them that have the same tokens, neighbours. None: each has tokens of its own.
     """
 
     mesh: DeviceMesh
+    exchange: DeviceMesh | None
+    tensor: TensorGroup | None = None
 
     @property
     def group(self) -> dist.ProcessGroup:
-        """For collectives."""
-        return self.mesh.get_group()
+        """For collectives between ranks that exchange tokens."""
+        if self.exchange is None:
+            raise ValueError("no tokens are exchanged")
+        return self.exchange.get_group()
 
     @property
     def size(self) -> int:
-        """Number of ranks."""
-        return self.mesh.size()
+        """Number of ranks that exchange tokens."""
+        return self.exchange.size() if self.exchange is not None else 1
+
+    def own(self, chosen: Tensor, each: int) -> tuple[Tensor, Tensor]:
+        """Which choices are for experts of this rank, or of those that it exchanges tokens with.
+
+        Args:
+            chosen: int64, experts out of all.
+            each: how many each rank has.
+
+        Returns:
+            Of the form of ``chosen``: whether they are, and the experts' numbers among those.
+        """
+        ranks, rank = (self.tensor.size, self.tensor.rank) if self.tensor is not None else (1, 0)
+        having = chosen // each
+        return having % ranks == rank, having // ranks * each + chosen % each
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +79,7 @@ class Dispatch:
 
         Args:
             chosen: int64 ``[copies]``, the expert of each.
-            experts: how many there are on all ranks.
+            experts: how many there are on the ranks that exchange tokens.
             group: the ranks that share them.
         """
         mine = torch.bincount(chosen, minlength=experts)

@@ -6,8 +6,9 @@ Parameters are DTensors over the group. The layers compute with this rank's part
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
@@ -68,47 +69,62 @@ class VocabularyEmbedding(nn.Embedding):
         return self.tensor_group.leave(found.masked_fill(elsewhere.unsqueeze(-1), 0.0))
 
 
-class _WholeWeightNorm(nn.Module):
-    """Mixed into a norm whose whole weight every rank has."""
+class _WholeWeights(nn.Module):
+    """Mixed into a module whose whole weights every rank has."""
 
-    placements: ClassVar[Mapping[str, Placement]] = {"weight": Replicate()}
+    placements: ClassVar[Mapping[str, Placement]] = {"weight": Replicate(), "bias": Replicate()}
     tensor_group: TensorGroup
 
-    def _normed(self, hidden: Tensor, *, partial_gradient: bool) -> Tensor:
-        """The norm's own forward pass, with its weight as a plain tensor."""
-        weight = self._parameters["weight"]
-        self._parameters["weight"] = own_part(weight, partial_gradient=partial_gradient)  # type: ignore[assignment]
-        try:
-            normed: Tensor = super().forward(hidden)
-        finally:
-            self._parameters["weight"] = weight
-        return normed
+    def _computed(self, hidden: Tensor, *, partial_gradient: bool) -> Any:
+        """The module's own forward pass, with its weights as plain tensors."""
+        with own_parts(self, partial_gradient=partial_gradient):
+            return super().forward(hidden)
 
 
-class EnteringNorm(_WholeWeightNorm):
+class EnteringNorm(_WholeWeights):
     """Mixed into a norm before attention, MLP or output layer: its output is for all ranks and all tokens."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``[1, tokens, width]`` to ``[1, all tokens, width]``."""
         # With sequence parallelism each rank norms some of the tokens.
-        normed = self._normed(hidden, partial_gradient=self.tensor_group.sequence)
+        normed = self._computed(hidden, partial_gradient=self.tensor_group.sequence)
         return self.tensor_group.enter(normed)
 
 
-class AddedNorm(_WholeWeightNorm):
+class AddedNorm(_WholeWeights):
     """Mixed into a norm behind attention or MLP, of what they add to the hidden states."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``[1, tokens, width]`` to the same shape."""
-        return self._normed(hidden, partial_gradient=self.tensor_group.sequence)
+        return self._computed(hidden, partial_gradient=self.tensor_group.sequence)
 
 
-class HeadNorm(_WholeWeightNorm):
+class HeadNorm(_WholeWeights):
     """Mixed into a norm over each head, of which this rank has some."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``[1, tokens, heads, head_dim]`` to the same shape."""
-        return self._normed(hidden, partial_gradient=True)
+        return self._computed(hidden, partial_gradient=True)
+
+
+class Router(_WholeWeights):
+    """Mixed into what chooses experts of all tokens, of which this rank has some: it knows a part of the gradient."""
+
+    def forward(self, hidden: Tensor) -> Any:
+        """Whatever the module makes of ``[tokens, width]``."""
+        return self._computed(hidden, partial_gradient=True)
+
+
+class SinkAttention(nn.Module):
+    """Mixed into an attention that has a score for each head itself, of which this rank has some."""
+
+    placements: ClassVar[Mapping[str, Placement]] = {"sinks": Shard(0)}
+    tensor_group: TensorGroup
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward pass."""
+        with own_parts(self):
+            return super().forward(*args, **kwargs)
 
 
 Layer = type[nn.Module]
@@ -142,6 +158,19 @@ def own_part(parameter: Tensor | None, *, partial_gradient: bool = False) -> Ten
         raise TypeError(f"a parameter of a tensor parallel layer is a {type(parameter).__name__}")
     part: Tensor = parameter.to_local(grad_placements=[Partial()] if partial_gradient else None)
     return part
+
+
+@contextmanager
+def own_parts(module: nn.Module, *, partial_gradient: bool = False) -> Iterator[None]:
+    """Inside this block the parameters of ``module`` itself are :func:`own_part` of them."""
+    spread = dict(module._parameters)
+    for name, parameter in spread.items():
+        if parameter is not None:
+            module._parameters[name] = own_part(parameter, partial_gradient=partial_gradient)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        module._parameters.update(spread)
 
 
 @functools.cache

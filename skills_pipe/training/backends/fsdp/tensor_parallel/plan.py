@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from transformers import PreTrainedModel
 
 from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
-from skills_pipe.training.backends.fsdp.tensor_parallel.fused import FusedAttention, GateUpLinear, QueryKeyValueLinear
+from skills_pipe.training.backends.fsdp.tensor_parallel.fused import (
+    FusedAttention,
+    FusedLinear,
+    GateUpLinear,
+    QueryKeyValueLinear,
+)
 from skills_pipe.training.backends.fsdp.tensor_parallel.layers import (
     AddedNorm,
     ColumnLinear,
@@ -16,13 +21,15 @@ from skills_pipe.training.backends.fsdp.tensor_parallel.layers import (
     HeadNorm,
     Layer,
     Parameters,
+    Router,
     RowLinear,
+    SinkAttention,
     VocabularyEmbedding,
     spread,
 )
 
-Plan = Mapping[str, Layer]
-"""Name of a module, ``*`` for the number of a layer -> what it becomes."""
+Plan = Mapping[str, Layer | None]
+"""Name of a module, ``*`` for the number of a layer -> what it becomes; None: ``share_experts`` knows."""
 
 _LLAMA: Plan = {
     "model.embed_tokens": VocabularyEmbedding,
@@ -64,15 +71,29 @@ _PHI3: Plan = {
     "lm_head": ColumnLinear,
 }
 
+_GPT_OSS: Plan = {
+    **{name: layer for name, layer in _LLAMA.items() if ".mlp." not in name},
+    "model.layers.*.self_attn": SinkAttention,
+    "model.layers.*.mlp.router": Router,
+    "model.layers.*.mlp.experts": None,
+}
+
 PLANS: Mapping[str, Plan] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": {**_LLAMA, **_NORMED_HEADS},
+    "qwen3_moe": {
+        **_LLAMA,
+        **_NORMED_HEADS,
+        "model.layers.*.mlp.gate": Router,
+        "model.layers.*.mlp.experts": None,
+    },
     "gemma": _LLAMA,
     "gemma2": _GEMMA2,
     "gemma3_text": {**_GEMMA2, **_NORMED_HEADS},
     "phi3": _PHI3,
+    "gpt_oss": _GPT_OSS,
 }
 """By ``model_type``; the same families as :data:`skills_pipe.training.config.parallel.TENSOR_PARALLEL_FAMILIES`."""
 
@@ -81,7 +102,8 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     """Make every layer of ``model`` one that the ranks of ``group`` share; before it is sharded by FSDP2.
 
     Every rank passes the same weights, which may be on the meta device. The model is of a family that has a plan, and
-    the ranks divide its heads, neurons and words: :func:`skills_pipe.training.config.parallel_rules.unshareable`.
+    the ranks divide its heads, neurons and words: :func:`skills_pipe.training.config.parallel_rules.unshareable`. The
+    experts of a mixture are left for ``share_experts``.
 
     Raises:
         ValueError: the model has parameters that the plan of its family does not know.
@@ -89,10 +111,12 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     plan = PLANS[model.config.model_type]
     known: Parameters = {}
     for name, module in list(model.named_modules()):
-        layer = plan.get(re.sub(r"\.\d+\.", ".*.", name))
-        if layer is not None:
-            spread(module, layer, group, known)
-            if hasattr(module, "arrange"):
+        pattern = re.sub(r"\.\d+\.", ".*.", name)
+        if pattern in plan:
+            layer = plan[pattern]
+            if layer is not None:
+                spread(module, layer, group, known)
+            if isinstance(module, FusedLinear | FusedAttention):
                 module.arrange(model.config)
         elif any(True for _ in module.parameters(recurse=False)):
             raise ValueError(f"no tensor parallel plan for {name} ({type(module).__name__})")
