@@ -58,8 +58,8 @@ def unshareable(model: Mapping[str, Any], layout: Layout) -> list[ConfigError]:
         problems = indivisible(shape, tensor=layout.tensor)
     if not problems and layout.tensor > 1:
         problems = _dropping(model)
-    if not problems and layout.expert > 1:
-        problems = _indivisible_experts(experts, layout.expert)
+    if not problems and (layout.expert > 1 or (shape is not None and shape.mixtures)):
+        problems = _indivisible_experts(experts, layout)
     return problems
 
 
@@ -91,7 +91,8 @@ def indivisible(shape: ModelShape, *, tensor: int) -> list[ConfigError]:
     counts = {
         "attention heads": shape.heads,
         "key-value heads": shape.kv_heads,
-        "neurons of the MLP": shape.inner,
+        # Experts stay whole.
+        "neurons of the MLP": tensor if len(shape.mixtures) == shape.layers else shape.inner,
         "words of the vocabulary": shape.vocabulary,
     }
     return [
@@ -118,13 +119,16 @@ def _dropping(model: Mapping[str, Any]) -> list[ConfigError]:
     return [ConfigError(what, where=_TENSOR, fix="set policy.hf_config_overrides.resid_pdrop=0, or the size to 1")]
 
 
-def _indivisible_experts(experts: int | None, ranks: int) -> list[ConfigError]:
+def _indivisible_experts(experts: int | None, layout: Layout) -> list[ConfigError]:
+    """Ranks that share each layer share its experts too, each of them those of the ranks that exchange tokens."""
+    ranks, where = layout.expert * layout.tensor, _EXPERT if layout.expert > 1 else _TENSOR
     if not experts:
         what = f"the model has no experts that {ranks} ranks could share: its config.json has no num_experts"
-        return [ConfigError(what, where=_EXPERT, fix="set it to 1, or see to the files of the model")]
+        return [ConfigError(what, where=where, fix="set it to 1, or see to the files of the model")]
     if experts % ranks:
         what = f"the {experts} experts of the model cannot be divided over {ranks} ranks"
-        return [ConfigError(what, where=_EXPERT, fix=f"choose a divisor of {experts}")]
+        both = f": {_EXPERT} times {_TENSOR}" if 1 < layout.expert < ranks else ""
+        return [ConfigError(what, where=where, fix=f"choose a divisor of {experts}{both}")]
     return []
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from skills_pipe.training.config import load_config
@@ -85,7 +86,8 @@ def policy(*overrides: str):
 def kept_bytes(model, tokens: int, lengths: tuple[int, ...] = ()) -> int:
     """Bytes that autograd keeps between forward and backward pass, beside the weights; the loss is not looked at."""
     SupervisedLoss(model)  # sets the attention with which packed rows are trained
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    parameters = (each.to_local() if isinstance(each, DTensor) else each for each in model.parameters())
+    weights = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     kept: dict[int, Any] = {}
 
     def keep(tensor):

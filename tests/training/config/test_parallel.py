@@ -148,6 +148,28 @@ def test_experts_that_cannot_be_shared_are_refused_with_the_reason(model, messag
     assert problem.fix
 
 
+QWEN_30B_SIZES = {**LLAMA_8B, **QWEN_30B, "moe_intermediate_size": 768}
+
+
+def test_ranks_that_share_layers_share_experts_with_those_that_exchange_tokens():
+    assert unshareable(QWEN_30B_SIZES, Layout(tensor=8)) == []
+    assert unshareable(QWEN_30B_SIZES, Layout(shard=16, tensor=8, expert=16)) == []
+    assert unshareable({**QWEN_30B_SIZES, "intermediate_size": 3001}, Layout(tensor=2)) == [], "no layer has an MLP"
+
+    (alone,) = unshareable({**QWEN_30B_SIZES, "num_experts": 100}, Layout(tensor=8))
+    assert (alone.what, alone.where, alone.fix) == (
+        "the 100 experts of the model cannot be divided over 8 ranks",
+        "policy.tensor_model_parallel_size",
+        "choose a divisor of 100",
+    )
+    (both,) = unshareable(QWEN_30B_SIZES, Layout(shard=32, tensor=8, expert=32))
+    assert (both.what, both.where, both.fix) == (
+        "the 128 experts of the model cannot be divided over 256 ranks",
+        "policy.expert_model_parallel_size",
+        "choose a divisor of 128: policy.expert_model_parallel_size times policy.tensor_model_parallel_size",
+    )
+
+
 def test_experts_are_shared_by_ranks_of_one_copy_of_the_model():
     config = fsdp("policy.expert_model_parallel_size=4", "policy.context_parallel_size=2")
     layout = Layout.of(config, ranks=8)

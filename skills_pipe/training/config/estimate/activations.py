@@ -27,12 +27,21 @@ class Conditions:
         document: tokens of each document; None: the row is one.
         looking: tokens of a document that this rank has at once, where ranks share a row; None: all.
         shared_experts: other ranks have experts of this one's tokens.
+        tensor: ranks that share each layer; heads, neurons and words of the shape are then those of one of them.
+        sequence: these ranks share the tokens outside of attention and MLP.
     """
 
     cpu: bool = False
     document: int | None = None
     looking: int | None = None
     shared_experts: bool = False
+    tensor: int = 1
+    sequence: bool = False
+
+    @property
+    def apart(self) -> int:
+        """Ranks of which each keeps some tokens of what is outside of attention and MLP."""
+        return self.tensor if self.sequence else 1
 
 
 def activation_bytes(
@@ -56,7 +65,7 @@ def activation_bytes(
             ``selective`` the results of products and of attention besides.
         conditions: what else it depends on.
     """
-    norm = _norm(shape, shape.hidden, width)
+    norm = _norm(shape, shape.hidden, width) // conditions.apart
     dropped = _dropped(shape, width, conditions)
     # Behind the last norm, for the loss; cosines and sines of the rotation; what an embedding drops.
     ends = norm + 2 * shape.hidden * width + 2 * shape.head_dim * width + shape.hidden * dropped
@@ -64,7 +73,7 @@ def activation_bytes(
     layers = [_layer(shape, number, document, width, conditions) for number in range(shape.layers)]
     if recompute == "nothing":
         return tokens * (sum(layers) + ends)
-    kept = [shape.hidden * width] * shape.layers
+    kept = [shape.hidden * width // conditions.apart] * shape.layers
     if recompute == "selective":
         kept = [each + _products(shape, number) * width for number, each in enumerate(kept)]
     return tokens * (sum(kept) + max(layers) + ends)
@@ -86,7 +95,7 @@ def block_bytes(shape: ModelShape, document: int, *, width: int) -> int:
 def _layer(shape: ModelShape, number: int, document: int, width: int, conditions: Conditions) -> int:
     """Bytes of one layer for one token."""
     # The first two norms feed products, which keep what they get; what others give is only added.
-    norms = shape.kind.norms * _norm(shape, shape.hidden, width) + 2 * shape.hidden * width
+    norms = shape.kind.norms * _norm(shape, shape.hidden, width) // conditions.apart + 2 * shape.hidden * width
     if shape.kind.qk_norm:
         norms += _norm(shape, shape.queries + shape.keys, width)
     mlp = _mixture(shape, width, conditions) if number in shape.mixtures else _mlp(shape, width)
@@ -145,7 +154,8 @@ def _mixture(shape: ModelShape, width: int, conditions: Conditions) -> int:
         raise ValueError("a mixture has experts")
     copies = 2 + conditions.shared_experts
     each = width * (copies * shape.hidden + shape.kind.expert_gate * shape.experts.inner) + 5 * _INDEX
-    return shape.experts.chosen * each + FLOAT * shape.experts.count
+    # Ranks that share layers have the same tokens, and each computes with its own experts.
+    return shape.experts.chosen * each // conditions.tensor + FLOAT * shape.experts.count
 
 
 def _products(shape: ModelShape, number: int) -> int:

@@ -74,11 +74,13 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     width = FLOAT if policy.precision == "float32" else 2
     shards = max(1, ranks // dtensor.dp_replicate_size)
     adapters = adapter_parameters(shape, policy)
-    trained = shape.parameters if adapters is None else adapters
-    part = -(-trained // shards) * FLOAT
-    frozen = 0 if adapters is None else -(-shape.parameters // shards) * width
+    own = shape.of_rank(dtensor.tensor_parallel_size)
     # Experts of other ranks never come here.
     others = _elsewhere(shape.expert_parameters, policy)
+    here = _parameters_here(shape, own, shards, dtensor.tensor_parallel_size)
+    part = (here if adapters is None else -(-adapters // shards)) * FLOAT
+    frozen = 0 if adapters is None else here * width
+    trained = own.parameters if adapters is None else adapters
     whole = trained - (len(shape.mixtures) * others if adapters is None else 0)
     row = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
     tokens = -(-row // dtensor.context_parallel_size)
@@ -88,12 +90,12 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
         weights=part + frozen,
         gradients=whole * FLOAT if _deferred(policy, ranks) else part,
         optimizer=part * states,
-        compute=_compute_bytes(shape, width, trained=trained, ranks=ranks, others=others),
-        activations=activation_bytes(shape, tokens, width=width, recompute=_recomputed(policy), conditions=conditions)
-        + block_bytes(shape, min(row, policy.max_total_sequence_length), width=width)
-        + _collected_bytes(shape, policy, row, width)
+        compute=_compute_bytes(own, width, trained=trained, ranks=ranks, others=others),
+        activations=activation_bytes(own, tokens, width=width, recompute=_recomputed(policy), conditions=conditions)
+        + block_bytes(own, min(row, policy.max_total_sequence_length), width=width)
+        + _collected_bytes(own, policy, row, width)
         + adapter_activations(shape, policy, tokens, layers=layers) * width,
-        loss=_loss_bytes(shape, tokens, width, trained=adapters is None),
+        loss=_loss_bytes(own, tokens, width, trained=adapters is None),
     )
 
 
@@ -114,7 +116,13 @@ def _deferred(policy: PolicyConfig, ranks: int) -> bool:
 
 def _elsewhere(experts: int, policy: PolicyConfig) -> int:
     """Weights of a layer's experts that only other ranks compute with."""
-    return experts - experts // policy.dtensor_cfg.expert_parallel_size
+    return experts - experts // (policy.dtensor_cfg.expert_parallel_size * policy.dtensor_cfg.tensor_parallel_size)
+
+
+def _parameters_here(shape: ModelShape, own: ModelShape, shards: int, tensor: int) -> int:
+    """Weights in the shards of one rank: norms and the like are sharded over fewer ranks, experts over all."""
+    experts = len(shape.mixtures) * shape.expert_parameters
+    return -(-((own.parameters - experts) * tensor + experts) // shards)
 
 
 def _conditions(policy: PolicyConfig, row: int) -> Conditions:
@@ -127,7 +135,13 @@ def _conditions(policy: PolicyConfig, row: int) -> Conditions:
     else:
         looking = None
         longest = min(longest, SCORES_AT_ONCE) if policy.sequence_packing.enabled else longest
-    return Conditions(document=longest, looking=looking, shared_experts=dtensor.expert_parallel_size > 1)
+    return Conditions(
+        document=longest,
+        looking=looking,
+        shared_experts=dtensor.expert_parallel_size > 1,
+        tensor=dtensor.tensor_parallel_size,
+        sequence=dtensor.sequence_parallel,
+    )
 
 
 def _collected_bytes(shape: ModelShape, policy: PolicyConfig, row: int, width: int) -> int:

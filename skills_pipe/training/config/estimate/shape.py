@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skills_pipe.training.config.estimate.kinds import KINDS, Kind
@@ -92,6 +92,16 @@ class ModelShape:
                 config.get("activation_function", "gelu_new"), max(_PLAIN_ACTIVATIONS.values())
             ),
             dropout=bool(config.get("resid_pdrop", 0.1 if kind.positions else 0.0)),
+        )
+
+    def of_rank(self, ranks: int) -> ModelShape:
+        """What one of so many ranks that share each layer has of it; experts are left as they are."""
+        return replace(
+            self,
+            heads=self.heads // ranks,
+            kv_heads=self.kv_heads // ranks,
+            inner=self.inner // ranks,
+            vocabulary=self.vocabulary // ranks,
         )
 
     @property
