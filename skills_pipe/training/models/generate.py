@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 _NO_END = 1 << 40
+_NEUTRAL = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+"""Transformers by itself takes one of the 50 most likely tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,8 @@ class Generation:
         stop_ids: a text ends with the first of these tokens.
         pad_id: token that fills up the shorter prompts of a batch; the model does not see it.
         sampling: arguments of :meth:`transformers.GenerationMixin.generate` that choose at random, such as
-            ``temperature``; without any it is the most likely token each time.
+            ``temperature``; without any it is the most likely token each time. What is not given is neutral, whatever
+            is published with the model: among all tokens, by their probabilities.
         batch_size: prompts that go through the model at once.
         rank, ranks: which share of each batch is generated here, where ranks hold one model together. All of them pass
             the same prompts.
@@ -99,7 +102,7 @@ def _batch(model: PreTrainedModel, prompts: Sequence[Prompt], limit: int, how: G
         pad_token_id=how.pad_id,
         use_cache=True,
         synced_gpus=how.ranks > 1,
-        **({"do_sample": True, **how.sampling} if how.sampling else {"do_sample": False}),
+        **({**_NEUTRAL, **how.sampling} if how.sampling else {"do_sample": False}),
     )
     after = written[:, longest:].tolist()
     return [_until_stop(row[: prompt.limit], how.stop_ids) for row, prompt in zip(after, prompts, strict=True)]
@@ -116,9 +119,8 @@ def _writing(model: PreTrainedModel, how: Generation) -> Iterator[None]:
     """Dropout off, and an attention that has a cache and takes a mask."""
     training, attention, published = model.training, model.config._attn_implementation, model.generation_config
     model.eval()
-    if not how.sampling:
-        # What is published with models is for random choices; some of it, as a penalty of repetitions, for others too.
-        model.generation_config = GenerationConfig()
+    # What is published with models, as a penalty of repetitions, would mix into what was asked for.
+    model.generation_config = GenerationConfig()
     # Of some families (Gemma 2, gpt-oss) transformers has no other attention than its plain one.
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     try:

@@ -113,6 +113,38 @@ def test_random_choices_are_made_on_request():
     assert first != second
 
 
+def sampled(model, prompt: Prompt, temperature: float) -> list[int]:
+    """Written without generate: tokens drawn by their probabilities, again and again."""
+    ids = list(prompt.ids)
+    for _ in range(prompt.limit):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[:, -1]
+        ids.append(int(torch.multinomial((logits / temperature).softmax(-1), 1)))
+    return ids[len(prompt.ids) :]
+
+
+@pytest.mark.parametrize(
+    "published",
+    [{}, {"top_k": 2}, {"top_p": 0.1}, {"temperature": 0.1}, {"repetition_penalty": 3.0, "min_p": 0.5}],
+    ids=str,
+)
+def test_what_is_drawn_is_what_was_asked_for_whatever_is_published_with_the_model(published):
+    """One temperature means the same of every model; transformers by itself leaves out all but 50 tokens."""
+    model = stopping_model("llama")
+    (asked,) = prompts(5, limit=40)
+    model.generation_config.update(do_sample=True, **published)
+    torch.manual_seed(0)
+    expected = sampled(model, asked, 4.0)
+    torch.manual_seed(0)
+    found = generate(model, [asked], Generation(stop_ids=(), pad_id=0, sampling={"temperature": 4.0}))
+    assert found[0] == expected
+
+    # The control: what the published settings, and transformers' own, make of it.
+    torch.manual_seed(0)
+    mixed = model.generate(torch.tensor([asked.ids]), max_new_tokens=40, temperature=4.0, eos_token_id=None)
+    assert mixed[0, len(asked.ids) :].tolist() != expected
+
+
 def test_the_model_is_left_as_it_was():
     model = stopping_model("llama").train()
     model.set_attn_implementation(attention.IMPLEMENTATION)
