@@ -23,7 +23,7 @@ from skills_pipe.training.data.rows import BadRow, Conversation
 from skills_pipe.training.data.sources.alpaca import alpaca_prompt
 from skills_pipe.training.data.template import INFER, resolve_template
 from skills_pipe.training.models.attention import Documents
-from skills_pipe.training.models.generate import Generation, Prompt, generate
+from skills_pipe.training.models.generate import Generation, Prompt, generate, positions_left
 from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
 from skills_pipe.training.models.lora.merge import merged
 from skills_pipe.training.models.loss import SupervisedLoss
@@ -126,10 +126,11 @@ class HuggingFaceModel:
         Args:
             prompt: text, taken as it is; or a row without its answer, which is asked as training would.
             max_length: tokens of prompt and answer together.
-            temperature: 0 takes the most likely token each time.
+            temperature: 0 takes the most likely token each time; with another one all tokens may come, whatever the
+                model's ``generation_config.json`` says of ``top_k`` and the like.
 
         Raises:
-            OptionError: the prompt alone has that many tokens, or is none.
+            OptionError: the prompt alone has that many tokens, or is none; or the model has no position for all.
             DataError: the tokenizer has no chat template for messages, or it refuses them.
         """
         ids = self._ids(self._prompt_text(prompt))
@@ -154,8 +155,11 @@ class HuggingFaceModel:
             prompts: texts or rows.
             max_new_tokens: most tokens of an answer.
             sampling: arguments that choose tokens at random, such as ``{"temperature": 0.7, "top_p": 0.9}``; without
-                any it is the most likely token each time.
+                any it is the most likely token each time. What is published with the model adds nothing.
             batch_size: prompts that go through the model at once.
+
+        Raises:
+            OptionError: the model has no position for all tokens of a prompt and its answer.
         """
         asked = [Prompt(ids=self._ids(self._prompt_text(prompt)), limit=max_new_tokens) for prompt in prompts]
         return self._written(asked, sampling or {}, batch_size)
@@ -200,6 +204,15 @@ class HuggingFaceModel:
         return ids
 
     def _written(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any], batch_size: int) -> list[str]:
+        for number, prompt in enumerate(prompts, start=1):
+            left = positions_left(self.module.config, len(prompt.ids))
+            if prompt.limit > left:
+                raise OptionError(
+                    f"prompt {number} has {len(prompt.ids)} tokens and its answer up to {prompt.limit}: the model has "
+                    f"{len(prompt.ids) + left} positions for both",
+                    where="max_length, max_new_tokens",
+                    fix=f"ask for {left} new tokens at most" if left > 0 else "shorten the prompt",
+                )
         how = Generation(
             stop_ids=tuple(self._stop_ids()),
             pad_id=self.tokenizer.pad_token_id,

@@ -10,6 +10,7 @@ from skills_pipe.errors import DataError, OptionError
 from skills_pipe.training.api import HuggingFaceModel, SFTDataset
 from skills_pipe.training.data.sources.alpaca import alpaca_prompt
 from tests.training.api.seed import alpaca_rows, tiny_folder
+from tests.training.tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
@@ -106,6 +107,21 @@ def test_the_tools_of_a_row_are_shown_as_in_training(folder):
 def test_a_prompt_that_fills_the_length_is_an_error(folder):
     with pytest.raises(OptionError, match="6 tokens, nothing is left to write"):
         HuggingFaceModel.from_pretrained(folder).generate("Hello", max_length=6)
+
+
+def test_a_text_beyond_the_positions_of_a_model_is_an_error():
+    model = HuggingFaceModel(tiny_model("gpt2", max_position_embeddings=64).eval(), tiny_tokenizer(), "gpt2")
+    with pytest.raises(OptionError, match="6 tokens and its answer up to 59: the model has 64 positions for both"):
+        model.generate("Hello", max_length=65)
+    with pytest.raises(OptionError, match=r"prompt 2 has 9 tokens .* up to 56: .*ask for 55 new tokens at most"):
+        model.generate_all(["Hello", "Hello..."], 56)
+    with pytest.raises(OptionError, match="shorten the prompt"):
+        model.generate_all(["Hello" * 20], 1)
+    # The control: to the last position it writes, and one with rotary positions has no such end.
+    model.module.generation_config.eos_token_id = model.tokenizer.eos_token_id = None
+    assert len(model._ids(model.generate("Hello", max_length=64))) > 6
+    model.module = tiny_model("llama", max_position_embeddings=64).eval()
+    model.generate("Hello", max_length=65)
 
 
 @pytest.mark.parametrize(
