@@ -1,11 +1,16 @@
+"""The norm of gradients and clipping by it: torch's own, and the same on all ranks."""
+
 from __future__ import annotations
+
+import logging
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
+from skills_pipe.training.backends.fsdp import clip
 from skills_pipe.training.backends.fsdp.clip import clip_gradients
 
 
@@ -63,3 +68,48 @@ def test_plain_and_sharded_gradients_of_several_meshes_are_clipped_together():
         torch.testing.assert_close(mixed[2].grad, plain[2].grad)
     finally:
         dist.destroy_process_group()
+
+
+def clipped_on_two_dimensions(world, *, off=0.0):
+    """Norm, clipped gradients, and what torch warns of; ``off``: by which part odd ranks add otherwise."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
+    spread = ([Shard(0), Shard(1)], [Shard(0), Replicate()], [Replicate(), Shard(1)])
+    sharded = parameters()
+    for parameter, placements in zip(sharded, spread, strict=True):
+        gradient = distribute_tensor(parameter.grad, mesh, placements)
+        parameter.data = distribute_tensor(parameter.data, mesh, placements)
+        parameter.grad = gradient
+    warned, right = [], clip._over_ranks
+    handler = logging.Handler()
+    handler.emit = lambda record: warned.append(record.getMessage())
+    logger = logging.getLogger("torch.distributed.tensor._redistribute")
+    logger.addHandler(handler)
+    clip._over_ranks = lambda norm, spread: right(norm, spread) * (1 + off * (world.rank % 2))
+    try:
+        norm = clip_gradients(sharded, 0.5)
+        told = list(warned)
+        # The control of the warning: torch's own norm has it.
+        torch.nn.utils.get_total_norm([sharded[0].grad]).full_tensor()
+    finally:
+        clip._over_ranks = right
+        logger.removeHandler(handler)
+    return norm, [parameter.grad.full_tensor() for parameter in sharded], told, warned
+
+
+def test_the_norm_over_two_dimensions_of_a_mesh_is_that_of_the_whole_without_a_warning(four_ranks):
+    plain = parameters()
+    expected = clip_gradients(plain, 0.5)
+    for norm, gradients, told, warned in four_ranks(clipped_on_two_dimensions):
+        assert norm == pytest.approx(expected, rel=1e-6)
+        for found, parameter in zip(gradients, plain, strict=True):
+            torch.testing.assert_close(found, parameter.grad, rtol=1e-6, atol=0)
+        assert told == []
+        assert any("different reduction orders" in message for message in warned)
+
+
+def test_ranks_that_add_in_other_orders_clip_alike(four_ranks):
+    """As groups of a larger machine may; what several ranks hold alike stays so to the bit."""
+    found = four_ranks(clipped_on_two_dimensions, off=1e-6)
+    assert len({norm for norm, *_ in found}) == 1
+    for _, gradients, *_ in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(gradients, found[0][1], strict=True))
