@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -227,25 +228,34 @@ if os.environ.get("RANK", "0") == "0":
 """
 
 
-def trained(folder, name, *, ranks, seed=1000):
-    """Metrics and weights of a training in so many processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+def trained_by_two(folder, name):
+    """Metrics and weights of a training in two processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, "program.py", name, str(seed)]
+    command = [sys.executable, *launcher, "program.py", name, "1000"]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return torch.load(folder / name)
 
 
+def trained(folder, name, monkeypatch, *, seed=1000):
+    """The same in this process."""
+    with monkeypatch.context() as here:
+        here.chdir(folder)
+        here.setattr(sys, "argv", ["program.py", name, str(seed)])
+        runpy.run_path("program.py")
+    return torch.load(folder / name)
+
+
 @pytest.mark.slow
-def test_two_ranks_train_the_model_that_one_trains_and_both_can_generate(tmp_path):
+def test_two_ranks_train_the_model_that_one_trains_and_both_can_generate(tmp_path, monkeypatch):
     tiny_folder(tmp_path / "base")
     text = CONFIG.read_text().replace("meta-llama/Llama-3.1-8B", "base").replace("max_steps: 10", "max_steps: 2")
     (tmp_path / "c.yml").write_text(text.replace("precision: bf16", "precision: 32"))
     (tmp_path / "program.py").write_text(_PROGRAM)
-    metrics, weights = trained(tmp_path, "two.pt", ranks=2)
-    expected_metrics, expected = trained(tmp_path, "one.pt", ranks=1)
-    other = trained(tmp_path, "other.pt", ranks=1, seed=7)[1]
+    metrics, weights = trained_by_two(tmp_path, "two.pt")
+    expected_metrics, expected = trained(tmp_path, "one.pt", monkeypatch)
+    other = trained(tmp_path, "other.pt", monkeypatch, seed=7)[1]
     assert metrics == expected_metrics
     assert weights.keys() == expected.keys()
     distance = max(float((weights[name] - expected[name]).abs().max()) for name in expected)
