@@ -14,7 +14,6 @@ import shutil
 import time
 from pathlib import Path
 
-from base_model import make_base_model
 from generations import write_generations
 from report import Figures, show_report
 
@@ -50,6 +49,9 @@ def main() -> None:
     # Threads of so small a step meet every few microseconds. By default they wait for each other at full speed, which
     # on a busy machine keeps the one that is waited for from running; waiting less long costs nothing on an idle one.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+    # Imported here: transformers takes seconds, and a mistake in the options is told at once.
+    from base_model import make_base_model
 
     os.chdir(folder)
     texts = write_generations(folder / "generations")
