@@ -48,7 +48,8 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float | N
 def _spread(gradient: Tensor) -> _Spread:
     if not isinstance(gradient, DTensor):
         return None
-    # A partial sum would be neither; FSDP and tensor parallelism leave none.
+    if any(placement.is_partial() for placement in gradient.placements):
+        raise RuntimeError("a gradient is left as a sum that was not made, whose parts tell nothing of its norm")
     return gradient.device_mesh, tuple(
         dimension for dimension, placement in enumerate(gradient.placements) if not placement.is_replicate()
     )
