@@ -21,6 +21,7 @@ from skills_pipe.training.checkpoint.retention import Retention
 from skills_pipe.training.checkpoint.state import RunDescription
 from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
 from skills_pipe.training.config.adapters import adapter_spec
+from skills_pipe.training.config.quantization import check_installed, quantization_spec
 from skills_pipe.training.config.schedule import seconds, total_steps
 from skills_pipe.training.config.schema.checkpointing import CheckpointingConfig
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
@@ -61,6 +62,7 @@ class Parts:
     def load(cls, config: TrainingConfig) -> Parts:
         """Read tokenizer, data and model, in this order: cheap mistakes show first."""
         policy = config.policy
+        check_installed(policy)
         tokenizer = load_tokenizer(policy.tokenizer.name or policy.model_name)
         data = load_data(config, tokenizer)
         model, weights = open_model(ModelSpec(name=policy.model_name, overrides=policy.hf_config_overrides))
@@ -196,7 +198,10 @@ def _adapter_record(config: TrainingConfig, model: PreTrainedModel) -> AdapterRe
     if spec is None:
         return None
     base = BaseModel(name=config.policy.model_name, commit=getattr(model.config, "_commit_hash", None))
-    return AdapterRecord.of(spec, adapted_modules(model), linear_modules(model), base=base)
+    kept = quantization_spec(config.policy)
+    return AdapterRecord.of(
+        spec, adapted_modules(model), linear_modules(model), base=base, quantized=str(kept) if kept else None
+    )
 
 
 def _stop_tokens(parts: Parts) -> tuple[int, ...]:

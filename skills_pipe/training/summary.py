@@ -13,11 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from skills_pipe.training.config import PolicyConfig, TrainingConfig, without_effect
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.config.quantization import quantization_spec
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.models.positions import beyond_positions, trained_positions
+from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
 from skills_pipe.training.optim import build_optimizer, build_scheduler
 from skills_pipe.training.run import Run
 
@@ -62,7 +64,7 @@ def _too_long(run: Run, data: TrainingData) -> Iterable[str]:
 
 def _model(run: Run) -> Rows:
     policy, model = run.config.policy, run.backend.trainee.model
-    numbers = sum(parameter.numel() for parameter in model.parameters())
+    numbers = parameter_count(model)
     optimizer = policy.optimizer
     return [
         ("model", f"{policy.model_name} ({model.config.model_type}, {numbers:,} parameters)"),
@@ -95,14 +97,24 @@ def _trained(run: Run) -> Rows:
         return [("trained", "all weights"), ("precision", f"{precision}, weights and optimizer in float32")]
     model = run.backend.trainee.model
     learns = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    share = learns / sum(parameter.numel() for parameter in model.parameters())
+    share = learns / parameter_count(model)
     kind = "adapters (DoRA)" if spec.decomposed else "adapters"
     dropout = f", dropout {spec.dropout:g}" if spec.dropout else ""
     where = f"of rank {spec.dim} and scale {spec.scale:g} on {len(adapted_modules(model))} linear layers{dropout}"
     return [
         ("trained", f"{learns:,} parameters ({share:.2%}): {kind} {where}"),
         ("precision", f"{precision}, adapters and optimizer in float32"),
+        *_packed(run),
     ]
+
+
+def _packed(run: Run) -> Rows:
+    """How the linear layers below adapters are kept, where that is not as they compute."""
+    kept = quantization_spec(run.config.policy)
+    if kept is None:
+        return []
+    matrices = quantized_matrices(run.backend.trainee.model).values()
+    return [("in 4 bit", f"{sum(each.numbers for each in matrices):,} parameters: {kept}")]
 
 
 def _steps(run: Run) -> Rows:

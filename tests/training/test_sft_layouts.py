@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.sft import main
 from tests.training.launch import run, torchrun
+from tests.training.models.quantized.peft_models import WIDE
 from tests.training.outputs import logged
 from tests.training.sft_arguments import STEPS, arguments
 from tests.training.tiny import save_tiny_model
@@ -19,6 +21,34 @@ ALONE = [
     "policy.scheduler={name: torch.optim.lr_scheduler.LinearLR, kwargs: {start_factor: 0.1, total_iters: 8}}",
 ]
 SHARED = ["policy.context_parallel_size=2", "policy.expert_model_parallel_size=2"]
+
+
+IN_4_BIT = [
+    "policy.dtensor_cfg.lora_cfg.enabled=true",
+    "policy.dtensor_cfg.quantization.load_in_4bit=true",
+    "policy.dtensor_cfg.quantization.bnb_4bit_use_double_quant=true",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_two_ranks_with_a_base_in_4_bit_begin_and_one_process_ends(chat_data, tmp_path):
+    model = save_tiny_model(tmp_path / "model", "llama", **WIDE)
+    assert main(arguments(model, chat_data, tmp_path / "whole", *ALONE, *IN_4_BIT)) == 0
+
+    first = arguments(model, chat_data, tmp_path / "parts", *ALONE, *IN_4_BIT, "checkpointing.stop_after_steps=4")
+    begun = run(torchrun(2, SFT, *first))
+    verdict = Verdict.read(tmp_path / "parts" / "checkpoints" / "verdict.json")
+    assert verdict is not None and verdict.outcome is Outcome.CONTINUE, begun.stdout
+    assert "73,728 parameters: nf4, blocks of 64, scales in 8 bit" in begun.stdout
+    assert main(arguments(model, chat_data, tmp_path / "parts", *ALONE, *IN_4_BIT)) == 0
+
+    losses, expected = (logged(tmp_path / name, "train/loss") for name in ("parts", "whole"))
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(expected, rel=1e-5)
+    exported = export(Export(training_folder=tmp_path / "parts", output=tmp_path / "hf"))
+    merged = AutoModelForCausalLM.from_pretrained(exported)
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
 
 
 @pytest.mark.slow

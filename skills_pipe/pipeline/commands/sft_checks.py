@@ -52,6 +52,7 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
         *_check_fixed(request.extras),
         *_check_steps(request.options, config),
         *_check_wandb(config, request.cluster),
+        *_check_packages(config, request.cluster),
     ]
 
 
@@ -171,6 +172,18 @@ def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding
     # Without containers a key in the home folder may do.
     in_containers = cluster.container_runtime is not ContainerRuntime.NONE
     return [error(what, fix=fix) if in_containers else warning(what, fix=fix)]
+
+
+def _check_packages(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding]:
+    """What the trainer needs and this machine, where it will run, does not have; of a cluster nothing is known here."""
+    from skills_pipe.training.config.quantization import check_installed
+
+    try:
+        if cluster.is_local:
+            check_installed(config.policy)
+    except ConfigError as problem:
+        return [error(problem.what, where=problem.where, fix=problem.fix)]
+    return []
 
 
 def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:

@@ -29,6 +29,8 @@ class AdapterRecord:
         base: folder or hub id of the base model.
         base_commit: of a hub model, where it is known.
         base_weights: fingerprint of the weight files of a folder; None of a hub model.
+        quantized: how the linear layers below were kept in training; None: in the precision of the run. Whatever merges
+            the adapters reads the base model itself.
     """
 
     dim: int
@@ -40,9 +42,18 @@ class AdapterRecord:
     base: str
     base_commit: str | None
     base_weights: str | None
+    quantized: str | None = None
 
     @classmethod
-    def of(cls, spec: AdapterSpec, modules: Iterable[str], linear: Iterable[str], *, base: BaseModel) -> AdapterRecord:
+    def of(
+        cls,
+        spec: AdapterSpec,
+        modules: Iterable[str],
+        linear: Iterable[str],
+        *,
+        base: BaseModel,
+        quantized: str | None = None,
+    ) -> AdapterRecord:
         """The record of a run that starts.
 
         Args:
@@ -50,6 +61,7 @@ class AdapterRecord:
             modules: full names of the layers that have one.
             linear: full names of all linear layers.
             base: the model below them.
+            quantized: how it is kept, where that is not the precision of the run.
         """
         return cls(
             dim=spec.dim,
@@ -61,6 +73,7 @@ class AdapterRecord:
             base=base.name,
             base_commit=base.commit,
             base_weights=weights_fingerprint(Path(base.name)) if Path(base.name).is_dir() else None,
+            quantized=quantized,
         )
 
     @classmethod
@@ -128,7 +141,7 @@ def check_same_adapters(manifest: Manifest, now: AdapterRecord | None, *, where:
         then, today = ("all weights", "adapters") if before is None else ("adapters", "all weights")
         what = f"{where.name} is of a training of {then}, and {today} are trained now"
     else:
-        names = ("dim", "alpha", "rank_stabilised", "decomposed", "targets")
+        names = ("dim", "alpha", "rank_stabilised", "decomposed", "targets", "quantized")
         differing = [name for name in names if getattr(before, name) != getattr(now, name)]
         if not differing:
             return
@@ -139,7 +152,8 @@ def check_same_adapters(manifest: Manifest, now: AdapterRecord | None, *, where:
     raise CheckpointError(
         what,
         where=str(where),
-        fix="keep policy.dtensor_cfg.lora_cfg as it was, or choose another checkpointing.checkpoint_dir",
+        fix="keep lora_cfg and quantization of policy.dtensor_cfg as they were, or choose another "
+        "checkpointing.checkpoint_dir",
     )
 
 

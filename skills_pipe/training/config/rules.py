@@ -11,6 +11,7 @@ from skills_pipe.training.config.adapter_rules import broken_adapter_rules
 from skills_pipe.training.config.answer_rules import answer_metric, broken_answer_rules
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.parallel_rules import broken_parallel_rules
+from skills_pipe.training.config.quantization_rules import broken_quantization_rules
 from skills_pipe.training.config.schema import TrainingConfig
 
 UNBOUNDED: Final = 10**8
@@ -29,6 +30,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *broken_adapter_rules(config, origins),
         *broken_answer_rules(config, origins),
         *broken_parallel_rules(config, origins),
+        *broken_quantization_rules(config, origins),
     ]
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from skills_pipe.training.models.quantized import is_packed, quantized_matrices
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlops:
@@ -46,11 +48,12 @@ class ModelFlops:
         chosen = getattr(config, "num_experts_per_tok", None) or experts
         matrices = trained = 0.0
         for name, parameter in model.named_parameters():
-            if parameter.ndim < 2 or id(parameter) in embeddings or parameter is output:
+            if parameter.ndim < 2 or id(parameter) in embeddings or parameter is output or is_packed(name):
                 continue
             count = parameter.numel() * (chosen / experts if ".experts." in name else 1)
             matrices += count
             trained += count * parameter.requires_grad
+        matrices += sum(matrix.numbers for matrix in quantized_matrices(model).values())
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
             matrices=matrices,

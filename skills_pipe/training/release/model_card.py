@@ -172,8 +172,13 @@ def _curves(paths: Iterable[Path], step: int) -> Curves | None:
 
 
 def _adapters(policy: Mapping[str, Any]) -> str | None:
-    lora = (policy.get("dtensor_cfg") or {}).get("lora_cfg") or {}
-    return f"rank {lora.get('dim')}, alpha {lora.get('alpha')}" if lora.get("enabled") else None
+    section = policy.get("dtensor_cfg") or {}
+    lora, quantization = section.get("lora_cfg") or {}, section.get("quantization") or {}
+    if not lora.get("enabled"):
+        return None
+    # Merged are they into the base model itself.
+    below = f", trained over a base in 4 bit ({quantization.get('bnb_4bit_quant_type')})"
+    return f"rank {lora.get('dim')}, alpha {lora.get('alpha')}" + (below if quantization.get("load_in_4bit") else "")
 
 
 def _base(config: Mapping[str, Any]) -> str:

@@ -98,6 +98,33 @@ def test_layouts_that_do_not_fit_a_model_or_are_not_proven_for_it_are_told(chang
     assert finding.where.startswith("policy.") and finding.fix
 
 
+def in_4_bit(made):
+    fsdp = made.dtensor_cfg
+    adapters, packed = replace(fsdp.lora_cfg, enabled=True), replace(fsdp.quantization, load_in_4bit=True)
+    return replace(made, dtensor_cfg=replace(fsdp, lora_cfg=adapters, quantization=packed))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {**LLAMA_8B, "intermediate_size": 14368},
+            "the rows of down_proj have 14368 weights, which are no whole blocks",
+        ),
+        (
+            {**LLAMA_8B, "model_type": "qwen3_moe", "num_experts": 8, "moe_intermediate_size": 768},
+            "the experts of a mixture are one stack of weights",
+        ),
+    ],
+)
+def test_models_that_do_not_fit_4_bit_are_told(model, message):
+    (finding,) = check_sizes(in_4_bit(policy()), None, ranks=8, model=model)
+    assert message in finding.what
+    assert finding.where == "policy.dtensor_cfg.quantization.load_in_4bit"
+    assert check_sizes(policy(), None, ranks=8, model=model) == [], "only in 4 bit"
+    assert check_sizes(in_4_bit(policy()), None, ranks=8, model=LLAMA_8B) == []
+
+
 def test_layouts_that_fit_a_model_have_no_findings():
     assert check_sizes(policy(context=2), None, ranks=8, model={"model_type": "gpt2"}) == []
     assert check_sizes(policy(expert=4), None, ranks=8, model={"model_type": "qwen3_moe", "num_experts": 8}) == []

@@ -21,6 +21,8 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.average import Average, average
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.sft import main
+from tests.training.models.quantized.peft_models import WIDE
+from tests.training.outputs import logged
 from tests.training.sft_arguments import arguments
 from tests.training.test_sft import assert_equal_bits, state
 from tests.training.tiny import save_tiny_model
@@ -28,6 +30,10 @@ from tests.training.tiny import save_tiny_model
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 LORA = "policy.dtensor_cfg.lora_cfg"
+IN_4_BIT = [
+    "policy.dtensor_cfg.quantization.load_in_4bit=true",
+    "policy.dtensor_cfg.quantization.bnb_4bit_use_double_quant=true",
+]
 ADAPTERS = [f"{LORA}.enabled=true", "policy.precision=float32", "policy.lr=1e-2"]
 IDS = torch.arange(5, 45)[None]
 
@@ -48,9 +54,8 @@ def of_peft(base: Path, folder: Path) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return save_tiny_model(
-        tmp_path_factory.mktemp("base") / "model", "qwen2", tie_word_embeddings=True, attention_dropout=0.2
-    )
+    folder = tmp_path_factory.mktemp("base") / "model"
+    return save_tiny_model(folder, "qwen2", tie_word_embeddings=True, attention_dropout=0.2, **WIDE)
 
 
 KINDS = {
@@ -62,6 +67,8 @@ KINDS = {
         f"{LORA}.target_modules=['*.0.*.linear_qkv', down_proj]",
     ],
     "dora": [f"{LORA}.use_dora=true", f"{LORA}.dropout=0.1", f"{LORA}.dropout_position=pre"],
+    # What is exported is merged into the base model itself, as that of any kind.
+    "qlora": [f"{LORA}.dropout=0.1", *IN_4_BIT],
 }
 
 
@@ -132,12 +139,22 @@ def test_the_adapters_alone_are_a_peft_folder(trained, exported, base, tmp_path)
     assert torch.equal(of_peft(base, folder), of_peft(base, exported / "adapter"))
 
 
-def test_a_run_in_parts_is_the_whole_run(outputs, base, chat_data, tmp_path):
-    parts = [*ADAPTERS, *KINDS["dora"]]
+@pytest.mark.parametrize("kind", ["dora", "qlora"])
+def test_a_run_in_parts_is_the_whole_run(outputs, base, chat_data, tmp_path, kind):
+    parts = [*ADAPTERS, *KINDS[kind]]
     assert main(arguments(base, chat_data, tmp_path, "checkpointing.stop_after_steps=5", *parts)) == 75
     assert main(arguments(base, chat_data, tmp_path, *parts)) == 0
 
-    assert_equal_bits(state(tmp_path, 10), state(outputs("dora"), 10))
+    assert_equal_bits(state(tmp_path, 10), state(outputs(kind), 10))
+
+
+def test_a_base_in_4_bit_learns_as_the_whole_one_does(outputs):
+    """Adapters of the same kind, place and first values; the base alone is another, by what 4 bits leave out."""
+    packed, whole = (list(logged(outputs(kind), "train/loss").values()) for kind in ("qlora", "lora"))
+
+    assert sum(packed[-3:]) / 3 < packed[0] - 0.4
+    assert packed != whole
+    assert packed == pytest.approx(whole, rel=0.05)
 
 
 def test_the_average_is_that_of_the_merged_models(trained, base):
@@ -167,6 +184,7 @@ def small(base, chat_data, tmp_path_factory) -> Path:
         ([f"{LORA}.alpha=16"], r"alpha was 32(\.0)? and is 16"),
         ([f"{LORA}.use_dora=true"], r"decomposed was False and is True"),
         ([f"{LORA}.exclude_modules=[o_proj]"], r"targets was down_proj, .*o_proj.* and is down_proj"),
+        (IN_4_BIT, r"quantized was None and is nf4, blocks of 64, scales in 8 bit"),
         ([f"{LORA}.enabled=false"], r"step_2 is of a training of adapters, and all weights are trained now"),
     ],
 )
@@ -177,7 +195,8 @@ def test_other_adapters_do_not_go_on(small, base, chat_data, change, message, ca
 
 
 def test_another_base_is_refused(small, base, chat_data, tmp_path, capsys):
-    other = save_tiny_model(tmp_path / "other", "qwen2", seed=1, tie_word_embeddings=True, attention_dropout=0.2)
+    changes = {"tie_word_embeddings": True, "attention_dropout": 0.2, **WIDE}
+    other = save_tiny_model(tmp_path / "other", "qwen2", seed=1, **changes)
     assert main(arguments(other, chat_data, small, *ADAPTERS, "sft.max_num_steps=3")) == 2
     assert "the base model changed since step_2" in capsys.readouterr().err
 

@@ -25,6 +25,8 @@ from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.config.adapters import AdapterSpec, adapter_spec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.parallel_rules import unshareable
+from skills_pipe.training.config.quantization import QUANTIZATION_KEY, QuantizationSpec, quantization_spec
+from skills_pipe.training.config.quantization_rules import unquantizable
 from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig, SchedulerConfig
 from skills_pipe.training.data.batches import Microbatch
 from skills_pipe.training.distributed import World
@@ -36,6 +38,7 @@ from skills_pipe.training.models.lora import base_name, freeze_but_adapters, ini
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
+from skills_pipe.training.models.quantized import fill_quantized, quantize_layers
 from skills_pipe.training.models.recompute import Granularity, recompute_layers
 from skills_pipe.training.optim import build_optimizer, build_scheduler, outer_matrices
 
@@ -58,6 +61,7 @@ class FsdpSettings:
         average_decay: of the moving average of the weights; None keeps none.
         total_steps: of the training, for schedules that have to know it.
         adapters: what is trained instead of all weights; None: all weights.
+        quantization: how the linear layers below them are kept; None: in ``dtype``.
         seed: of the first values of adapters.
     """
 
@@ -73,6 +77,7 @@ class FsdpSettings:
     average_decay: float | None = None
     total_steps: int | None = None
     adapters: AdapterSpec | None = None
+    quantization: QuantizationSpec | None = None
     seed: int = 0
 
     @classmethod
@@ -101,6 +106,7 @@ class FsdpSettings:
             layout=Layout.of(policy.dtensor_cfg, ranks=ranks),
             noise=policy.neftune_noise_alpha,
             adapters=adapter_spec(policy),
+            quantization=quantization_spec(policy),
         )
 
 
@@ -125,11 +131,17 @@ class FsdpBackend:
         self._model = model
         self._layout = layout = settings.layout or Layout(shard=world.size)
         problems = unshareable(model.config.to_dict(), layout)
+        if settings.quantization is not None:
+            problems += unquantizable(model.config.to_dict())
         if problems:
             raise problems[0]
         model.train()
         if settings.activation_checkpointing:
             recompute_layers(model, settings.recompute_granularity)
+        if settings.quantization is not None:
+            if weights is None:
+                raise _in_memory()
+            quantize_layers(model, settings.quantization, settings.dtype)
         new_adapters = settings.adapters is not None and freeze_but_adapters(model, settings.adapters, settings.dtype)
         mesh = Mesh.of(layout, world.device.type) if world.size > 1 else None
         self._loss = SupervisedLoss(
@@ -150,6 +162,7 @@ class FsdpBackend:
         if weights is not None:
             materialise(self._loss, world.device)
             weights.fill(model, base_name)
+            fill_quantized(model, weights)
         if new_adapters and settings.adapters is not None:
             initialise(model, settings.adapters, seed=settings.seed)
         if world.size == 1:
@@ -249,3 +262,11 @@ class FsdpBackend:
 
     def _compute_weights(self) -> AbstractContextManager[None]:
         return self._copies.lent() if self._copies is not None else nullcontext()
+
+
+def _in_memory() -> ConfigError:
+    return ConfigError(
+        "weights are kept in 4 bit as they are read from files, and this model has its own in memory already",
+        where=f"{QUANTIZATION_KEY}.load_in_4bit",
+        fix="train it with `ns nemo_rl sft`, or set it to false",
+    )

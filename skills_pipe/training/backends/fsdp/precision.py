@@ -39,8 +39,8 @@ class ComputeCopies:
             if isinstance(owner, RowLengths):
                 continue  # they compute in fp32
             for name, master in owner._parameters.items():
-                # What is not trained may have the type already: it computes as it is.
-                if master is None or (master.dtype == dtype and not master.requires_grad):
+                # What is not trained may have the type already, or be packed: it computes as it is.
+                if master is None or (not master.requires_grad and _computes_as_it_is(master, dtype)):
                     continue
                 if master not in copies:
                     copies[master] = _copy(master, dtype)
@@ -59,6 +59,10 @@ class ComputeCopies:
         finally:
             for slot in self._slots:
                 slot.module._parameters[slot.name] = slot.master
+
+
+def _computes_as_it_is(master: nn.Parameter, dtype: torch.dtype) -> bool:
+    return master.dtype == dtype or not master.is_floating_point()
 
 
 def _copy(master: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:

@@ -13,6 +13,7 @@ from skills_pipe.training.config.estimate.activations import (
     block_bytes,
 )
 from skills_pipe.training.config.estimate.adapted import adapter_activations, adapter_parameters
+from skills_pipe.training.config.estimate.packed import PackedBase, packed_base
 from skills_pipe.training.config.estimate.shape import ModelShape
 from skills_pipe.training.config.schema import PolicyConfig
 
@@ -33,7 +34,7 @@ class MemoryEstimate:
     """Bytes on each GPU while it trains.
 
     Attributes:
-        weights: this rank's part: fp32, but for those that are not trained, which have the type that computes.
+        weights: this rank's part: fp32, but for those that are not trained, which have the type that computes or 4 bit.
         gradients: of what is trained, fp32: this rank's part, or all where they are exchanged once per step only.
         optimizer: its states.
         compute: weights as the forward pass has them: a copy of all in one process, else what is whole at a time.
@@ -79,7 +80,10 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     others = _elsewhere(shape.expert_parameters, policy)
     here = _parameters_here(shape, own, shards, dtensor.tensor_parallel_size)
     part = (here if adapters is None else -(-adapters // shards)) * FLOAT
-    frozen = 0 if adapters is None else here * width
+    packed = packed_base(shape, policy)
+    # In 4 bit no layer is shared by ranks but by sharding.
+    frozen = 0 if adapters is None else here * width - packed.numbers // shards * width
+    frozen += -(-packed.sharded // shards) + packed.everywhere
     trained = own.parameters if adapters is None else adapters
     whole = trained - (len(shape.mixtures) * others if adapters is None else 0)
     row = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
@@ -90,7 +94,7 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
         weights=part + frozen,
         gradients=whole * FLOAT if _deferred(policy, ranks) else part,
         optimizer=part * states,
-        compute=_compute_bytes(own, width, trained=trained, ranks=ranks, others=others),
+        compute=_compute_bytes(own, width, packed, trained=trained, ranks=ranks, others=others),
         activations=activation_bytes(own, tokens, width=width, recompute=_recomputed(policy), conditions=conditions)
         + block_bytes(own, min(row, policy.max_total_sequence_length), width=width)
         + _collected_bytes(own, policy, row, width)
@@ -161,11 +165,16 @@ def _padded_tokens(policy: PolicyConfig) -> int:
     return policy.train_micro_batch_size * policy.max_total_sequence_length
 
 
-def _compute_bytes(shape: ModelShape, width: int, *, trained: int, ranks: int, others: int) -> int:
-    """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once."""
+def _compute_bytes(shape: ModelShape, width: int, packed: PackedBase, *, trained: int, ranks: int, others: int) -> int:
+    """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once.
+
+    Of weights in 4 bit one matrix is unpacked at a time.
+    """
+    unpacked = packed.largest * width
     if ranks == 1:
-        return 0 if width == FLOAT else trained * width
-    return (shape.outer_parameters + 2 * (shape.layer_parameters - others)) * width
+        return (0 if width == FLOAT else trained * width) + unpacked
+    plain = shape.layer_parameters - others - packed.numbers // shape.layers
+    return (shape.outer_parameters + 2 * plain) * width + 2 * packed.sharded // shape.layers + unpacked
 
 
 def _loss_bytes(shape: ModelShape, tokens: int, width: int, *, trained: bool) -> int:

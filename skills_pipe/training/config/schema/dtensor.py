@@ -28,6 +28,24 @@ class LoraConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizationConfig:
+    """Frozen weights below adapters in 4 bit, on the fsdp backend (QLoRA); names are those of bitsandbytes."""
+
+    load_in_4bit: Annotated[bool, Key("Keep the linear layers below adapters in 4 bit (QLoRA).")]
+    bnb_4bit_quant_type: Annotated[
+        Literal["nf4", "fp4"], Key("The 16 values of 4 bit: quantiles of a normal distribution, or small floats.")
+    ]
+    bnb_4bit_use_double_quant: Annotated[bool, Key("Keep the scales of the blocks in 8 bit instead of float32.")]
+    bnb_4bit_compute_dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        Key("Type of the products with these weights; it must be policy.precision. null: as that."),
+    ]
+    bnb_4bit_quant_storage: Annotated[
+        str | None, Key("Accepted as NeMo-Automodel does; they are kept as bytes, which is the same.", absent=None)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DtensorConfig:
     """The fsdp backend: PyTorch FSDP2 and DTensor."""
 
@@ -51,3 +69,4 @@ class DtensorConfig:
     ]
     defer_fsdp_grad_sync: Annotated[bool, Key("Exchange gradients once per step instead of once per microbatch.")]
     lora_cfg: Annotated[LoraConfig, Key("Low-rank adapters.")]
+    quantization: Annotated[QuantizationConfig, Key("Frozen weights below adapters in 4 bit.")]

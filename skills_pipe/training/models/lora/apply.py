@@ -8,6 +8,7 @@ from torch import nn
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.models.lora.linear import LoraLinear
+from skills_pipe.training.models.quantized import is_packed
 
 
 def add_adapters(model: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:
@@ -62,8 +63,8 @@ def linear_modules(model: nn.Module) -> tuple[str, ...]:
 
 
 def base_name(name: str) -> str | None:
-    """What a parameter is called in the base model; None for one of an adapter."""
-    return None if ".lora_" in name else name
+    """What a parameter is called in the base model; None for one of an adapter, or of a matrix in 4 bit."""
+    return None if ".lora_" in name or is_packed(name) else name
 
 
 def _is_linear(module: nn.Module, name: str, model: nn.Module) -> bool:

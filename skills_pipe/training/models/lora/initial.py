@@ -12,6 +12,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.models.lora.apply import adapted_modules
+from skills_pipe.training.models.quantized import dense
 
 
 @torch.no_grad()
@@ -31,8 +32,8 @@ def initialise(model: nn.Module, spec: AdapterSpec, *, seed: int) -> None:
         _assign(module.lora_A.weight, first)
         nn.init.zeros_(module.lora_B.weight)
         if module.lora_magnitude_vector is not None:
-            lengths = torch.linalg.vector_norm(module.weight, dim=1, dtype=torch.float32)
-            module.lora_magnitude_vector.weight.copy_(lengths)
+            lengths = torch.linalg.vector_norm(dense(module.weight), dim=1, dtype=torch.float32)
+            _assign(module.lora_magnitude_vector.weight, lengths)
 
 
 def _seed_of(name: str, seed: int) -> int:
@@ -40,8 +41,8 @@ def _seed_of(name: str, seed: int) -> int:
 
 
 def _assign(parameter: nn.Parameter, whole: Tensor) -> None:
-    """Set a parameter, or this rank's part of one, to the values of a whole tensor."""
-    if not isinstance(parameter, DTensor):
+    """Set a parameter, or this rank's part of one, to the values of a whole tensor, or of one that is shared alike."""
+    if not isinstance(parameter, DTensor) or isinstance(whole, DTensor):
         parameter.copy_(whole)
         return
     shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)

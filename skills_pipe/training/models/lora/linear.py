@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.models.lora.lengths import RowLengths
+from skills_pipe.training.models.quantized import dense, multiply
 
 
 class LoraLinear(nn.Linear):
@@ -16,7 +17,7 @@ class LoraLinear(nn.Linear):
     With DoRA each row of ``W + scale * B A`` is scaled to a length of its own, ``lora_magnitude_vector``, which learns
     too; the length it had counts as a constant in the backward pass (Liu et al. 2024, arXiv:2402.09353, section 4.3).
 
-    Weight and bias are the very parameters of the layer that this one stands for, under their names; the adapter's are
+    Weight and bias are those of the layer that this one stands for, under their names; the adapter's are
     called ``lora_A.weight`` ``[dim, in]``, ``lora_B.weight`` ``[out, dim]`` and ``lora_magnitude_vector.weight``
     ``[out]``. They are float32; the matrices compute in the type of the input, the lengths in float32.
 
@@ -27,6 +28,7 @@ class LoraLinear(nn.Linear):
 
     def __init__(self, base: nn.Linear, spec: AdapterSpec) -> None:
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        del self.weight  # in whose place there may be a matrix in 4 bit
         self.weight, self.bias = base.weight, base.bias
         self.requires_grad_(False)
         device = base.weight.device
@@ -40,7 +42,7 @@ class LoraLinear(nn.Linear):
         """``[..., in]`` -> ``[..., out]``."""
         if self.lora_magnitude_vector is not None:
             return self._decomposed(x, self.lora_magnitude_vector)
-        whole = F.linear(x, self.weight, self.bias)
+        whole = multiply(x, self.weight, self.bias)
         if self._drops_after:
             return whole + self._dropped(self._update(x))
         # One pass over the output less than a product and a sum.
@@ -58,13 +60,13 @@ class LoraLinear(nn.Linear):
     def _decomposed(self, x: Tensor, lengths: RowLengths) -> Tensor:
         # float32, and with it all that is multiplied by it: rounded once, at the end.
         factor: Tensor = lengths(self._row_lengths())
-        whole = F.linear(x, self.weight)
+        whole = multiply(x, self.weight)
         if self._drops_after:
             result = factor * (whole + self._dropped(self._update(x)))
         elif self.training and self.spec.dropout > 0:
             # What dropout leaves of the input enters both parts of the change that the adapter makes.
             dropped = self._dropped(x)
-            result = whole + (factor - 1) * F.linear(dropped, self.weight) + factor * self._update(dropped)
+            result = whole + (factor - 1) * multiply(dropped, self.weight) + factor * self._update(dropped)
         else:
             result = factor * (whole + self._update(x))
         return (result if self.bias is None else result + self.bias).to(x.dtype)
@@ -86,8 +88,9 @@ class LoraLinear(nn.Linear):
         ``|w + s b A|^2 = |w|^2 + 2 s (w A^T) . b + s^2 (b A A^T) . b`` for a row w of W and the same row b of B.
         """
         scale, a, b = self.spec.scale, self.lora_A.weight.float(), self.lora_B.weight.float()
-        own = torch.linalg.vector_norm(self.weight, dim=1, dtype=torch.float32).square()
-        mixed = ((self.weight @ a.to(self.weight.dtype).T).float() * b).sum(dim=1)
+        weight = dense(self.weight)
+        own = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
+        mixed = ((weight @ a.to(weight.dtype).T).float() * b).sum(dim=1)
         added = ((b @ (a @ a.T)) * b).sum(dim=1)
         lengths: Tensor = (own + 2 * scale * mixed + scale**2 * added).clamp_min(0.0).sqrt()
         return lengths

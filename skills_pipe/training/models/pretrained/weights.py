@@ -18,7 +18,7 @@ from skills_pipe.training.checkpoint.safetensors_file import Tensor, read_pieces
 from skills_pipe.training.models.pretrained.names import Part, is_whole, parts_of
 
 _KEY = "policy.model_name"
-_THREADS = 4
+READERS = 4
 """That read at the same time: a network file system gives one reader a part of its speed only."""
 
 _COMPUTED = (r"rotary_emb\.inv_freq$", r"\.attn\.(masked_)?bias$")
@@ -92,16 +92,40 @@ class PretrainedWeights:
             if (base := original(names[0])) is not None
         ]
         readers = local()
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             for done in [pool.submit(_fill, parts, tensor, readers) for parts, tensor in wanted]:
                 done.result()
+
+    def read(self, name: str, offsets: tuple[int, ...], into: torch.Tensor, reader: BoxReader) -> None:
+        """Read a box of a parameter, cast to the dtype of ``into``.
+
+        Args:
+            name: of the parameter in the base model.
+            offsets: first index of the box in each dimension.
+            into: memory of the shape of the box.
+            reader: of this thread.
+        """
+        for part in self._parts[name]:
+            _fill_overlap(part, offsets, into, reader)
+
+
+def local_boxes(tensor: torch.Tensor) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
+    """Offsets and memory of what this rank holds of a tensor."""
+    if not isinstance(tensor, DTensor):
+        yield (0,) * tensor.dim(), tensor
+        return
+    values = tensor.to_local()
+    for chunk in tensor.__create_chunk_list__():
+        if tuple(chunk.sizes) != tuple(values.shape):
+            raise NotImplementedError(f"shards of several boxes: {tensor.placements}")
+        yield tuple(chunk.offsets), values
 
 
 def _fill(parts: Sequence[Part], tensor: torch.Tensor, readers: local) -> None:
     if not hasattr(readers, "own"):
         readers.own = BoxReader()
     with torch.no_grad():
-        for offsets, values in _local_boxes(tensor):
+        for offsets, values in local_boxes(tensor):
             for part in parts:
                 _fill_overlap(part, offsets, values, readers.own)
 
@@ -116,18 +140,6 @@ def _fill_overlap(part: Part, offsets: tuple[int, ...], values: torch.Tensor, re
         inside.append(slice(first - at, end - at))
         wanted.append(first - begin)
     reader.read(part.stored, tuple(wanted), values[tuple(inside)])
-
-
-def _local_boxes(tensor: torch.Tensor) -> Iterator[tuple[tuple[int, ...], torch.Tensor]]:
-    """Offsets and memory of what this rank holds of a tensor."""
-    if not isinstance(tensor, DTensor):
-        yield (0,) * tensor.dim(), tensor
-        return
-    values = tensor.to_local()
-    for chunk in tensor.__create_chunk_list__():
-        if tuple(chunk.sizes) != tuple(values.shape):
-            raise NotImplementedError(f"shards of several boxes: {tensor.placements}")
-        yield tuple(chunk.offsets), values
 
 
 def _named_tensors(model: nn.Module) -> Iterator[tuple[list[str], torch.Tensor]]:

@@ -24,15 +24,22 @@ class Pair:
 def pair(architecture: str, spec: AdapterSpec, *, scale: float = 1.0, **changes) -> Pair:
     """Both models; B is no longer zero, so that the adapters say something. ``scale`` falsifies peft's."""
     ours, theirs = tiny_model(architecture, **changes), tiny_model(architecture, **changes)
-    chosen = add_adapters(ours, spec)
+    add_adapters(ours, spec)
     initialise(ours, spec, seed=3)
+    return with_adapters_of_peft(ours, theirs, spec, scale=scale)
+
+
+def with_adapters_of_peft(
+    ours: PreTrainedModel, theirs: PreTrainedModel, spec: AdapterSpec, *, scale: float = 1.0
+) -> Pair:
+    """Our model with adapters, and another one that gets peft's on the same layers, with the same new values."""
     wrapped = peft.get_peft_model(
         theirs,
         peft.LoraConfig(
             r=spec.dim,
             lora_alpha=spec.alpha * scale,
             lora_dropout=spec.dropout,
-            target_modules=list(chosen),
+            target_modules=list(adapted_modules(ours)),
             use_rslora=spec.rank_stabilised,
             use_dora=spec.decomposed,
             task_type="CAUSAL_LM",
