@@ -21,6 +21,7 @@ from tests.docs.world import (
     of_shell,
     reason_not_to_run,
     rows,
+    wide_model,
 )
 from tests.evaluation.benchmarks.test_gsm8k import stand_in_hub
 
@@ -28,7 +29,7 @@ NOTHING_RUNS = ()
 WORLDS = {
     "CONTRIBUTING.md": NOTHING_RUNS,
     "README.md": (launcher, cluster),
-    "docs/adapters.md": (launcher, models, rows),
+    "docs/adapters.md": (launcher, models, wide_model, rows),
     "docs/architecture.md": (launcher, cluster),
     "docs/containers.md": (launcher, cluster),
     "docs/clusters.md": (launcher, cluster),

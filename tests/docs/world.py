@@ -24,6 +24,7 @@ CLUSTER_FILES = "/lustre"
 SMALLER = {
     "meta-llama/Llama-3.1-8B-Instruct": "base-model",
     "meta-llama/Llama-3.1-8B": "base-model",
+    "meta-llama/Llama-3.1-70B": "wide-model",
     "--benchmarks=arithmetic,gsm8k:4": "--benchmarks=arithmetic,gsm8k:4 ++max_samples=4 "
     "++inference.tokens_to_generate=8",
     "++inference.tokens_to_generate=512": "++inference.tokens_to_generate=8",
@@ -178,6 +179,13 @@ def models(world: World) -> None:
 
     save_tiny_model(world.folder / "base-model", max_position_embeddings=2048)
     shutil.copytree(world.folder / "base-model", world.folder / "my-run" / "final_hf_model")
+
+
+def wide_model(world: World) -> None:
+    """A random base model whose rows are whole blocks of 64 weights."""
+    from tests.training.tiny import save_tiny_model
+
+    save_tiny_model(world.folder / "wide-model", hidden_size=64, intermediate_size=128, max_position_embeddings=2048)
 
 
 def rows(world: World) -> None:

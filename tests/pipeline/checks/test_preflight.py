@@ -1,5 +1,6 @@
 """What is found before anything waits in a queue."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -192,10 +193,10 @@ def test_this_machine_is_one_node():
 # --- the trainer's keys
 
 
-def training_findings(*extras: str, **changes: Any) -> list[Finding]:
+def training_findings(*extras: str, cluster: ClusterConfig = SLURM, **changes: Any) -> list[Finding]:
     options = build(SftOptions, BASE | changes)
     request = Request(
-        options=options, extras=extras, cluster=SLURM, plan=plan(options, extras, SLURM), missing=frozenset()
+        options=options, extras=extras, cluster=cluster, plan=plan(options, extras, cluster), missing=frozenset()
     )
     return list(check_training(request))
 
@@ -280,3 +281,16 @@ def test_without_training_nothing_is_known_of_steps():
 
 def _with_container(job: Any, container: str) -> Any:
     return replace(job, command=replace(job.command, container=container))
+
+
+def test_a_missing_package_is_told_where_the_trainer_runs_on_this_machine(monkeypatch):
+    # The way in which python itself marks a module that is not to be found.
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    fsdp = "++policy.dtensor_cfg"
+    extras = (f"{fsdp}.lora_cfg.enabled=true", f"{fsdp}.quantization.load_in_4bit=true")
+    told = "weights in 4 bit need bitsandbytes, which is not installed"
+    assert told in texts(training_findings(*extras, cluster=HERE))
+    assert told not in texts(training_findings(*extras)), "of a cluster nothing is known here"
+    assert told not in texts(training_findings(extras[0], cluster=HERE))
+    monkeypatch.undo()
+    assert told not in texts(training_findings(*extras, cluster=HERE))

@@ -13,10 +13,11 @@ from skills_pipe.training.checkpoint.box import BoxReader
 from skills_pipe.training.config.quantization import BLOCK, SCALES_BLOCK
 from skills_pipe.training.models.pretrained.weights import READERS, PretrainedWeights, local_boxes
 from skills_pipe.training.models.quantized.layers import quantized_matrices
+from skills_pipe.training.models.quantized.library import functions
 from skills_pipe.training.models.quantized.matrix import QuantizedMatrix
 
-_AT_ONCE = 1 << 22
-"""Weights that a thread has unpacked at one time: 16 MiB."""
+_AT_ONCE = 1 << 18
+"""Weights that a thread packs at one time: 1 MiB in float32, and what bitsandbytes makes of them on the way."""
 
 
 @torch.no_grad()
@@ -36,8 +37,6 @@ def fill_quantized(model: nn.Module, weights: PretrainedWeights) -> None:
 
 def _pack(name: str, matrix: QuantizedMatrix, weights: PretrainedWeights, readers: local) -> Tensor:
     """Fill ``packed``; returns the scales, float32 ``[rows, columns / 64]`` of this rank."""
-    from bitsandbytes.functional import quantize_4bit
-
     if not hasattr(readers, "own"):
         readers.own = BoxReader()
     ((first, _), packed), *_ = local_boxes(matrix.packed)
@@ -47,7 +46,7 @@ def _pack(name: str, matrix: QuantizedMatrix, weights: PretrainedWeights, reader
         rows = slice(begin, min(begin + step, len(packed)))
         values = torch.empty(rows.stop - begin, matrix.columns, device=packed.device)
         weights.read(name, (first + begin, 0), values, readers.own)
-        part, state = quantize_4bit(values, blocksize=BLOCK, quant_type=matrix.spec.values)
+        part, state = functions().quantize_4bit(values, blocksize=BLOCK, quant_type=matrix.spec.values)
         packed[rows].copy_(part.view(-1, matrix.columns // 2))
         scales[rows].copy_(state.absmax.view(-1, matrix.columns // BLOCK))
     return scales
@@ -58,12 +57,10 @@ def _set_scales(matrix: QuantizedMatrix, scales: Tensor) -> None:
     if not matrix.spec.double:
         mine.copy_(scales.view(torch.uint8))
         return
-    from bitsandbytes.functional import quantize_blockwise
-
     # Blocks of scales go over the ends of rows, and their mean is that of the whole matrix.
     whole = _of_all_ranks(scales, matrix).reshape(-1)
     mean = whole.mean()
-    packed, state = quantize_blockwise(whole - mean, blocksize=SCALES_BLOCK)
+    packed, state = functions().quantize_blockwise(whole - mean, blocksize=SCALES_BLOCK)
     matrix.offset.copy_(mean)
     matrix.second.copy_(state.absmax)
     mine.copy_(packed.view(matrix.rows, -1)[first : first + len(mine)])

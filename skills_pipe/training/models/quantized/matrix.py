@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.training.config.quantization import BLOCK, SCALES_BLOCK, QuantizationSpec
+from skills_pipe.training.models.quantized.library import functions
 
 
 class QuantizedMatrix(nn.Module):
@@ -61,26 +62,24 @@ class QuantizedMatrix(nn.Module):
     @torch.no_grad()
     def dense(self) -> Tensor:
         """``W`` as it computes, in ``dtype``; of one that is sharded all ranks ask for it together."""
-        from bitsandbytes.functional import QuantState, dequantize_4bit
-
         packed, scales = _whole(self.packed), _whole(self.scales)
         if packed.dtype != torch.uint8:
             raise RuntimeError("this version of torch.distributed.fsdp casts integers; use torch 2.13")
         if self.spec.double:
-            second = QuantState(
+            second = functions().QuantState(
                 absmax=self.second, code=_eight_bit(scales.device), blocksize=SCALES_BLOCK, dtype=torch.float32
             )
             nested = {"absmax": scales.reshape(-1), "offset": self.offset, "state2": second}
         else:
             nested = {"absmax": scales.view(torch.float32).reshape(-1)}
-        state = QuantState(
+        state = functions().QuantState(
             **nested,
             shape=torch.Size((self.rows, self.columns)),
             blocksize=BLOCK,
             quant_type=self.spec.values,
             dtype=self.dtype,
         )
-        unpacked: Tensor = dequantize_4bit(packed.reshape(-1, 1), state)
+        unpacked: Tensor = functions().dequantize_4bit(packed.reshape(-1, 1), state)
         return unpacked
 
     def extra_repr(self) -> str:
@@ -125,6 +124,5 @@ def _whole(parameter: Tensor) -> Tensor:
 @cache
 def _eight_bit(device: torch.device) -> Tensor:
     """The 256 values of scales in 8 bit."""
-    from bitsandbytes.functional import create_dynamic_map
-
-    return create_dynamic_map().to(device)
+    values: Tensor = functions().create_dynamic_map().to(device)
+    return values
