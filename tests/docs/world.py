@@ -185,7 +185,8 @@ def wide_model(world: World) -> None:
     """A random base model whose rows are whole blocks of 64 weights."""
     from tests.training.tiny import save_tiny_model
 
-    save_tiny_model(world.folder / "wide-model", hidden_size=64, intermediate_size=128, max_position_embeddings=2048)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "max_position_embeddings": 2048}
+    save_tiny_model(world.folder / "wide-model", **sizes)
 
 
 def rows(world: World) -> None:
