@@ -22,7 +22,7 @@ class World:
 
     Attributes:
         rank: number of this process, from 0.
-        size: number of processes; with 1 there is no process group at all.
+        size: number of processes; with 1 there is no process group, unless one was asked for.
         device: where this process computes.
         same_rows: neighbouring ranks that are given the same documents, as those that share each layer are.
     """
@@ -69,20 +69,25 @@ class World:
 
 
 @contextmanager
-def join() -> Iterator[World]:
+def join(*, group_of_one: bool = False) -> Iterator[World]:
     """Join the process group that torchrun or Slurm describes in the environment, and leave it at the end.
 
-    Started by hand, the world is this one process. After an error the group stays: the process is to end.
+    Started by hand, the world is this one process, which gets a process group where ``group_of_one`` asks for it. After
+    an error the group stays: the process is to end.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         _read_slurm()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     device = _device(int(os.environ.get("LOCAL_RANK", "0")))
-    if size == 1:
+    if size == 1 and not group_of_one:
         yield World(rank=0, size=1, device=device)
         return
+    # Both: numbers, and tensors that lie in host memory, go through gloo.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    if size == 1:
+        dist.init_process_group(backend, timeout=_TIMEOUT, store=dist.HashStore(), rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
     # After an error there is no farewell: it could wait for ranks that wait for this one.
     yield World(rank=dist.get_rank(), size=size, device=device)
     # What training left in reference cycles still holds the groups; gloo's threads must not outlive them.

@@ -43,7 +43,8 @@ def train_as_configured(file: Path | None, overrides: Sequence[str], *, strict: 
         except UserError as error:
             # Every rank reads the same files and finds the same: one of them speaks.
             return _refuse(error, Path(wanted) if wanted else None, speak=speak)
-        with join() as world:
+        # FSDP2, which lets weights travel, wants a group even of one rank.
+        with join(group_of_one=config.policy.dtensor_cfg.cpu_offload) as world:
             return _run(config, world, listener)
 
 

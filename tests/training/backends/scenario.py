@@ -27,6 +27,7 @@ SCENARIOS = {
         optimizer=ADAMW, activation_checkpointing=True, recompute_granularity="selective"
     ),
     "synced each microbatch": FsdpSettings(optimizer=ADAMW, defer_grad_sync=False),
+    "in host memory": FsdpSettings(optimizer=ADAMW, cpu_offload=True, defer_grad_sync=False),
 }
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from skills_pipe.errors import ConfigError
@@ -56,6 +57,7 @@ class FsdpSettings:
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         recompute_granularity: all of them, or only those that are quickly computed.
         defer_grad_sync: exchange gradients once per step, at the price of whole gradients in memory until then.
+        cpu_offload: shards of weights, their gradients and the optimizer's states lie in host memory.
         layout: how the ranks share the work; None: the weights are sharded over all of them.
         noise: strength of NEFTune's noise on embeddings; None for none.
         average_decay: of the moving average of the weights; None keeps none.
@@ -72,6 +74,7 @@ class FsdpSettings:
     activation_checkpointing: bool = False
     recompute_granularity: Granularity = "full"
     defer_grad_sync: bool = True
+    cpu_offload: bool = False
     layout: Layout | None = None
     noise: float | None = None
     average_decay: float | None = None
@@ -103,6 +106,7 @@ class FsdpSettings:
             activation_checkpointing=policy.dtensor_cfg.activation_checkpointing,
             recompute_granularity=policy.dtensor_cfg.recompute_granularity,
             defer_grad_sync=policy.dtensor_cfg.defer_fsdp_grad_sync,
+            cpu_offload=policy.dtensor_cfg.cpu_offload,
             layout=Layout.of(policy.dtensor_cfg, ranks=ranks),
             noise=policy.neftune_noise_alpha,
             adapters=adapter_spec(policy),
@@ -116,7 +120,8 @@ class FsdpBackend:
     Every rank passes the same fp32 model: with its weights in memory, or without and with ``weights``, from which each
     rank then reads its shard. With several ranks each layer and the rest are sharded by FSDP2; one
     process keeps the plain module and, for half precision, lends it copies of its weights, which measured 6 to 10 %
-    faster than FSDP2 over one rank and gives the same bits.
+    faster than FSDP2 over one rank and gives the same bits. Only with weights in the host memory of a device FSDP2
+    shards over one rank too, for which there must be a process group.
     """
 
     def __init__(
@@ -143,7 +148,15 @@ class FsdpBackend:
                 raise _in_memory()
             quantize_layers(model, settings.quantization, settings.dtype)
         new_adapters = settings.adapters is not None and freeze_but_adapters(model, settings.adapters, settings.dtype)
-        mesh = Mesh.of(layout, world.device.type) if world.size > 1 else None
+        # What computes on the host has its weights there anyway.
+        travels = settings.cpu_offload and world.device.type != "cpu"
+        if travels and not dist.is_initialized():
+            raise ConfigError(
+                "weights that travel from host memory need a process group, and a trainer in this process has none",
+                where="policy.dtensor_cfg.cpu_offload",
+                fix="disable it, or train with python -m skills_pipe.training.sft or ns nemo_rl sft",
+            )
+        mesh = Mesh.of(layout, world.device.type) if world.size > 1 or travels else None
         self._loss = SupervisedLoss(
             model,
             noise=settings.noise,
@@ -158,14 +171,14 @@ class FsdpBackend:
                 share_layers(model, tensor)
             if mesh.experts.size() > 1 and model.config.model_type in EXPERTS:
                 share_experts(model, ExpertGroup(mesh=mesh.experts, exchange=mesh.expert, tensor=tensor))
-            shard(self._loss, mesh, settings.dtype)
+            shard(self._loss, mesh, settings.dtype, offload=settings.cpu_offload)
         if weights is not None:
-            materialise(self._loss, world.device)
+            materialise(self._loss, world.device, storage=torch.device("cpu") if travels else None)
             weights.fill(model, base_name)
             fill_quantized(model, weights)
         if new_adapters and settings.adapters is not None:
             initialise(model, settings.adapters, seed=settings.seed)
-        if world.size == 1:
+        if mesh is None:
             model.to(world.device)
             if settings.dtype != torch.float32:
                 self._copies = ComputeCopies(model, settings.dtype)

@@ -25,13 +25,23 @@ def parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-def materialise(module: nn.Module, device: torch.device) -> None:
-    """Give every parameter memory on ``device``, with undefined values, and move everything else there.
+def materialise(module: nn.Module, device: torch.device, *, storage: torch.device | None = None) -> None:
+    """Give every parameter memory, with undefined values, and move buffers to ``device``, where it computes.
 
     Sharded parameters get the memory of their shard only. Tied parameters stay tied.
+
+    Args:
+        module: with parameters on the meta device; others are moved.
+        device: of buffers, such as rotary frequencies.
+        storage: of parameters; None: ``device`` too.
     """
     places = list(_tied_places(module))
-    module._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device))
+
+    def placed(tensor: torch.Tensor) -> torch.Tensor:
+        own = storage or device if isinstance(tensor, nn.Parameter) else device
+        return torch.empty_like(tensor, device=own) if tensor.is_meta else tensor.to(own)
+
+    module._apply(placed)
     for (first, name), *others in places:
         for owner, other_name in others:
             setattr(owner, other_name, getattr(first, name))
