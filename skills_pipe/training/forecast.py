@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedConfig
@@ -40,10 +40,14 @@ class Forecast:
         if shape is None:
             return cls(device=device, memory=None, step_seconds=None)
         flops = _UTILISATION * peak * ranks if peak is not None else None
+        policy = config.policy
+        if device.type == "cpu":
+            # Its memory is the host's.
+            policy = replace(policy, dtensor_cfg=replace(policy.dtensor_cfg, cpu_offload=False))
         return cls(
             device=device,
-            memory=estimate_memory(shape, config.policy, ranks=ranks),
-            step_seconds=seconds_per_step(shape, config.policy, flops=flops) if flops else None,
+            memory=estimate_memory(shape, policy, ranks=ranks),
+            step_seconds=seconds_per_step(shape, policy, flops=flops) if flops else None,
         )
 
     def rows(self) -> list[tuple[str, str]]:
@@ -52,6 +56,13 @@ class Forecast:
         rows = []
         if self.memory is not None:
             rows.append((f"memory of a {where}", f"about {self.memory.total / GIB:.1f} GiB: {self.memory}"))
+            if self.memory.host:
+                rows.append(
+                    (
+                        "host memory of a rank",
+                        f"about {self.memory.host / GIB:.1f} GiB of weights, gradients, optimizer",
+                    )
+                )
         if self.step_seconds is not None:
             rows.append(("time of a step", f"at most about {duration(self.step_seconds)}"))
         return rows

@@ -69,12 +69,21 @@ def _model(run: Run) -> Rows:
     return [
         ("model", f"{policy.model_name} ({model.config.model_type}, {numbers:,} parameters)"),
         *_trained(run),
+        *_offloaded(run),
         ("ranks", _ranks(run)),
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
         ("learning rate", _learning_rate(run.config, run.total_steps)),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
         ("activation checkpointing", _recomputed(policy)),
     ]
+
+
+def _offloaded(run: Run) -> Rows:
+    if not run.config.policy.dtensor_cfg.cpu_offload:
+        return []
+    if run.world.device.type == "cpu":
+        return [("cpu_offload", "changes nothing without a GPU: everything is in host memory anyway")]
+    return [("cpu_offload", "weights, gradients and optimizer in host memory, from which layers travel")]
 
 
 def _recomputed(policy: PolicyConfig) -> str:

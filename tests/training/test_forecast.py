@@ -41,6 +41,20 @@ def test_on_a_device_that_is_known_it_is_the_estimate_of_memory_and_of_time(monk
     assert alone.memory.weights > found.memory.weights
 
 
+def test_what_lies_in_host_memory_is_told_apart_from_a_gpus_and_not_from_a_processs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: H100)
+    offload = load_config(
+        None, ["policy.model_name=/m", "data.train_data_path=r.jsonl", "policy.dtensor_cfg.cpu_offload=true"]
+    )
+    model = tiny_config("llama")
+
+    gpu, host = (Forecast.of(offload, model, device, ranks=2) for device in (GPU, CPU))
+
+    assert [name for name, _ in gpu.rows()] == ["memory of a GPU", "host memory of a rank", "time of a step"]
+    assert [name for name, _ in host.rows()] == ["memory of a process"]
+    assert host.memory == Forecast.of(CONFIG, model, CPU, ranks=2).memory
+
+
 def test_what_is_not_known_is_not_told():
     assert Forecast.of(CONFIG, PreTrainedConfig(), CPU, ranks=1).rows() == []
 

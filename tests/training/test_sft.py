@@ -468,3 +468,15 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint_to_the_same_bits(dropout_
 
     assert_equal_bits(state(tmp_path / "killed", 200), state(tmp_path / "whole", 200))
     assert logged(tmp_path / "killed", "train/loss") == logged(tmp_path / "whole", "train/loss")
+
+
+def test_without_a_gpu_offloading_changes_nothing_and_is_told_to(tiny_model_folder, chat_data, tmp_path, capsys):
+    losses = {}
+    for offload in (True, False):
+        output = tmp_path / str(offload)
+        given = arguments(tiny_model_folder, chat_data, output, f"policy.dtensor_cfg.cpu_offload={offload}".lower())
+        assert main(given) == 0
+        losses[offload] = logged(output, "train/loss")
+        told = "cpu_offload: changes nothing without a GPU" in capsys.readouterr().out
+        assert told is offload
+    assert losses[True] == losses[False]

@@ -49,6 +49,8 @@ def check_memory(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, 
     if needed is None:
         return Checked(subject=subject, left_out="the optimizer is not known here")
     about = f"about {needed.total / GIB:.3g} GiB on each GPU ({needed})"
+    if needed.host:
+        about += f" and {needed.host / GIB:.3g} GiB of host memory for each rank"
     note = about
     if gpu.peak_tflops:
         step = seconds_per_step(shape, policy, flops=_UTILISATION * gpu.peak_tflops * 1e12 * ranks)

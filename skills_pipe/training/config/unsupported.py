@@ -90,12 +90,6 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         yield "policy.pipeline_model_parallel_size", "the fsdp backend has no pipeline", "set it to 1"
     if policy.expert_tensor_parallel_size > 1:
         yield "policy.expert_tensor_parallel_size", "the fsdp backend does not split experts", "set it to 1"
-    if fsdp.cpu_offload:
-        yield (
-            "policy.dtensor_cfg.cpu_offload",
-            "weights and optimizer stay on the GPUs: FSDP2's offload is not proven to give the same steps",
-            "disable it; more ranks, activation_checkpointing and adapters need less memory of each GPU",
-        )
     if fsdp.custom_parallel_plan is not None:
         yield (
             "policy.dtensor_cfg.custom_parallel_plan",

@@ -151,6 +151,14 @@ def test_a_model_that_does_not_fit_is_a_warning_with_advice():
     assert finding.fix is not None and "activation_checkpointing=true" in finding.fix
 
 
+def test_host_memory_is_told_where_it_is_needed():
+    offload = replace(policy(), dtensor_cfg=replace(policy().dtensor_cfg, cpu_offload=True))
+    told = check_memory(offload, SHAPE, ranks=8, gpu=Gpu(gib=200)).note
+    assert told is not None
+    assert f"{16 * SHAPE.parameters / 8 / GIB:.3g} GiB of host memory for each rank" in told
+    assert "host memory" not in (check_memory(policy(), SHAPE, ranks=8, gpu=Gpu(gib=200)).note or "")
+
+
 def test_who_recomputes_a_part_is_advised_to_recompute_all():
     some = replace(policy().dtensor_cfg, activation_checkpointing=True, recompute_granularity="selective")
     (finding,) = check_memory(replace(policy(), dtensor_cfg=some), SHAPE, ranks=8, gpu=Gpu(gib=30)).findings

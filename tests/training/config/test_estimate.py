@@ -315,6 +315,32 @@ def test_gradients_that_are_exchanged_once_per_step_stay_whole():
     assert several.gradients == 4 * shape.parameters == 8 * at_once.gradients
 
 
+@pytest.mark.parametrize(("ranks", "batch"), [(1, 64), (8, 8)])
+def test_what_lies_in_host_memory_is_counted_there_and_nowhere_else(ranks, batch):
+    shape = ModelShape.of(LLAMA_8B)
+    assert shape is not None
+    size = f"++policy.train_global_batch_size={batch}"
+    there, here = (
+        estimate_memory(shape, policy(size, f"++policy.dtensor_cfg.cpu_offload={on}"), ranks=ranks)
+        for on in ("true", "false")
+    )
+    assert there is not None and here is not None
+    assert there.weights == there.gradients == there.optimizer == 0 == here.host
+    assert there.host == here.weights + here.gradients + here.optimizer == 16 * shape.parameters // ranks
+    assert (there.activations, there.loss) == (here.activations, here.loss)
+    # One process has all weights in the precision that computes; offloaded, two layers and what is outside of them.
+    whole_layers = (shape.outer_parameters + 2 * shape.layer_parameters) * 2
+    assert there.compute == whole_layers == (here.compute if ranks > 1 else there.compute) < 2 * shape.parameters
+
+
+def test_gradients_that_wait_for_the_end_of_a_step_wait_on_the_gpu():
+    shape = ModelShape.of(LLAMA_8B)
+    assert shape is not None
+    many = ("++policy.train_global_batch_size=64", "++policy.dtensor_cfg.cpu_offload=true")
+    waiting = estimate_memory(shape, policy(*many), ranks=8)
+    assert waiting is not None and waiting.gradients == 4 * shape.parameters
+
+
 def test_ranks_that_share_rows_keep_their_tokens_and_everybodys_keys_and_values():
     shape = ModelShape.of(LLAMA_8B)
     assert shape is not None

@@ -67,7 +67,6 @@ def test_a_time_that_yaml_reads_as_a_number_is_refused(tmp_path):
         "policy.pipeline_model_parallel_size=2",
         "++policy.dtensor_cfg.env_vars={A: b}",
         "++policy.dtensor_cfg.automodel_kwargs={force_hf: true}",
-        "policy.dtensor_cfg.cpu_offload=true",
         "policy.precision=float16",
         "checkpointing.save_consolidated=true",
         "++data.train.processor=own_processor",

@@ -40,6 +40,7 @@ class MemoryEstimate:
         compute: weights as the forward pass has them: a copy of all in one process, else what is whole at a time.
         activations: what the forward pass keeps for the backward pass.
         loss: logits of a chunk and the gradient of the output layer.
+        host: bytes of host memory of this rank, for what lies there in the place of the GPU's.
     """
 
     weights: int
@@ -48,6 +49,7 @@ class MemoryEstimate:
     compute: int
     activations: int
     loss: int
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -90,16 +92,20 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     tokens = -(-row // dtensor.context_parallel_size)
     conditions = _conditions(policy, row)
     layers = 1 if _recomputed(policy) == "full" else shape.layers
+    # What is kept of a rank's part: on the GPU, or on the host.
+    kept = {"weights": part + frozen, "gradients": part, "optimizer": part * states}
+    on_gpu = dict.fromkeys(kept, 0) if dtensor.cpu_offload else kept
+    deferred = {"gradients": whole * FLOAT} if _deferred(policy, ranks) else {}
+    sharded = ranks > 1 or dtensor.cpu_offload
     return MemoryEstimate(
-        weights=part + frozen,
-        gradients=whole * FLOAT if _deferred(policy, ranks) else part,
-        optimizer=part * states,
-        compute=_compute_bytes(own, width, packed, trained=trained, ranks=ranks, others=others),
+        **on_gpu | deferred,
+        compute=_compute_bytes(own, width, packed, trained=trained, sharded=sharded, others=others),
         activations=activation_bytes(own, tokens, width=width, recompute=_recomputed(policy), conditions=conditions)
         + block_bytes(own, min(row, policy.max_total_sequence_length), width=width)
         + _collected_bytes(own, policy, row, width)
         + adapter_activations(shape, policy, tokens, layers=layers) * width,
         loss=_loss_bytes(own, tokens, width, trained=adapters is None),
+        host=sum(kept.values()) if dtensor.cpu_offload else 0,
     )
 
 
@@ -165,13 +171,13 @@ def _padded_tokens(policy: PolicyConfig) -> int:
     return policy.train_micro_batch_size * policy.max_total_sequence_length
 
 
-def _compute_bytes(shape: ModelShape, width: int, packed: PackedBase, *, trained: int, ranks: int, others: int) -> int:
+def _compute_bytes(shape: ModelShape, width: int, packed: PackedBase, *, trained: int, sharded: bool, others: int) -> int:
     """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once.
 
     Of weights in 4 bit one matrix is unpacked at a time.
     """
     unpacked = packed.largest * width
-    if ranks == 1:
+    if not sharded:
         return (0 if width == FLOAT else trained * width) + unpacked
     plain = shape.layer_parameters - others - packed.numbers // shape.layers
     return (shape.outer_parameters + 2 * plain) * width + 2 * packed.sharded // shape.layers + unpacked

@@ -52,7 +52,7 @@ class DtensorConfig:
     _v2: Annotated[bool, Key("Accepted as NeMo-RL does; there is one version here.", absent=True)]
     enabled: Annotated[bool, Key("Train with this backend.")]
     env_vars: Annotated[Mapping[str, str], Key("Environment variables of the ranks.", absent={})]
-    cpu_offload: Annotated[bool, Key("Keep parameters and optimizer in CPU memory.")]
+    cpu_offload: Annotated[bool, Key("Keep weights, gradients and optimizer in host memory; layers travel to the GPU.")]
     sequence_parallel: Annotated[bool, Key("Split activations along the sequence between tensor parallel ranks.")]
     activation_checkpointing: Annotated[bool, Key("Recompute activations in the backward pass to save memory.")]
     recompute_granularity: Annotated[
