@@ -2,7 +2,7 @@
 #   make demo   install, then prepare -> train (2 jobs) -> average -> export -> evaluate on this machine, with a report
 #   make test   install, then the whole test suite
 #   make test-nemo-run   the tests with nemo-run, which gets an environment of its own (500 MB)
-#   make test-peers   asks TRL, torchtune and torchdata again what the tests have on record, in an environment of their own
+#   make test-peers   asks TRL, torchtune, torchdata and Liger again what the tests have on record, in an environment of their own
 #   make check  linters, types and the import contract
 
 PYTHON ?= python3
@@ -57,5 +57,5 @@ $(NEMO_RUN_VENV)/.installed: pyproject.toml constraints-nemo-run.txt
 $(PEERS_VENV)/.installed: constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
-	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt trl torchtune torchdata torchao
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt trl torchtune torchdata torchao liger-kernel triton
 	touch $@

@@ -35,6 +35,7 @@ def broken_parallel_rules(config: TrainingConfig, origins: Origins) -> Iterator[
     yield from _without_effect(policy, origins)
     if policy.dtensor_cfg.enabled:
         yield from _noise(policy, origins)
+        yield from _loss_kernel(policy, origins)
 
 
 def parallel_without_effect(policy: PolicyConfig) -> list[tuple[bool, str]]:
@@ -145,6 +146,16 @@ def _without_effect(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigEr
                 where=origins.where(f"policy.{key}"),
                 fix=f"set policy.{section}.{name} instead",
             )
+
+
+def _loss_kernel(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:
+    fsdp = policy.dtensor_cfg
+    if fsdp.loss_kernel == "liger" and fsdp.tensor_parallel_size > 1:
+        yield ConfigError(
+            "policy.dtensor_cfg.loss_kernel=liger needs all words of the vocabulary, which tensor parallel ranks share",
+            where=origins.where("policy.dtensor_cfg.loss_kernel"),
+            fix=f"set it to chunked, or {_TENSOR}=1",
+        )
 
 
 def _noise(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:

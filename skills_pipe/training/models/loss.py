@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,11 @@ from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.embedding_noise import with_noise
 from skills_pipe.training.models.generate import Generation, Prompt, generate
 from skills_pipe.training.models.head import Head
+from skills_pipe.training.models.liger import summed_by_liger
 from skills_pipe.training.models.row import Row
+
+Kernel = Literal["chunked", "liger"]
+"""What computes the loss: :func:`summed_cross_entropy`, or Liger."""
 
 _CHUNK_ELEMENTS = 2**24
 """Logits that exist at one time, as a number of fp32 values (64 MiB)."""
@@ -34,6 +38,7 @@ class SupervisedLoss(nn.Module):
         row_multiple: what the number of tokens is made divisible by, where ranks share the tokens of a row: a document
             without labels is put at its end.
         context: ranks that share each row, of whose loss this one then gives its tokens' part; None: it has them all.
+        kernel: ``liger`` is for ranks that have all words, on GPUs. It has no part in rows with weights.
     """
 
     def __init__(
@@ -43,8 +48,10 @@ class SupervisedLoss(nn.Module):
         noise: float | None = None,
         row_multiple: int = 1,
         context: ContextGroup | None = None,
+        kernel: Kernel = "chunked",
     ) -> None:
         super().__init__()
+        self._kernel = kernel
         self._noise = noise
         self._row_multiple = row_multiple
         self._context = context
@@ -86,9 +93,10 @@ class SupervisedLoss(nn.Module):
         supervised = (row.labels[0] != IGNORE).nonzero().squeeze(1)
         factors = row.weights[0, supervised] if row.weights is not None else None
         head, weight = Head.of(self.model)
-        return summed_cross_entropy(
-            hidden[0, supervised], weight, row.labels[0, supervised], scale=scale, factors=factors, head=head
-        )
+        trained, targets = hidden[0, supervised], row.labels[0, supervised]
+        if self._kernel == "liger" and factors is None and len(targets):
+            return summed_by_liger(trained, weight, targets, scale=scale, softcap=head.softcap)
+        return summed_cross_entropy(trained, weight, targets, scale=scale, factors=factors, head=head)
 
     def generate(self, prompts: Sequence[Prompt], how: Generation) -> dict[int, list[int]]:
         """See :func:`skills_pipe.training.models.generate.generate`; sharding gathers the same weights for it."""

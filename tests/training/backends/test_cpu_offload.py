@@ -27,7 +27,7 @@ from skills_pipe.training.setup import build_run, load_parts
 from skills_pipe.training.sft import carry_out, main
 from skills_pipe.training.signals import SignalListener
 from tests.slurm.availability import need, why_not
-from tests.training.backends.layouts import FAMILIES, MIXTURES, ROWS, differences, settings, two_steps
+from tests.training.backends.layouts import ROWS, differences, settings, two_steps
 from tests.training.backends.scenario import ADAMW, BATCH, dataset
 from tests.training.outputs import logged
 from tests.training.ranks.pool import Ranks

@@ -32,11 +32,12 @@ from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig
 from skills_pipe.training.data.batches import Microbatch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.ema import WeightAverage
+from skills_pipe.training.models import liger
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.models.lora import base_name, freeze_but_adapters, initialise
-from skills_pipe.training.models.loss import SupervisedLoss
+from skills_pipe.training.models.loss import Kernel, SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 from skills_pipe.training.models.quantized import fill_quantized, quantize_layers
@@ -57,6 +58,7 @@ class FsdpSettings:
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         recompute_granularity: all of them, or only those that are quickly computed.
         defer_grad_sync: exchange gradients once per step, at the price of whole gradients in memory until then.
+        loss_kernel: what computes the loss.
         cpu_offload: shards of weights, their gradients and the optimizer's states lie in host memory.
         layout: how the ranks share the work; None: the weights are sharded over all of them.
         noise: strength of NEFTune's noise on embeddings; None for none.
@@ -74,6 +76,7 @@ class FsdpSettings:
     activation_checkpointing: bool = False
     recompute_granularity: Granularity = "full"
     defer_grad_sync: bool = True
+    loss_kernel: Kernel = "chunked"
     cpu_offload: bool = False
     layout: Layout | None = None
     noise: float | None = None
@@ -106,6 +109,7 @@ class FsdpSettings:
             activation_checkpointing=policy.dtensor_cfg.activation_checkpointing,
             recompute_granularity=policy.dtensor_cfg.recompute_granularity,
             defer_grad_sync=policy.dtensor_cfg.defer_fsdp_grad_sync,
+            loss_kernel=policy.dtensor_cfg.loss_kernel,
             cpu_offload=policy.dtensor_cfg.cpu_offload,
             layout=Layout.of(policy.dtensor_cfg, ranks=ranks),
             noise=policy.neftune_noise_alpha,
@@ -140,6 +144,8 @@ class FsdpBackend:
             problems += unquantizable(model.config.to_dict())
         if problems:
             raise problems[0]
+        if settings.loss_kernel == "liger":
+            liger.require(world.device)
         model.train()
         if settings.activation_checkpointing:
             recompute_layers(model, settings.recompute_granularity)
@@ -162,6 +168,7 @@ class FsdpBackend:
             noise=settings.noise,
             row_multiple=layout.row_multiple,
             context=ContextGroup(group=mesh.context.get_group()) if mesh is not None and layout.context > 1 else None,
+            kernel=settings.loss_kernel,
         )
         self._copies: ComputeCopies | None = None
         if mesh is not None:

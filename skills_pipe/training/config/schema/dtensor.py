@@ -58,6 +58,9 @@ class DtensorConfig:
     recompute_granularity: Annotated[
         Literal["full", "selective"], Key("Recompute whole layers, or all but products and attention.", absent="full")
     ]
+    loss_kernel: Annotated[
+        Literal["chunked", "liger"], Key("The loss by torch, or by Liger's kernels on GPUs.", absent="chunked")
+    ]
     tensor_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
     context_parallel_size: Annotated[int, Key("Ranks that share each sequence.", minimum=1)]
     expert_parallel_size: Annotated[int, Key("Ranks that share the experts of a mixture.", minimum=1)]
