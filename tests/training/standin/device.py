@@ -77,16 +77,12 @@ def _let_data_change_places() -> None:
     torch.Tensor.data = property(own.__get__, put)
 
 
-class _Stream(torch.cpu.Stream):
-    def synchronize(self) -> None:
-        pass
-
-
 def _module() -> ModuleType:
     """``torch.standin``: streams and events do nothing, as those of ``torch.cpu``."""
     module = ModuleType(f"torch.{NAME}")
-    module.Stream = _Stream
-    for name in ("Event", "current_stream", "stream", "synchronize", "set_device"):
+    # The host's streams lack this one method, which checkpoints call on that of a device.
+    torch.cpu.Stream.synchronize = lambda self: None
+    for name in ("Stream", "Event", "current_stream", "stream", "synchronize", "set_device"):
         setattr(module, name, getattr(torch.cpu, name))
     module.current_device = lambda: 0
     module.device_count = lambda: 1
