@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from skills_pipe.training.backends.fsdp import backend as backend_module
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.carry_out import carry_out
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.adapters import AdapterSpec
@@ -24,7 +25,7 @@ from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.load import ModelSpec, open_model
 from skills_pipe.training.setup import build_run, load_parts
-from skills_pipe.training.sft import carry_out, main
+from skills_pipe.training.sft import main
 from skills_pipe.training.signals import SignalListener
 from tests.slurm.availability import need, why_not
 from tests.training.backends.layouts import ROWS, differences, settings, two_steps
