@@ -90,6 +90,12 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
         yield "policy.pipeline_model_parallel_size", "the fsdp backend has no pipeline", "set it to 1"
     if policy.expert_tensor_parallel_size > 1:
         yield "policy.expert_tensor_parallel_size", "the fsdp backend does not split experts", "set it to 1"
+    if fsdp.cpu_offload and fsdp.quantization.load_in_4bit:
+        yield (
+            "policy.dtensor_cfg.cpu_offload",
+            "weights in 4 bit stay on the GPUs: that they travel is not proven",
+            "disable one of the two",
+        )
     if fsdp.custom_parallel_plan is not None:
         yield (
             "policy.dtensor_cfg.custom_parallel_plan",

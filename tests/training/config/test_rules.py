@@ -104,3 +104,11 @@ def test_a_refusal_names_the_key_that_was_set(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_config(path, [NEEDED[0]])
     assert caught.value.where == f"{path}:4"
+
+
+def test_weights_in_4_bit_do_not_lie_in_host_memory():
+    packed = ["policy.dtensor_cfg.lora_cfg.enabled=true", "policy.dtensor_cfg.quantization.load_in_4bit=true"]
+    load_config(None, [*NEEDED, *packed])
+    load_config(None, [*NEEDED, "policy.dtensor_cfg.cpu_offload=true"])
+    with pytest.raises(ConfigError, match="weights in 4 bit stay on the GPUs"):
+        load_config(None, [*NEEDED, *packed, "policy.dtensor_cfg.cpu_offload=true"])

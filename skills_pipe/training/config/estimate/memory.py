@@ -171,7 +171,9 @@ def _padded_tokens(policy: PolicyConfig) -> int:
     return policy.train_micro_batch_size * policy.max_total_sequence_length
 
 
-def _compute_bytes(shape: ModelShape, width: int, packed: PackedBase, *, trained: int, sharded: bool, others: int) -> int:
+def _compute_bytes(
+    shape: ModelShape, width: int, packed: PackedBase, *, trained: int, sharded: bool, others: int
+) -> int:
     """Sharded, what is outside of the layers stays whole from forward to backward, and two layers are there at once.
 
     Of weights in 4 bit one matrix is unpacked at a time.
