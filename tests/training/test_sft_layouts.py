@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
@@ -72,3 +74,50 @@ def test_two_ranks_that_share_rows_and_experts_begin_and_one_process_ends(chat_d
     assert losses == pytest.approx(expected, rel=1e-5)
     exported = export(Export(training_folder=tmp_path / "parts", output=tmp_path / "hf"))
     assert AutoModelForCausalLM.from_pretrained(exported).num_experts == 4
+
+
+LORA = [
+    "policy.dtensor_cfg.lora_cfg.enabled=true",
+    "policy.dtensor_cfg.lora_cfg.use_dora=true",
+    "policy.lr=1e-2",
+]
+TENSOR = ["policy.tensor_model_parallel_size=2", "policy.sequence_parallel=true"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_adapters_begin_on_ranks_that_share_layers_go_on_on_shards_and_end_in_one_process(chat_data, tmp_path):
+    model = save_tiny_model(tmp_path / "model", "llama")
+    assert main(arguments(model, chat_data, tmp_path / "whole", *ALONE, *LORA)) == 0
+
+    parts = arguments(model, chat_data, tmp_path / "parts", *ALONE, *LORA)
+    for layout, said, done in ((TENSOR, "tensor 2 with sequence parallelism", 4), ([], "2 on cpu", 8)):
+        begun = run(torchrun(2, SFT, *parts, *layout, "checkpointing.stop_after_steps=4"))
+        verdict = Verdict.read(tmp_path / "parts" / "checkpoints" / "verdict.json")
+        assert verdict is not None and verdict.outcome is Outcome.CONTINUE, begun.stdout
+        assert said in begun.stdout
+        assert len(logged(tmp_path / "parts", "train/loss")) == done
+    assert main(parts) == 0
+
+    losses, expected = (logged(tmp_path / name, "train/loss") for name in ("parts", "whole"))
+    assert len(losses) == STEPS
+    assert losses == pytest.approx(expected, rel=1e-5)
+    ours, theirs = (
+        export(Export(training_folder=tmp_path / name, output=tmp_path / f"hf-{name}")) for name in ("parts", "whole")
+    )
+    for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        found, reference = load_file(ours / file), load_file(theirs / file)
+        assert found.keys() == reference.keys()
+        for name, value in found.items():
+            torch.testing.assert_close(
+                value, reference[name], rtol=1e-4, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}"
+            )
+    merged = AutoModelForCausalLM.from_pretrained(ours, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    ids = torch.arange(5, 45)[None]
+    with torch.no_grad():
+        before = base(ids, use_cache=False).logits
+        after = merged(ids, use_cache=False).logits
+        by_peft = peft.PeftModel.from_pretrained(base, str(ours / "adapter"))(ids, use_cache=False).logits
+    torch.testing.assert_close(by_peft, after, rtol=1e-5, atol=1e-5)
+    assert (before - after).abs().max() > 1e-2, "training changed something"

@@ -58,19 +58,12 @@ def _fsdp(config: TrainingConfig) -> Iterator[_Broken]:
             "NeMo-RL's first version of this backend has no adapters",
             "set policy.dtensor_cfg._v2=true, or train all weights",
         )
-    for name, of_any_backend in (
-        ("tensor_parallel_size", "tensor_model_parallel_size"),
-        ("expert_parallel_size", "expert_model_parallel_size"),
-    ):
-        if getattr(fsdp, name) > 1:
-            # Taken over from the key of any backend, unless somebody has set it for this one.
-            taken = getattr(config.policy, of_any_backend) == getattr(fsdp, name)
-            key = f"policy.{of_any_backend}" if taken else f"policy.dtensor_cfg.{name}"
-            yield (
-                key,
-                f"adapters are proven exact where ranks share weights by sharding, not with {key}",
-                "set it to 1, or train all weights",
-            )
+    if fsdp.lora_cfg.dropout > 0 and fsdp.tensor_parallel_size > 1:
+        yield (
+            f"{FSDP_KEY}.dropout",
+            f"{FSDP_KEY}.dropout: ranks that share a layer would each drop out something else",
+            "set it to 0, or policy.tensor_model_parallel_size=1",
+        )
 
 
 def _patterns(config: TrainingConfig) -> Iterator[_Broken]:

@@ -52,6 +52,12 @@ def _broken(policy: PolicyConfig) -> Iterator[tuple[str, str, str]]:
             f"{switch} keeps weights that are not trained, and all weights are trained",
             f"set {FSDP_KEY}.enabled=true",
         )
+    if max(policy.dtensor_cfg.tensor_parallel_size, policy.dtensor_cfg.expert_parallel_size) > 1:
+        yield (
+            switch,
+            f"{switch}: a base in 4 bit is not proven where ranks share layers or experts",
+            "set it to false, or the sizes of tensor and expert parallelism to 1",
+        )
     wanted = section.bnb_4bit_compute_dtype
     if wanted is not None and wanted != policy.precision:
         key = f"{QUANTIZATION_KEY}.bnb_4bit_compute_dtype"

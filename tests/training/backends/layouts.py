@@ -10,9 +10,11 @@ import torch
 
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
 from skills_pipe.training.config import ObjectConfig
+from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
+from skills_pipe.training.models.lora import adapted_modules, add_adapters, initialise
 from tests.training.backends.scenario import BATCH, dataset, whole
 from tests.training.tiny import tiny_model
 
@@ -88,6 +90,9 @@ def two_steps(
     layout = layout or Layout(shard=world.size)
     model = tiny_model(family, **({**FAMILIES, **MIXTURES}.get(family, {}) | (shape or {})))
     randomise(model)
+    adapters = (changes or {}).get("adapters")
+    if adapters is not None:
+        adapt(model, adapters)
     here = replace(world, same_rows=layout.same_rows)
     backend = FsdpBackend(model, settings(layout=layout, **(changes or {})), here)
     data, losses, norms, gradients = dataset(), [], [], {}
@@ -115,6 +120,19 @@ def randomise(model: torch.nn.Module) -> None:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
             elif parameter.dim() == 3:
                 parameter.mul_(8.0)
+
+
+def adapt(model: torch.nn.Module, spec: AdapterSpec) -> None:
+    """Adapters that have learned already: as long as B is zero, A has no gradient, and lengths are those of rows."""
+    generator = torch.Generator().manual_seed(4)
+    add_adapters(model, spec)
+    initialise(model, spec, seed=2)
+    with torch.no_grad():
+        for module in adapted_modules(model).values():
+            module.lora_B.weight.normal_(std=0.02, generator=generator)
+            if module.lora_magnitude_vector is not None:
+                lengths = module.lora_magnitude_vector.weight
+                lengths.mul_(1.0 + 0.1 * torch.randn(lengths.shape, generator=generator))
 
 
 def gradients_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import torch
 
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.config import ObjectConfig
+from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.schema.policy import SchedulerConfig
 from skills_pipe.training.data.batches import split_batch
@@ -43,10 +44,15 @@ SHAPES = {
 """By family. Of Qwen3-MoE three experts for each of two ranks: shards of theirs are not of one size either."""
 
 
-def backend_of(world: World, layout: Layout, *, family: str, seed: int) -> tuple[FsdpBackend, World]:
-    model = tiny_model(family, seed=seed, **SHAPES[family])
-    backend = FsdpBackend(model, settings(optimizer=ADAMW, scheduler=WARMUP, layout=layout), world)
-    return backend, replace(world, same_rows=layout.same_rows)
+def backend_of(
+    world: World, layout: Layout, *, family: str, seed: int, adapters: AdapterSpec | None = None
+) -> tuple[FsdpBackend, World]:
+    """Other weights for another seed; of adapters, other ones on the same model, and an average of them."""
+    model = tiny_model(family, seed=seed if adapters is None else 0, **SHAPES[family])
+    made = settings(optimizer=ADAMW, scheduler=WARMUP, layout=layout)
+    if adapters is not None:
+        made = replace(made, adapters=adapters, seed=seed, average_decay=0.7)
+    return FsdpBackend(model, made, world), replace(world, same_rows=layout.same_rows)
 
 
 def train(backend: FsdpBackend, here: World, steps: range) -> list[float]:
@@ -58,18 +64,24 @@ def train(backend: FsdpBackend, here: World, steps: range) -> list[float]:
 
 
 def state_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:
-    """Every weight and every moment, whole; copies, because what a rank holds whole is trained on in place."""
+    """Every weight, moment and average, whole; copies, because what a rank holds whole is trained on in place."""
     named = dict(backend.trainee.model.named_parameters())
+    averaged = backend.trainee.average.state() if backend.trainee.average is not None else {}
     found = {name: whole(parameter.detach()).clone() for name, parameter in named.items()}
+    found |= {f"average of {name}": whole(value).clone() for name, value in averaged.items()}
     for name, parameter in named.items():
+        if not parameter.requires_grad:
+            continue
         for moment in ("exp_avg", "exp_avg_sq", "step"):
             found[f"{moment} of {name}"] = whole(backend.trainee.optimizer.state[parameter][moment]).clone()
     return found
 
 
-def saved(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") -> dict[str, Any]:
+def saved(
+    world: World, *, layout: Layout, folder: Path, family: str = "qwen3", adapters: AdapterSpec | None = None
+) -> dict[str, Any]:
     """Two steps, saved; what was saved, and the losses of the two steps after it."""
-    backend, here = backend_of(world, layout, family=family, seed=0)
+    backend, here = backend_of(world, layout, family=family, seed=0, adapters=adapters)
     train(backend, here, range(2))
     manager = new_manager(folder)
     manager.save(backend.trainee, info_at(2), position_at(2))
@@ -78,9 +90,11 @@ def saved(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") 
     return {"state": state, "next": train(backend, here, range(2, 3)) + train(backend, here, range(1))}
 
 
-def resumed(world: World, *, layout: Layout, folder: Path, family: str = "qwen3") -> dict[str, Any]:
+def resumed(
+    world: World, *, layout: Layout, folder: Path, family: str = "qwen3", adapters: AdapterSpec | None = None
+) -> dict[str, Any]:
     """What is restored into a model of other weights, and the losses of the two steps after it."""
-    backend, here = backend_of(world, layout, family=family, seed=5)
+    backend, here = backend_of(world, layout, family=family, seed=5, adapters=adapters)
     manager = new_manager(folder)
     manager.resume(backend.trainee)
     manager.close()
@@ -88,9 +102,11 @@ def resumed(world: World, *, layout: Layout, folder: Path, family: str = "qwen3"
     return {"state": state, "next": train(backend, here, range(2, 3)) + train(backend, here, range(1))}
 
 
-def streamed(world: World, *, layout: Layout, folder: Path) -> dict[str, torch.Tensor]:
+def streamed(
+    world: World, *, layout: Layout, folder: Path, adapters: AdapterSpec | None = None
+) -> dict[str, torch.Tensor]:
     """The weights of a model that each rank read from files into its shards."""
     model, weights = open_model(ModelSpec(name=str(folder)))
-    backend = FsdpBackend(model, settings(layout=layout), world, weights)
+    backend = FsdpBackend(model, settings(layout=layout, adapters=adapters, seed=3), world, weights)
     parameters = backend.trainee.model.named_parameters(remove_duplicate=False)
     return {name: whole(parameter.detach()) for name, parameter in parameters}

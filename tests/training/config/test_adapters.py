@@ -134,16 +134,8 @@ def test_the_section_of_megatron_becomes_the_same():
         ([f"{LORA}.dropout=1.0"], "must be less than 1"),
         (["policy.dtensor_cfg._v2=false"], "first version of this backend has no adapters"),
         (
-            ["policy.tensor_model_parallel_size=2"],
-            "proven exact where ranks share weights by sharding, not with policy.tensor_model_.*override",
-        ),
-        (
-            ["policy.dtensor_cfg.tensor_parallel_size=2"],
-            "proven exact where ranks share weights by sharding, not with policy.dtensor_cfg.tensor_.*override",
-        ),
-        (
-            ["policy.expert_model_parallel_size=2"],
-            "proven exact where ranks share weights by sharding, not with policy.expert_model_.*override",
+            ["policy.tensor_model_parallel_size=2", f"{LORA}.dropout=0.1"],
+            r"lora_cfg\.dropout: ranks that share a layer would each drop out something else.*override",
         ),
         (["policy.megatron_cfg.peft.enabled=true"], "is for the megatron backend, which is off"),
         (["++checkpointing.peft_config={r: 8}"], "is written from the adapters"),
@@ -152,6 +144,18 @@ def test_the_section_of_megatron_becomes_the_same():
 def test_what_does_not_go_together_is_refused(overrides, message):
     with pytest.raises((ConfigError, ConfigErrors), match=message):
         load_config(overrides=[*ENABLED, *overrides])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["policy.tensor_model_parallel_size=2", "policy.sequence_parallel=true", f"{LORA}.use_dora=true"],
+        ["policy.expert_model_parallel_size=2", f"{LORA}.dropout=0.1"],
+        ["policy.context_parallel_size=2", f"{LORA}.dropout=0.1"],
+    ],
+)
+def test_adapters_go_with_every_kind_of_parallelism(overrides):
+    assert adapter_spec(load_config(overrides=[*ENABLED, *overrides]).policy) is not None
 
 
 def test_checkpoints_of_adapters_need_adapters():

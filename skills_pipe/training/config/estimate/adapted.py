@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.estimate.shape import ModelShape
 from skills_pipe.training.config.schema import PolicyConfig
+
+_ROWS: Final = ("o_proj", "down_proj")
+"""Last names of layers of which ranks that share them have some inputs each, and of the others some outputs."""
 
 
 def adapter_parameters(shape: ModelShape, policy: PolicyConfig) -> int | None:
@@ -15,6 +20,20 @@ def adapter_parameters(shape: ModelShape, policy: PolicyConfig) -> int | None:
         return None
     lengths = sum(outputs for name, (_, outputs) in shape.linear_layers.items() if spec.wants(name))
     return matrices + lengths * spec.decomposed
+
+
+def adapter_parameters_met(shape: ModelShape, policy: PolicyConfig) -> int | None:
+    """Of them those that one rank computes with: of each pair of matrices ranks that share layers have one whole."""
+    spec = adapter_spec(policy)
+    if spec is None:
+        return None
+    ranks, met = policy.dtensor_cfg.tensor_parallel_size, 0
+    for name, (inputs, outputs) in shape.linear_layers.items():
+        if spec.wants(name):
+            rows = name.endswith(_ROWS)
+            here = (inputs // ranks, outputs) if rows else (inputs, outputs // ranks)
+            met += spec.dim * sum(here) + here[1] * spec.decomposed
+    return met
 
 
 def adapter_matrices(shape: ModelShape, policy: PolicyConfig) -> int | None:

@@ -12,7 +12,7 @@ from skills_pipe.training.config.estimate.activations import (
     activation_bytes,
     block_bytes,
 )
-from skills_pipe.training.config.estimate.adapted import adapter_activations, adapter_parameters
+from skills_pipe.training.config.estimate.adapted import adapter_activations, adapter_parameters, adapter_parameters_met
 from skills_pipe.training.config.estimate.packed import PackedBase, packed_base
 from skills_pipe.training.config.estimate.shape import ModelShape
 from skills_pipe.training.config.schema import PolicyConfig
@@ -81,13 +81,15 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     # Experts of other ranks never come here.
     others = _elsewhere(shape.expert_parameters, policy)
     here = _parameters_here(shape, own, shards, dtensor.tensor_parallel_size)
-    part = (here if adapters is None else -(-adapters // shards)) * FLOAT
+    met = adapter_parameters_met(shape, policy)
+    # Of adapters some matrices are whole on each of the ranks that share layers.
+    part = (here if met is None else -(-met * dtensor.tensor_parallel_size // shards)) * FLOAT
     packed = packed_base(shape, policy)
     # In 4 bit no layer is shared by ranks but by sharding.
     frozen = 0 if adapters is None else here * width - packed.numbers // shards * width
     frozen += -(-packed.sharded // shards) + packed.everywhere
     trained = own.parameters if adapters is None else adapters
-    whole = trained - (len(shape.mixtures) * others if adapters is None else 0)
+    whole = trained - len(shape.mixtures) * others if met is None else met
     row = policy.sequence_packing.train_mb_tokens if policy.sequence_packing.enabled else _padded_tokens(policy)
     tokens = -(-row // dtensor.context_parallel_size)
     conditions = _conditions(policy, row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,17 @@ from torch import Tensor, nn
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.models.lora.lengths import RowLengths
 from skills_pipe.training.models.quantized import dense, multiply
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matrices:
+    """What a layer computes with: weight ``[out, in]``, bias ``[out]`` or None, ``low`` (A) ``[dim, in]`` and ``high``
+    (B) ``[out, dim]``; where ranks share the layer, this rank's parts of them."""
+
+    weight: Tensor
+    bias: Tensor | None
+    low: Tensor
+    high: Tensor
 
 
 class LoraLinear(nn.Linear):
@@ -40,14 +53,16 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]``."""
+        by = self._matrices()
         if self.lora_magnitude_vector is not None:
-            return self._decomposed(x, self.lora_magnitude_vector)
-        whole = multiply(x, self.weight, self.bias)
+            return self._decomposed(x, by, self.lora_magnitude_vector)
+        whole = multiply(x, by.weight, by.bias)
         if self._drops_after:
-            return whole + self._dropped(self._update(x))
+            return whole + self._dropped(self._update(x, by))
         # One pass over the output less than a product and a sum.
-        low = self._low(self._dropped(x)).reshape(-1, self.spec.dim)
-        return torch.addmm(whole.view(-1, self.out_features), low, self.lora_B.weight.to(x.dtype).T).view_as(whole)
+        low = self._low(self._dropped(x), by).reshape(-1, self.spec.dim)
+        added = torch.addmm(whole.view(-1, whole.shape[-1]), low, by.high.to(x.dtype).T)
+        return self._over_inputs(added.view_as(whole))
 
     def extra_repr(self) -> str:
         """What ``print(model)`` says of it."""
@@ -57,42 +72,53 @@ class LoraLinear(nn.Linear):
     def _drops_after(self) -> bool:
         return self.training and self.spec.dropout > 0 and self.spec.dropout_position == "post"
 
-    def _decomposed(self, x: Tensor, lengths: RowLengths) -> Tensor:
+    def _matrices(self) -> Matrices:
+        return Matrices(weight=self.weight, bias=self.bias, low=self.lora_A.weight, high=self.lora_B.weight)
+
+    def _over_inputs(self, outputs: Tensor) -> Tensor:
+        """Where ranks have some inputs each: the sum of what they make of them."""
+        return outputs
+
+    def _squares_over_inputs(self, squares: Tensor) -> Tensor:
+        """The same of a sum over all inputs that has no gradient."""
+        return squares
+
+    def _decomposed(self, x: Tensor, by: Matrices, lengths: RowLengths) -> Tensor:
         # float32, and with it all that is multiplied by it: rounded once, at the end.
-        factor: Tensor = lengths(self._row_lengths())
-        whole = multiply(x, self.weight)
+        factor: Tensor = lengths(self._row_lengths(by))
+        whole = multiply(x, by.weight)
         if self._drops_after:
-            result = factor * (whole + self._dropped(self._update(x)))
+            result = factor * (whole + self._dropped(self._update(x, by)))
         elif self.training and self.spec.dropout > 0:
             # What dropout leaves of the input enters both parts of the change that the adapter makes.
             dropped = self._dropped(x)
-            result = whole + (factor - 1) * multiply(dropped, self.weight) + factor * self._update(dropped)
+            result = whole + (factor - 1) * multiply(dropped, by.weight) + factor * self._update(dropped, by)
         else:
-            result = factor * (whole + self._update(x))
-        return (result if self.bias is None else result + self.bias).to(x.dtype)
+            result = factor * self._over_inputs(whole + self._update(x, by))
+        return (result if by.bias is None else result + by.bias).to(x.dtype)
 
-    def _update(self, x: Tensor) -> Tensor:
-        return F.linear(self._low(x), self.lora_B.weight.to(x.dtype))
+    def _update(self, x: Tensor, by: Matrices) -> Tensor:
+        return F.linear(self._low(x, by), by.high.to(x.dtype))
 
-    def _low(self, x: Tensor) -> Tensor:
+    def _low(self, x: Tensor, by: Matrices) -> Tensor:
         # Scaled here, where a token has the fewest numbers.
-        return F.linear(x, self.lora_A.weight.to(x.dtype)) * self.spec.scale
+        return F.linear(x, by.low.to(x.dtype)) * self.spec.scale
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.spec.dropout, self.training) if self.spec.dropout > 0 else x
 
     @torch.no_grad()
-    def _row_lengths(self) -> Tensor:
+    def _row_lengths(self, by: Matrices) -> Tensor:
         """L2 norms of the rows of ``W + scale * B A``, float32 ``[out]``, without making that matrix.
 
         ``|w + s b A|^2 = |w|^2 + 2 s (w A^T) . b + s^2 (b A A^T) . b`` for a row w of W and the same row b of B.
         """
-        scale, a, b = self.spec.scale, self.lora_A.weight.float(), self.lora_B.weight.float()
-        weight = dense(self.weight)
+        scale, weight, a, b = self.spec.scale, dense(by.weight), by.low.float(), by.high.float()
         own = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
         mixed = ((weight @ a.to(weight.dtype).T).float() * b).sum(dim=1)
         added = ((b @ (a @ a.T)) * b).sum(dim=1)
-        lengths: Tensor = (own + 2 * scale * mixed + scale**2 * added).clamp_min(0.0).sqrt()
+        squares = self._squares_over_inputs(own + 2 * scale * mixed + scale**2 * added)
+        lengths: Tensor = squares.clamp_min(0.0).sqrt()
         return lengths
 
 

@@ -136,15 +136,21 @@ def spread(module: nn.Module, layer: Layer, group: TensorGroup, known: Parameter
 
     Every rank passes the same weights; nothing is sent.
     """
+    # What has no parameters of its own has no placements.
+    distribute(module, getattr(layer, "placements", {}), group, known)
+    module.__class__ = _class_of_both(layer, type(module))
+    module.tensor_group = group  # type: ignore[assignment]
+
+
+def distribute(module: nn.Module, placements: Mapping[str, Placement], group: TensorGroup, known: Parameters) -> None:
+    """Turn the parameters of ``module`` into DTensors of which this rank keeps its part; it stays what it is."""
     for name, parameter in module._parameters.items():
         if parameter is None:
             continue
         if id(parameter) not in known:
-            part = distribute_tensor(parameter.detach(), group.mesh, [layer.placements[name]], src_data_rank=None)
+            part = distribute_tensor(parameter.detach(), group.mesh, [placements[name]], src_data_rank=None)
             known[id(parameter)] = nn.Parameter(part, requires_grad=parameter.requires_grad)
         module._parameters[name] = known[id(parameter)]
-    module.__class__ = _class_of_both(layer, type(module))
-    module.tensor_group = group  # type: ignore[assignment]
 
 
 def own_part(parameter: Tensor | None, *, partial_gradient: bool = False) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedModel
 
+from skills_pipe.training.backends.fsdp.tensor_parallel.adapted import spread_adapted
 from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
 from skills_pipe.training.backends.fsdp.tensor_parallel.fused import (
     FusedAttention,
@@ -27,6 +28,7 @@ from skills_pipe.training.backends.fsdp.tensor_parallel.layers import (
     VocabularyEmbedding,
     spread,
 )
+from skills_pipe.training.models.lora import LoraLinear, base_name
 
 Plan = Mapping[str, Layer | None]
 """Name of a module, ``*`` for the number of a layer -> what it becomes; None: ``share_experts`` knows."""
@@ -106,7 +108,8 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     experts of a mixture are left for ``share_experts``.
 
     Raises:
-        ValueError: the model has parameters that the plan of its family does not know.
+        ValueError: the model has parameters that the plan of its family does not know, or adapters on layers that
+            cannot have one.
     """
     plan = PLANS[model.config.model_type]
     known: Parameters = {}
@@ -114,9 +117,11 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
         pattern = re.sub(r"\.\d+\.", ".*.", name)
         if pattern in plan:
             layer = plan[pattern]
-            if layer is not None:
+            if layer is not None and isinstance(module, LoraLinear):
+                spread_adapted(module, layer, group, known)
+            elif layer is not None:
                 spread(module, layer, group, known)
             if isinstance(module, FusedLinear | FusedAttention):
                 module.arrange(model.config)
-        elif any(True for _ in module.parameters(recurse=False)):
+        elif base_name(name) is not None and any(True for _ in module.parameters(recurse=False)):
             raise ValueError(f"no tensor parallel plan for {name} ({type(module).__name__})")
