@@ -67,7 +67,7 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
 
 
 def _train(config: TrainingConfig, world: World, listener: SignalListener) -> Verdict:
-    parts = load_parts(config)
+    parts = load_parts(config, world)
     return carry_out(build_run(config, parts, world, listener), parts)
 
 

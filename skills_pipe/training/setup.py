@@ -28,6 +28,7 @@ from skills_pipe.training.data.from_config import TrainingData, batch_sampler, b
 from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
 from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.models.compiled import require_compiler
 from skills_pipe.training.models.load import ModelSpec, load_tokenizer, open_model
 from skills_pipe.training.models.lora import adapted_modules, linear_modules
 from skills_pipe.training.models.positions import check_positions
@@ -80,8 +81,13 @@ class Parts:
         return cls(tokenizer=tokenizer, data=data, model=model)
 
 
-def load_parts(config: TrainingConfig) -> Parts:
-    """:meth:`Parts.load` on every rank; a failure on one of them is raised on all."""
+def load_parts(config: TrainingConfig, world: World) -> Parts:
+    """:meth:`Parts.load` on every rank; a failure on one of them is raised on all.
+
+    Raises:
+        UserError: what is read is wrong, or something is to be compiled and cannot be here.
+    """
+    _check_compiler(config, world)
     return _together(lambda: Parts.load(config))
 
 
@@ -100,6 +106,7 @@ def assemble(config: TrainingConfig, parts: Parts, world: World, listener: Signa
     Raises:
         UserError: a class that the configuration names cannot be used.
     """
+    _check_compiler(config, world)
     batches = batch_settings(config, parts.data.train)
     steps = total_steps(config, batches.units(parts.data.train))
     # Each rank its own dropout.
@@ -148,6 +155,16 @@ def stop_request(config: TrainingConfig, listener: SignalListener, world: World)
         must_save_by=seconds(limit) if limit is not None else None, steps=config.checkpointing.stop_after_steps
     )
     return StopRequest(settings, listener, world)
+
+
+def _check_compiler(config: TrainingConfig, world: World) -> None:
+    """Compiled code is asked for by a key, or comes with an optimizer of torchao."""
+    policy, device = config.policy, world.device.type
+    if policy.dtensor_cfg.compile:
+        _together(lambda: require_compiler(device, where="policy.dtensor_cfg.compile", instead="set it to false"))
+    elif policy.optimizer is not None and policy.optimizer.name.startswith("torchao."):
+        choose = "choose another optimizer: those of torchao compile their steps"
+        _together(lambda: require_compiler(device, where="policy.optimizer.name", instead=choose))
 
 
 def _backend_settings(config: TrainingConfig, steps: int, world: World) -> FsdpSettings:

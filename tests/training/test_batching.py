@@ -91,7 +91,7 @@ def trained(model, data, tmp_path_factory):
 def job(world: World, *, argv: list[str]) -> str:
     """One job of a training, on every rank of a world that exists; returns how it ended."""
     config = load_config(None, argv)
-    parts = load_parts(config)
+    parts = load_parts(config, world)
     verdict: Verdict = carry_out(build_run(config, parts, world, SignalListener()), parts)
     return verdict.outcome.value
 

@@ -9,6 +9,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import schedule
 from skills_pipe.training.config.adapter_rules import broken_adapter_rules
 from skills_pipe.training.config.answer_rules import answer_metric, broken_answer_rules
+from skills_pipe.training.config.compile_rules import broken_compile_rules
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.parallel_rules import broken_parallel_rules
 from skills_pipe.training.config.quantization_rules import broken_quantization_rules
@@ -29,6 +30,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *_watches(config, origins),
         *broken_adapter_rules(config, origins),
         *broken_answer_rules(config, origins),
+        *broken_compile_rules(config, origins),
         *broken_parallel_rules(config, origins),
         *broken_quantization_rules(config, origins),
     ]

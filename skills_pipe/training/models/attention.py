@@ -42,6 +42,7 @@ class Documents:
         return cls(lengths=tuple(cu_seqlens.diff().tolist()), cu_seqlens=cu_seqlens)
 
 
+@torch.compiler.disable(reason="the lengths of documents differ from row to row")
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,

@@ -124,7 +124,8 @@ def _writing(model: PreTrainedModel, how: Generation) -> Iterator[None]:
     # Of some families (Gemma 2, gpt-oss) transformers has no other attention than its plain one.
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     try:
-        with torch.no_grad():
+        # A token at a time, with a cache that grows: compiled layers would have to be so anew.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         model.generation_config = published

@@ -34,6 +34,7 @@ from skills_pipe.training.distributed import World
 from skills_pipe.training.ema import WeightAverage
 from skills_pipe.training.models import liger
 from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.compiled import compile_layers
 from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.models.lora import base_name, freeze_but_adapters, initialise
@@ -64,6 +65,7 @@ class FsdpSettings:
         noise: strength of NEFTune's noise on embeddings; None for none.
         average_decay: of the moving average of the weights; None keeps none.
         total_steps: of the training, for schedules that have to know it.
+        compile: run the layers through torch.compile.
         adapters: what is trained instead of all weights; None: all weights.
         quantization: how the linear layers below them are kept; None: in ``dtype``.
         seed: of the first values of adapters.
@@ -82,6 +84,7 @@ class FsdpSettings:
     noise: float | None = None
     average_decay: float | None = None
     total_steps: int | None = None
+    compile: bool = False
     adapters: AdapterSpec | None = None
     quantization: QuantizationSpec | None = None
     seed: int = 0
@@ -113,6 +116,7 @@ class FsdpSettings:
             cpu_offload=policy.dtensor_cfg.cpu_offload,
             layout=Layout.of(policy.dtensor_cfg, ranks=ranks),
             noise=policy.neftune_noise_alpha,
+            compile=policy.dtensor_cfg.compile,
             adapters=adapter_spec(policy),
             quantization=quantization_spec(policy),
         )
@@ -178,6 +182,10 @@ class FsdpBackend:
                 share_layers(model, tensor)
             if mesh.experts.size() > 1 and model.config.model_type in EXPERTS:
                 share_experts(model, ExpertGroup(mesh=mesh.experts, exchange=mesh.expert, tensor=tensor))
+        if settings.compile:
+            # The layers as they are by now, and before FSDP2 puts its hooks around them.
+            compile_layers(model)
+        if mesh is not None:
             shard(self._loss, mesh, settings.dtype, offload=settings.cpu_offload)
         if weights is not None:
             materialise(self._loss, world.device, storage=torch.device("cpu") if travels else None)

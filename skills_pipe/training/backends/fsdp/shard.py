@@ -17,6 +17,7 @@ from torch.distributed.fsdp import (
 
 from skills_pipe.training.backends.fsdp.expert_parallel.layer import SharedExperts
 from skills_pipe.training.backends.fsdp.mesh import Mesh
+from skills_pipe.training.models.layers import layers_of
 from skills_pipe.training.models.lora.lengths import RowLengths
 from skills_pipe.training.models.loss import SupervisedLoss
 
@@ -33,9 +34,7 @@ def shard(loss: SupervisedLoss, mesh: Mesh, dtype: torch.dtype, *, offload: bool
     # Inputs keep their type: what is no activation, as the weights of labels, must not be rounded.
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     spread = partial(fully_shard, mp_policy=policy, offload_policy=place)
-    base = loss.model.base_model
-    # GPT-2 has its own name for them.
-    for layer in base.h if hasattr(base, "h") else base.layers:
+    for layer in layers_of(loss.model):
         for module in layer.modules():
             if isinstance(module, SharedExperts) and mesh.expert_fsdp is not None:
                 spread(module, mesh=mesh.expert_fsdp)

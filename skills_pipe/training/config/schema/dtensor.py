@@ -61,6 +61,7 @@ class DtensorConfig:
     loss_kernel: Annotated[
         Literal["chunked", "liger"], Key("The loss by torch, or by Liger's kernels on GPUs.", absent="chunked")
     ]
+    compile: Annotated[bool, Key("Run the layers through torch.compile.", absent=False)]
     tensor_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
     context_parallel_size: Annotated[int, Key("Ranks that share each sequence.", minimum=1)]
     expert_parallel_size: Annotated[int, Key("Ranks that share the experts of a mixture.", minimum=1)]
