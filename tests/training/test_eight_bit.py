@@ -18,6 +18,8 @@ from skills_pipe.training.optim import build_optimizer
 from tests.training.backends.scenario import BATCH, PACKED, STEPS, dataset, make_backend, whole
 from tests.training.checkpoint.runs import info_at, new_manager, position_at
 
+pytestmark = pytest.mark.slow  # torch compiles
+
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 EIGHT_BIT, ADAMW, SGD = "torchao.optim.AdamW8bit", "torch.optim.AdamW", "torch.optim.SGD"
 SIZES = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128}
@@ -98,7 +100,6 @@ def test_losses_are_those_of_adamw_but_for_a_little(alone):
     assert (other - expected).abs().max() > 1.5e-3
 
 
-@pytest.mark.slow
 def test_two_ranks_train_as_one_does(two_ranks, alone):
     found, other = two_ranks(trained)
 
@@ -118,7 +119,6 @@ def test_a_resumed_training_has_the_bits_of_one_that_was_not_interrupted(tmp_pat
     assert not all(torch.equal(without[name], value) for name, value in expected.items())
 
 
-@pytest.mark.slow
 def test_two_ranks_resume_what_they_saved_and_one_process_does(two_ranks, tmp_path):
     saved = two_ranks(trained, steps=2, folder=tmp_path)[0]
     together = two_ranks(trained, first=2, steps=1, folder=tmp_path)[0]

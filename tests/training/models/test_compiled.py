@@ -19,6 +19,8 @@ from skills_pipe.training.models.recompute import recompute_layers
 from tests.training.models.test_attention import packed_row
 from tests.training.tiny import tiny_model
 
+pytestmark = pytest.mark.slow  # torch compiles
+
 LIMIT = 2e-6
 """Rounding of fp32."""
 
@@ -73,7 +75,6 @@ def furthest(found: Found, expected: Found) -> float:
     return max(differences)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_of_any_length_give_the_same_numbers_by_the_graphs_of_the_first(architecture):
     found = rows_through(architecture, rows=ROWS)
