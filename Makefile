@@ -45,8 +45,10 @@ $(VENV)/.installed-train: pyproject.toml constraints.txt
 	$(PIP) -e ".[train,eval]"
 	touch $@
 
+# torchao lies aside: transformers imports it wherever it is installed, which every process of the suite would wait for.
 $(VENV)/.installed-dev: $(VENV)/.installed-train
 	$(PIP) -e ".[train,tracking,eval,dev]"
+	$(PIP) --no-deps --upgrade --target $(VENV)/aside torchao
 	touch $@
 
 $(NEMO_RUN_VENV)/.installed: pyproject.toml constraints-nemo-run.txt

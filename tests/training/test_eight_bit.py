@@ -1,4 +1,7 @@
-"""An optimizer of torchao, by its import path: 8-bit states, on one rank and two, in checkpoints and out of them."""
+"""An optimizer of torchao, by its import path: 8-bit states, on one rank and two, in checkpoints and out of them.
+
+torchao lies in a folder of its own in the environment (see the Makefile), which only these cases look into.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from tests.training.checkpoint.runs import info_at, new_manager, position_at
 
 pytestmark = pytest.mark.slow  # torch compiles
 
+ASIDE = Path(sys.prefix, "aside")
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 EIGHT_BIT, ADAMW, SGD = "torchao.optim.AdamW8bit", "torch.optim.AdamW", "torch.optim.SGD"
 SIZES = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128}
@@ -30,6 +34,9 @@ def trained(
     world: World, *, name: str = EIGHT_BIT, steps: int = STEPS, first: int = 0, folder: Path | None = None
 ) -> dict:
     """Train from step ``first`` on: from the checkpoint in ``folder``, or to the one that is left there."""
+    # Also in ranks, which are processes of their own.
+    if str(ASIDE) not in sys.path:
+        sys.path.append(str(ASIDE))
     settings = FsdpSettings(optimizer=ObjectConfig(name=name, kwargs={"lr": 1e-3 if name != SGD else 1e-1}))
     backend = make_backend(settings, world, **SIZES)
     manager = new_manager(folder) if folder is not None else None
