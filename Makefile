@@ -1,6 +1,7 @@
 # Each target does its own set-up: a fresh clone on a fresh machine needs python3 (3.11 or newer) with venv, and nothing else.
 #   make demo   install, then prepare -> train (2 jobs) -> average -> export -> evaluate on this machine, with a report
-#   make test   install, then the whole test suite
+#   make test   install, then the test suite
+#   make test-exhaustive   what make test leaves out: each family of models on each layout of ranks, one by one
 #   make test-nemo-run   the tests with nemo-run, which gets an environment of its own (500 MB)
 #   make test-peers   asks TRL, torchtune, torchdata and Liger again what the tests have on record, in an environment of their own
 #   make check  linters, types and the import contract
@@ -13,13 +14,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := 2.13.0
 
-.PHONY: demo test test-nemo-run test-peers check venv system clean
+.PHONY: demo test test-exhaustive test-nemo-run test-peers check venv system clean
 
 demo: $(VENV)/.installed-train
 	$(BIN)/python examples/demo/run.py --output_dir=demo-output
 
 test: $(VENV)/.installed-dev system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=worksteal
+
+test-exhaustive: $(VENV)/.installed-dev system
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=worksteal -m exhaustive
 
 test-nemo-run: $(VENV)/.installed-dev $(NEMO_RUN_VENV)/.installed system
 	NEMO_RUN_PYTHON="$(abspath $(NEMO_RUN_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nemo_run

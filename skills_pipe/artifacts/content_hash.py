@@ -6,15 +6,23 @@ somebody who writes a file for the purpose of having a given hash; who may do so
 manifest too.
 
 As text it is ``xxh3:`` and 32 hexadecimal digits. Manifests of before have the 64 digits of a sha256, and are checked
-by it.
+by it. So does what is written where xxhash is not installed, as in an image of before.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import xxhash
+from skills_pipe.errors import CheckpointError
+
+xxhash: ModuleType | None
+try:
+    import xxhash
+except ModuleNotFoundError:
+    xxhash = None
 
 _PREFIX = "xxh3:"
 
@@ -23,7 +31,7 @@ class ContentHasher:
     """Takes the hash of bytes that arrive one after the other."""
 
     def __init__(self) -> None:
-        self._state = xxhash.xxh3_128()
+        self._state = _state()
 
     def update(self, data: bytes | memoryview) -> None:
         """Append ``data``; of large data without Python's lock."""
@@ -31,7 +39,7 @@ class ContentHasher:
 
     def text(self) -> str:
         """The hash of what was appended so far."""
-        return f"{_PREFIX}{self._state.hexdigest()}"
+        return _text(self._state)
 
 
 def hash_file(path: Path) -> str:
@@ -41,8 +49,7 @@ def hash_file(path: Path) -> str:
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        taken = hashlib.file_digest(file, xxhash.xxh3_128)
-        return f"{_PREFIX}{taken.hexdigest()}"
+        return _text(hashlib.file_digest(file, _state))
 
 
 def has_hash(path: Path, recorded: str) -> bool:
@@ -50,8 +57,23 @@ def has_hash(path: Path, recorded: str) -> bool:
 
     Raises:
         OSError: it cannot be read.
+        CheckpointError: there is nothing to take such a hash with.
     """
     if recorded.startswith(_PREFIX):
+        if xxhash is None:
+            raise CheckpointError(
+                "its hash is XXH3, which needs xxhash",
+                where=str(path),
+                fix="make the image anew, or add `pip install xxhash` to --installation_command",
+            )
         return hash_file(path) == recorded
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == recorded
+
+
+def _state() -> Any:
+    return xxhash.xxh3_128() if xxhash is not None else hashlib.sha256()
+
+
+def _text(state: Any) -> str:
+    return f"{_PREFIX if xxhash is not None else ''}{state.hexdigest()}"

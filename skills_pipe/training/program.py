@@ -47,8 +47,14 @@ def leave(code: int) -> NoReturn:
     A rank ends without tearing the interpreter down: threads of gloo that outlive their group would abort it now and
     then ("terminate called without an active exception"), after all the work was done.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not _in_a_group():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _in_a_group() -> bool:
+    """Whether a process group is left open, as one of a single process is after an error."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()

@@ -23,7 +23,7 @@ from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.quantization import check_installed, quantization_spec
 from skills_pipe.training.config.schedule import seconds, total_steps
-from skills_pipe.training.config.schema.checkpointing import CheckpointingConfig
+from skills_pipe.training.config.unsupported import COMPILING_OPTIMIZERS
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
 from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
@@ -162,7 +162,7 @@ def _check_compiler(config: TrainingConfig, world: World) -> None:
     policy, device = config.policy, world.device.type
     if policy.dtensor_cfg.compile:
         _together(lambda: require_compiler(device, where="policy.dtensor_cfg.compile", instead="set it to false"))
-    elif policy.optimizer is not None and policy.optimizer.name.startswith("torchao."):
+    elif policy.optimizer is not None and policy.optimizer.name.startswith(COMPILING_OPTIMIZERS):
         choose = "choose another optimizer: those of torchao compile their steps"
         _together(lambda: require_compiler(device, where="policy.optimizer.name", instead=choose))
 
@@ -200,13 +200,17 @@ def _checkpoint_manager(run: Run, parts: Parts) -> CheckpointManager:
         run=description,
         retention=retention,
         accept_changes=settings.on_change == "continue",
-        in_background=_saves_in_background(settings, world),
+        in_background=_saves_in_background(config, world),
     )
 
 
-def _saves_in_background(settings: CheckpointingConfig, world: World) -> bool:
-    """Only with saves on the way: the last one is waited for anyway, and needs no copy in memory."""
-    wanted = settings.is_async if settings.is_async is not None else world.device.type == "cuda"
+def _saves_in_background(config: TrainingConfig, world: World) -> bool:
+    """Only with saves on the way: the last one is waited for anyway, and needs no copy in memory.
+
+    Unless they are asked for, not where the host's memory holds all that is saved already, and would have to twice.
+    """
+    settings, offloaded = config.checkpointing, config.policy.dtensor_cfg.cpu_offload
+    wanted = settings.is_async if settings.is_async is not None else world.device.type == "cuda" and not offloaded
     return wanted and bool(settings.save_period or settings.ft_save_period)
 
 

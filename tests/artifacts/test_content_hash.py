@@ -2,10 +2,13 @@
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skills_pipe.artifacts import content_hash
 from skills_pipe.artifacts.content_hash import ContentHasher, has_hash, hash_file
+from skills_pipe.errors import CheckpointError
 
 
 def test_it_is_xxh3_with_128_bits(tmp_path):
@@ -35,3 +38,17 @@ def test_a_flipped_bit_is_seen_by_either_method(tmp_path_factory, data, place, b
     harmed[place % len(data)] ^= 1 << bit
     path.write_bytes(harmed)
     assert not any(has_hash(path, each) for each in recorded)
+
+
+def test_where_xxhash_is_not_installed_sha256_is_written_and_checked(tmp_path, monkeypatch):
+    """As in jobs whose image was made before it was asked for."""
+    path = tmp_path / "file"
+    path.write_bytes(b"contents")
+    of_before = hash_file(path)
+    monkeypatch.setattr(content_hash, "xxhash", None)
+    hasher = ContentHasher()
+    hasher.update(b"contents")
+    assert hasher.text() == hash_file(path) == hashlib.sha256(b"contents").hexdigest()
+    assert has_hash(path, hasher.text())
+    with pytest.raises(CheckpointError, match=r"needs xxhash.*make the image anew"):
+        has_hash(path, of_before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from skills_pipe.artifacts.rows import RowKeys
@@ -178,12 +179,29 @@ def _check_packages(config: TrainingConfig, cluster: ClusterConfig) -> list[Find
     """What the trainer needs and this machine, where it will run, does not have; of a cluster nothing is known here."""
     from skills_pipe.training.config.quantization import check_installed
 
+    if not cluster.is_local:
+        return []
+    policy, findings = config.policy, []
     try:
-        if cluster.is_local:
-            check_installed(config.policy)
+        check_installed(policy)
     except ConfigError as problem:
-        return [error(problem.what, where=problem.where, fix=problem.fix)]
-    return []
+        findings.append(error(problem.what, where=problem.where, fix=problem.fix))
+    if policy.dtensor_cfg.loss_kernel == "liger" and _is_missing("liger_kernel"):
+        key = "policy.dtensor_cfg.loss_kernel"
+        fix = f"pip install liger-kernel, for GPUs, or set {key}=chunked"
+        findings.append(error("Liger is not installed on this machine", where=key, fix=fix))
+    package = policy.optimizer.name.partition(".")[0] if policy.optimizer is not None else "torch"
+    if _is_missing(package):
+        fix = f"pip install {package}, or choose an optimizer of torch.optim"
+        findings.append(error(f"{package} is not installed on this machine", where="policy.optimizer.name", fix=fix))
+    return findings
+
+
+def _is_missing(package: str) -> bool:
+    try:
+        return find_spec(package) is None
+    except ValueError:  # marked as one that is not to be found
+        return True
 
 
 def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.adapters import FSDP_KEY, MEGATRON_KEY, adapter_spec
 from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.quantization import QUANTIZATION_KEY
 from skills_pipe.training.config.schema import TrainingConfig
 
 
 def broken_adapter_rules(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
     """Every rule about adapters that a canonical configuration breaks."""
-    for key, what, fix in (*_sections(config), *_patterns(config), *_checkpoints(config)):
+    for key, what, fix in (
+        *_sections(config),
+        *_switched_off(config, origins),
+        *_patterns(config),
+        *_checkpoints(config),
+    ):
         yield ConfigError(what, where=origins.where(key), fix=fix)
 
 
@@ -28,6 +35,9 @@ def adapters_without_effect(config: TrainingConfig) -> list[tuple[bool, str]]:
 
 
 _Broken = tuple[str, str, str]
+
+_BY_FILE = 1
+"""The rank of what a file sets; that of an override is higher."""
 
 
 def _sections(config: TrainingConfig) -> Iterator[_Broken]:
@@ -48,6 +58,27 @@ def _sections(config: TrainingConfig) -> Iterator[_Broken]:
         )
     if lora.enabled and policy.dtensor_cfg.enabled:
         yield from _fsdp(config)
+
+
+def _switched_off(config: TrainingConfig, origins: Origins) -> Iterator[_Broken]:
+    """Overrides of a section that is off: who sets a rank and forgets the switch would train all weights.
+
+    A file may well describe adapters that are off, and an override may switch off those of a file.
+    """
+    fsdp = config.policy.dtensor_cfg
+    for key, section, switch in (
+        (FSDP_KEY, fsdp.lora_cfg, "enabled"),
+        (QUANTIZATION_KEY, fsdp.quantization, "load_in_4bit"),
+    ):
+        if getattr(section, switch) or origins.rank(f"{key}.{switch}") > _BY_FILE or not fsdp.enabled:
+            continue
+        for field in fields(section):
+            if origins.rank(f"{key}.{field.name}") > _BY_FILE:
+                yield (
+                    f"{key}.{field.name}",
+                    f"{key}.{field.name} has no effect: {key}.{switch} is false",
+                    f"add ++{key}.{switch}=true, or leave it out",
+                )
 
 
 def _fsdp(config: TrainingConfig) -> Iterator[_Broken]:

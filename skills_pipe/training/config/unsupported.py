@@ -8,7 +8,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.adapter_rules import adapters_without_effect
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.parallel_rules import parallel_without_effect
-from skills_pipe.training.config.schema import DatasetConfig, TrainingConfig
+from skills_pipe.training.config.schema import DatasetConfig, PolicyConfig, TrainingConfig
 
 _PACKAGED_MIN_LR = 1e-6
 """``policy.min_lr`` of ``sft.yaml``: what was not set needs no remark."""
@@ -43,7 +43,8 @@ def without_effect(config: TrainingConfig) -> list[str]:
         ),
         (policy.offload_optimizer_for_logprob, "policy.offload_optimizer_for_logprob: fine-tuning has no such phase"),
         (
-            (policy.make_sequence_length_divisible_by or 1) > 1,
+            # The packaged value is that of the ranks which share layers.
+            (policy.make_sequence_length_divisible_by or 1) not in (1, policy.tensor_model_parallel_size),
             "policy.make_sequence_length_divisible_by: rows have no padding",
         ),
         (
@@ -76,6 +77,27 @@ def without_effect(config: TrainingConfig) -> list[str]:
 Refusal = tuple[str, str, str]
 
 
+COMPILING_OPTIMIZERS = "torchao."
+"""Optimizers of this package compile their steps, and have states that are cut between rows only."""
+
+
+def _optimizers(policy: PolicyConfig) -> Iterator[Refusal]:
+    """Optimizers that do more than one number at a time, where that is not proven."""
+    fsdp, name = policy.dtensor_cfg, policy.optimizer.name if policy.optimizer is not None else ""
+    if fsdp.cpu_offload and (name.startswith(COMPILING_OPTIMIZERS) or name == "torch.optim.Muon"):
+        yield (
+            "policy.dtensor_cfg.cpu_offload",
+            f"{name} is not proven on shards in host memory",
+            "set it to false, or use torch.optim.AdamW",
+        )
+    if name.startswith(COMPILING_OPTIMIZERS) and max(fsdp.tensor_parallel_size, fsdp.expert_parallel_size) > 1:
+        yield (
+            "policy.optimizer.name",
+            f"the states of {name} cannot be read again where ranks share layers or experts",
+            "use torch.optim.AdamW, or set the sizes of tensor and expert parallelism to 1",
+        )
+
+
 def _backends(config: TrainingConfig) -> Iterator[Refusal]:
     policy = config.policy
     if policy.megatron_cfg.enabled:
@@ -96,6 +118,7 @@ def _backends(config: TrainingConfig) -> Iterator[Refusal]:
             "weights in 4 bit stay on the GPUs: that they travel is not proven",
             "disable one of the two",
         )
+    yield from _optimizers(policy)
     if fsdp.custom_parallel_plan is not None:
         yield (
             "policy.dtensor_cfg.custom_parallel_plan",

@@ -52,8 +52,8 @@ class BuildOptions:
         again: make it although it is kept.
         progress: show how far it is, where that takes longer than a moment.
         tiktoken: let tiktoken do the work where it gives the tokenizer's own ids.
-        tiktoken_from: bytes of files from which on it is worth to find out whether it does: that takes up to a second,
-            as tokenising so much without it.
+        tiktoken_from: bytes of files, as they are on disk, from which on it is worth to find out whether it does: that
+            takes up to a second, as tokenising so much without it.
     """
 
     workers: int = 1

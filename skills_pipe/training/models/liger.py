@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from inspect import signature
 
 import torch
 from torch import Tensor
@@ -11,6 +12,12 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.data.batches import IGNORE
 
 KEY = "policy.dtensor_cfg.loss_kernel"
+
+_BY_PLACE = (
+    *("_input", "weight", "target", "bias", "ce_weight", "ignore_index", "lse_square_scale", "label_smoothing"),
+    *("reduction", "softcap", "return_z_loss", "accum_dtype"),
+)
+"""Arguments of Liger's function, as far as they are given here."""
 
 
 def require(device: torch.device) -> None:
@@ -28,6 +35,14 @@ def require(device: torch.device) -> None:
             "Liger is not installed where training runs",
             where=KEY,
             fix=f"pip install liger-kernel, or set {KEY}=chunked",
+        )
+    from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
+
+    if tuple(signature(LigerFusedLinearCrossEntropyFunction.forward).parameters)[1 : 1 + len(_BY_PLACE)] != _BY_PLACE:
+        raise ConfigError(
+            "this version of Liger takes other arguments than 0.8.5, or sums gradients in half precision",
+            where=KEY,
+            fix=f"pip install liger-kernel==0.8.5, or set {KEY}=chunked",
         )
 
 

@@ -178,7 +178,9 @@ def _adapters(policy: Mapping[str, Any]) -> str | None:
         return None
     # Merged are they into the base model itself.
     below = f", trained over a base in 4 bit ({quantization.get('bnb_4bit_quant_type')})"
-    return f"rank {lora.get('dim')}, alpha {lora.get('alpha')}" + (below if quantization.get("load_in_4bit") else "")
+    lengths = "DoRA, " if lora.get("use_dora") else ""
+    base = below if quantization.get("load_in_4bit") else ""
+    return f"{lengths}rank {lora.get('dim')}, alpha {lora.get('alpha')}{base}"
 
 
 def _base(config: Mapping[str, Any]) -> str:

@@ -139,13 +139,19 @@ def trained_losses(lineage: Lineage, model: Path) -> dict[str, float]:
     """The validation losses that the trainer saw when it saved this checkpoint.
 
     Raises:
-        CheckpointError: it saw none, not of these weights, or one that is no number.
+        CheckpointError: it saw none, not of these weights or of their base in 4 bit, or one that is no number.
     """
     if lineage.ema:
         raise CheckpointError(
             "the trainer validates the weights, and not their moving average",
             where=str(model),
             fix="validate an export without --ema",
+        )
+    if (lineage.training_config["policy"]["dtensor_cfg"].get("quantization") or {}).get("load_in_4bit"):
+        raise CheckpointError(
+            "the losses of the training are those of a base in 4 bit, and this model is made of the whole one",
+            where=str(model),
+            fix="evaluate it instead, or train with policy.dtensor_cfg.quantization.load_in_4bit=false",
         )
     losses = {name: value for name, value in lineage.metrics.items() if _LOSS.fullmatch(name)}
     if not losses:

@@ -2,6 +2,8 @@
 
 import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -294,3 +296,19 @@ def test_a_missing_package_is_told_where_the_trainer_runs_on_this_machine(monkey
     assert told not in texts(training_findings(extras[0], cluster=HERE))
     monkeypatch.undo()
     assert told not in texts(training_findings(*extras, cluster=HERE))
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [
+        ("torchao", "++policy.optimizer.name=torchao.optim.AdamW8bit"),
+        ("liger_kernel", "++policy.dtensor_cfg.loss_kernel=liger"),
+    ],
+)
+def test_so_is_one_that_an_optimizer_or_the_loss_needs(monkeypatch, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert "is not installed on this machine" in texts(training_findings(extra, cluster=HERE))
+    assert "is not installed on this machine" not in texts(training_findings(extra))
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    sys.modules[package].__spec__ = ModuleSpec(package, None)
+    assert "is not installed on this machine" not in texts(training_findings(extra, cluster=HERE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +24,12 @@ ROWS = BatchSettings(capacity=61)
 SGD = ObjectConfig(name="torch.optim.SGD", kwargs={"lr": 0.1, "momentum": 0.5})
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "llama": {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
+    "llama": {"num_attention_heads": 8, "num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
     "mistral": {"num_key_value_heads": 4, "sliding_window": 16},
     "qwen2": {"num_key_value_heads": 4, "tie_word_embeddings": True},
     "qwen3": {"num_key_value_heads": 4},
     "gemma": {"num_key_value_heads": 4, "tie_word_embeddings": True},
-    "gemma2": {"num_key_value_heads": 4, "tie_word_embeddings": True},
+    "gemma2": {"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True},
     "gemma3_text": {"num_key_value_heads": 4},
     "phi3": {
         "num_attention_heads": 8,
@@ -55,6 +55,9 @@ LAYOUTS = {
     "tp4+sp": Layout(tensor=4, sequence_parallel=True),
 }
 
+MAIN = ("llama", "gemma2", "phi3")
+"""Of those that are tried on all: the rest is of the kind of the first, and mostly left to exhaustive tests."""
+
 ON_FEW = ("dp2", "tp2", "tp2+sp", "dp2 x tp2+sp", "replicate2 x shard2")
 """What the others are tried on."""
 
@@ -68,7 +71,7 @@ MIXTURES: Mapping[str, Mapping[str, Any]] = {
         "norm_topk_prob": True,
         "num_key_value_heads": 4,
     },
-    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 3, "num_key_value_heads": 4},
+    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 3, "num_attention_heads": 12, "num_key_value_heads": 4},
 }
 """Families with experts; of Qwen3-MoE one layer of three has none."""
 
@@ -138,6 +141,19 @@ def adapt(model: torch.nn.Module, spec: AdapterSpec) -> None:
 def gradients_of(backend: FsdpBackend) -> dict[str, torch.Tensor]:
     named = backend.trainee.model.named_parameters()
     return {name: whole(parameter.grad) for name, parameter in named if parameter.grad is not None}
+
+
+def agree(found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all ranks have ended with the same losses, norms and weights, to the bit.
+
+    Of weights that each rank has whole every rank tells its own, unlike losses and norms, which one tells all.
+    """
+    first, *others = found
+    return all(
+        (one["losses"], one["norms"]) == (first["losses"], first["norms"])
+        and all(torch.equal(one["weights"][name], value) for name, value in first["weights"].items())
+        for one in others
+    )
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, float]:

@@ -29,7 +29,7 @@ def proven() -> Mapping[str, tuple[str, ...]]:
 
 
 def parameters(test: Callable[..., Any]) -> Iterator[dict[str, Any]]:
-    """What a test is called with, by the names of its ``parametrize`` marks."""
+    """What a test is called with, by the names of its ``parametrize`` marks; also where that is exhaustive."""
     marks = [mark.args for mark in test.pytestmark if mark.name == "parametrize"]
     for row in product(*(values for _, values in marks)):
         called: dict[str, Any] = {}
@@ -37,7 +37,7 @@ def parameters(test: Callable[..., Any]) -> Iterator[dict[str, Any]]:
             if isinstance(names, str):
                 called[names] = value
             else:
-                called.update(zip(names, value, strict=True))
+                called.update(zip(names, getattr(value, "values", value), strict=True))
         yield called
 
 

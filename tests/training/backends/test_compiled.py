@@ -63,7 +63,7 @@ def test_one_process_in_half_precision_is_close():
     assert max(relative.values()) < 0.1
 
 
-def test_another_learning_rate_of_one_step_would_be_noticed(alone):
+def test_gradients_clipped_a_little_otherwise_would_be_noticed(alone):
     other = two_steps(ALONE, family="llama", changes={"max_grad_norm": 0.2501})
 
     assert wrong(other, alone) != {}

@@ -16,7 +16,7 @@ from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models import context
 from skills_pipe.training.models.row import Row
-from tests.training.backends.layouts import ON_ALL, differences, settings, two_steps
+from tests.training.backends.layouts import MAIN, ON_ALL, agree, differences, settings, two_steps
 from tests.training.backends.scenario import BATCH, dataset
 from tests.training.tiny import tiny_model
 
@@ -51,7 +51,7 @@ def alone():
 @pytest.mark.parametrize(
     ("family", "layout"),
     [
-        (family, layout)
+        pytest.param(family, layout, marks=() if family in MAIN or layout == "cp4" else pytest.mark.exhaustive)
         for family in CONTEXT_PARALLEL_FAMILIES
         for layout in (LAYOUTS if family in ON_ALL else ("cp4",))
     ],
@@ -62,9 +62,9 @@ def test_two_steps_are_those_of_one_process(request, alone, family, layout):
 
     found = ranks(two_steps, family=family, layout=sizes, rows=ROWS["packed"])
 
-    wrong = {name: value for name, value in differences(found[0], alone[family]).items() if value > LIMIT}
+    wrong = {name: value for name, value in differences(found[0], alone[family]).items() if not value <= LIMIT}
     assert not wrong
-    assert all(one["losses"] == found[0]["losses"] and one["norms"] == found[0]["norms"] for one in found)
+    assert agree(found)
 
 
 @pytest.mark.parametrize(

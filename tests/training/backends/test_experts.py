@@ -19,7 +19,7 @@ from skills_pipe.training.backends.fsdp.tensor_parallel import layers
 from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
 from skills_pipe.training.config.parallel import EXPERT_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.distributed import World
-from tests.training.backends.layouts import MIXTURES, differences, settings, two_steps
+from tests.training.backends.layouts import MIXTURES, agree, differences, settings, two_steps
 from tests.training.backends.scenario import whole
 from tests.training.tiny import tiny_model
 
@@ -81,11 +81,11 @@ def test_two_steps_are_those_of_one_process(request, alone, family, layout):
 
 
 def check(found: list[dict[str, Any]], expected: dict[str, Any]) -> None:
-    wrong = {name: value for name, value in differences(found[0], expected).items() if value > LIMIT}
+    wrong = {name: value for name, value in differences(found[0], expected).items() if not value <= LIMIT}
     assert not wrong
     assert any("experts.gate_up_proj" in name for name in found[0]["gradients"])
     assert any(name.endswith(("mlp.gate.weight", "mlp.router.weight")) for name in found[0]["gradients"])
-    assert all(one["losses"] == found[0]["losses"] and one["norms"] == found[0]["norms"] for one in found)
+    assert agree(found)
 
 
 def not_put_back(world: World, **arguments: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def router_of_one_rank(world: World, **arguments: Any) -> dict[str, Any]:
 
 def sinks_of_other_heads(world: World, **arguments: Any) -> dict[str, Any]:
     right = layers.own_part
-    layers.own_part = lambda parameter, **how: right(parameter, **how).flip(0 if parameter.shape == (4,) else ())
+    layers.own_part = lambda parameter, **how: right(parameter, **how).flip(0 if parameter.shape == (12,) else ())
     try:
         return two_steps(world, **arguments)
     finally:
@@ -204,9 +204,9 @@ def test_recomputed_activations_and_gradients_exchanged_each_time_change_nothing
     check(found, alone[family])
 
 
-@pytest.mark.parametrize("layout", ["ep2", "tp2+sp"])
-def test_half_precision_is_close(two_ranks, layout):
-    half = {"family": "qwen3_moe", "changes": {"dtype": torch.bfloat16}}
+@pytest.mark.parametrize(("family", "layout"), [("qwen3_moe", "ep2"), ("qwen3_moe", "tp2+sp"), ("gpt_oss", "tp2+sp")])
+def test_half_precision_is_close(two_ranks, family, layout):
+    half = {"family": family, "changes": {"dtype": torch.bfloat16}}
     relative = differences(two_ranks(two_steps, layout=LAYOUTS[layout], **half)[0], two_steps(ALONE, **half))
 
     assert relative["losses and norms"] < 1e-2

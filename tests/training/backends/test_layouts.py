@@ -18,10 +18,12 @@ from skills_pipe.training.distributed import World
 from tests.training.backends.layouts import (
     FAMILIES,
     LAYOUTS,
+    MAIN,
     MIXTURES,
     ON_ALL,
     ON_FEW,
     ROWS,
+    agree,
     differences,
     settings,
     two_steps,
@@ -49,7 +51,7 @@ def alone():
 @pytest.mark.parametrize(
     ("family", "layout"),
     [
-        (family, layout)
+        pytest.param(family, layout, marks=() if family in MAIN or layout in ON_FEW else pytest.mark.exhaustive)
         for family in FAMILIES
         for layout in (LAYOUTS if family in ON_ALL else ON_FEW)
         if layout != QUICK
@@ -61,9 +63,9 @@ def test_two_steps_are_those_of_one_process(request, alone, family, layout):
 
     found = ranks(two_steps, family=family, layout=sizes)
 
-    wrong = {name: value for name, value in differences(found[0], alone[family]).items() if value > LIMIT}
+    wrong = {name: value for name, value in differences(found[0], alone[family]).items() if not value <= LIMIT}
     assert not wrong
-    assert all(one["losses"] == found[0]["losses"] and one["norms"] == found[0]["norms"] for one in found)
+    assert agree(found)
 
 
 @pytest.mark.parametrize("layout", [QUICK])
@@ -72,7 +74,7 @@ def test_two_steps_that_two_ranks_make_quickly(two_ranks, alone, family, layout)
     found = two_ranks(two_steps, family=family, layout=LAYOUTS[layout])
 
     assert max(differences(found[0], alone[family]).values()) <= LIMIT
-    assert found[1]["losses"] == found[0]["losses"] and found[1]["norms"] == found[0]["norms"]
+    assert agree(found)
 
 
 @pytest.mark.parametrize(("family", "tied"), [("gemma2", False), ("gemma3_text", True), ("phi3", True)])
@@ -221,18 +223,20 @@ def test_every_output_of_a_fused_product_goes_to_one_rank():
     ]
 
 
-def half_precision(world: World, *, layout: Layout | None) -> dict:
-    return two_steps(world, family="qwen3", layout=layout, changes={"dtype": torch.bfloat16})
+def half_precision(world: World, *, family: str, layout: Layout | None) -> dict:
+    return two_steps(world, family=family, layout=layout, changes={"dtype": torch.bfloat16})
 
 
 @pytest.mark.slow
-def test_half_precision_is_close(four_ranks):
-    alone = half_precision(ALONE, layout=None)
-    found = four_ranks(half_precision, layout=LAYOUTS["dp2 x tp2+sp"])[0]
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3"])
+def test_half_precision_is_close(four_ranks, alone, family):
+    """As close as rounding to bfloat16 is to no rounding, but for a factor."""
+    halved = half_precision(ALONE, family=family, layout=None)
+    found = four_ranks(half_precision, family=family, layout=LAYOUTS["dp2 x tp2+sp"])[0]
 
-    relative = differences(found, alone)
-    assert relative["losses and norms"] < 3e-3
-    assert max(relative.values()) < 5e-2
+    rounding, relative = differences(halved, alone[family]), differences(found, halved)
+    assert 0 < relative["losses and norms"] < 5 * rounding["losses and norms"] < 2e-2
+    assert max(relative.values()) < 5 * max(rounding.values()) < 0.2
 
 
 @pytest.mark.slow

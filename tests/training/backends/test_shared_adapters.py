@@ -18,7 +18,7 @@ from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.lora import adapted_modules
 from tests.training.backends import test_context, test_experts, test_layouts
-from tests.training.backends.layouts import FAMILIES, ROWS, differences, settings, two_steps
+from tests.training.backends.layouts import FAMILIES, ROWS, agree, differences, settings, two_steps
 from tests.training.backends.scenario import BATCH, dataset, whole
 from tests.training.tiny import tiny_model
 
@@ -47,6 +47,16 @@ CASES = [
     *((family, "lora", layout) for family in EXPERT_PARALLEL_FAMILIES for layout in EXPERT),
     *((family, "dora", layout) for family in EXPERT_PARALLEL_FAMILIES for layout in ("ep2", "dp4, ep2")),
 ]
+ALWAYS = {
+    *(("llama", kind, layout) for kind in ("lora", "dora") for layout in TENSOR),
+    *((family, "lora", "dp2 x tp2+sp") for family in TENSOR_PARALLEL_FAMILIES),
+    *((family, "dora", "tp2") for family in TENSOR_PARALLEL_FAMILIES),
+    *(("gpt_oss", kind, layout) for kind in ("lora", "dora") for layout in EXPERT),
+    ("llama", "rslora on some layers", "dp2 x tp2+sp"),
+    ("qwen3_moe", "lora", "dp4, ep2"),
+}
+"""The others are left to exhaustive tests."""
+
 QUICK = [("llama", "lora", "tp2"), ("llama", "dora", "tp2+sp"), ("phi3", "dora", "tp2"), ("gpt_oss", "dora", "ep2")]
 
 
@@ -69,11 +79,11 @@ def alone():
 
 
 def check(found: list[dict[str, Any]], expected: Mapping[str, Any]) -> None:
-    wrong = {name: value for name, value in differences(found[0], expected).items() if value > LIMIT}
+    wrong = {name: value for name, value in differences(found[0], expected).items() if not value <= LIMIT}
     assert not wrong
     assert expected["gradients"] and all(".lora_" in name for name in expected["gradients"])
     assert min(expected["norms"]) > 0.005, "they were clipped"
-    assert all(one["losses"] == found[0]["losses"] and one["norms"] == found[0]["norms"] for one in found)
+    assert agree(found)
 
 
 @pytest.mark.parametrize(("family", "kind", "layout"), QUICK)
@@ -82,7 +92,13 @@ def test_two_ranks_find_what_one_process_does(two_ranks, alone, family, kind, la
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "kind", "layout"), sorted({*CASES} - {*QUICK}))
+@pytest.mark.parametrize(
+    ("family", "kind", "layout"),
+    [
+        pytest.param(*case, marks=() if case in ALWAYS else pytest.mark.exhaustive)
+        for case in sorted({*CASES} - {*QUICK})
+    ],
+)
 def test_two_steps_are_those_of_one_process(request, alone, family, kind, layout):
     ranks = request.getfixturevalue("two_ranks" if LAYOUTS[layout].ranks == 2 else "four_ranks")
 

@@ -162,3 +162,25 @@ def test_checkpoints_of_adapters_need_adapters():
     with pytest.raises(ConfigError, match="no adapters are trained"):
         load_config(overrides=[*NEEDED, "checkpointing.is_peft=true"])
     assert load_config(overrides=ENABLED).checkpointing.is_peft
+
+
+@pytest.mark.parametrize(
+    ("override", "switch"),
+    [
+        (f"{LORA}.use_dora=true", f"{LORA}.enabled"),
+        (f"{LORA}.dim=16", f"{LORA}.enabled"),
+        ("policy.dtensor_cfg.quantization.bnb_4bit_quant_type=fp4", "policy.dtensor_cfg.quantization.load_in_4bit"),
+    ],
+)
+def test_an_override_of_a_section_that_is_off_is_refused(tmp_path, override, switch):
+    """All weights would be trained, or those below adapters kept whole, without a word."""
+    adapters = [f"{LORA}.enabled=true"] if "quantization" in switch else []
+    with pytest.raises(ConfigError, match=rf"has no effect: {switch} is false.*add \+\+{switch}=true"):
+        load_config(None, [*NEEDED, *adapters, override])
+    # Who says that it is off knows it; and a file may describe what it does not use.
+    load_config(None, [*NEEDED, *adapters, override, f"{switch}=false"])
+    key, _, value = override.removeprefix("policy.dtensor_cfg.").partition("=")
+    section, _, name = key.partition(".")
+    path = tmp_path / "own.yaml"
+    path.write_text(f"policy: {{dtensor_cfg: {{{section}: {{{name}: {value}}}}}}}")
+    load_config(path, [*NEEDED, *adapters])

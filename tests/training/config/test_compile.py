@@ -17,6 +17,7 @@ SELECTIVE = "policy.dtensor_cfg.recompute_granularity=selective"
     ("overrides", "message"),
     [
         (["policy.dtensor_cfg.lora_cfg.enabled=true"], r"not proven exact with adapters.*lora_cfg\.enabled=false"),
+        (["policy.dtensor_cfg.cpu_offload=true"], r"not proven exact with shards in host memory.*cpu_offload=false"),
         ([RECOMPUTED, SELECTIVE], r"selective recomputation keeps .*cannot be chosen.*set recompute_granularity=full"),
         (
             ["policy.tensor_model_parallel_size=2"],

@@ -112,3 +112,20 @@ def test_weights_in_4_bit_do_not_lie_in_host_memory():
     load_config(None, [*NEEDED, "policy.dtensor_cfg.cpu_offload=true"])
     with pytest.raises(ConfigError, match="weights in 4 bit stay on the GPUs"):
         load_config(None, [*NEEDED, *packed, "policy.dtensor_cfg.cpu_offload=true"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "overrides", "message"),
+    [
+        ("torch.optim.Muon", ["policy.dtensor_cfg.cpu_offload=true"], "Muon is not proven on shards in host memory"),
+        ("torchao.optim.AdamW8bit", ["policy.dtensor_cfg.cpu_offload=true"], "AdamW8bit is not proven on shards in ho"),
+        ("torchao.optim.AdamW8bit", ["policy.tensor_model_parallel_size=2"], "cannot be read again where ranks share"),
+        ("torchao.optim.AdamW8bit", ["policy.expert_model_parallel_size=2"], "cannot be read again where ranks share"),
+    ],
+)
+def test_optimizers_of_whole_rows_and_matrices_are_refused_where_they_are_not_proven(optimizer, overrides, message):
+    named = f"policy.optimizer.name={optimizer}"
+    load_config(None, [*NEEDED, named])
+    load_config(None, [*NEEDED, *overrides])
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [*NEEDED, named, *overrides])

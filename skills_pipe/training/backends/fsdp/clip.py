@@ -34,7 +34,9 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_norm: float | N
     whole = torch.linalg.vector_norm(torch.stack(norms))
     if any(spread is not None for spread in groups):
         # Groups of ranks may add in orders of their own (of sums over two dimensions torch warns of it); what several
-        # ranks hold alike would drift apart, and they could judge a step differently.
+        # ranks hold alike would drift apart, and they could judge a step differently. Through gloo, as all single
+        # numbers: a GPU would need memory for a group of all ranks that nothing else uses.
+        whole = whole.cpu()
         dist.broadcast(whole, src=0)
     norm = float(whole)
     # The small term is torch's, so that clipped gradients equal those of clip_grad_norm_.

@@ -25,8 +25,9 @@ from skills_pipe.training.models.loss import SupervisedLoss
 def shard(loss: SupervisedLoss, mesh: Mesh, dtype: torch.dtype, *, offload: bool = False) -> None:
     """Shard each layer of the model, then what is left; experts that ranks share over those that have the same ones.
 
-    The forward and backward pass compute in ``dtype``, gradients are summed over ranks in fp32. They are not averaged:
-    the loss is divided by the tokens of all ranks already.
+    The forward and backward pass compute in ``dtype``, gradients are summed over ranks in fp32; what tensor parallel
+    ranks know of the gradient of a whole weight they sum in ``dtype``, unless several microbatches are accumulated.
+    They are not averaged: the loss is divided by the tokens of all ranks already.
 
     With ``offload`` shards and their gradients lie in host memory: a layer travels to the device that computes.
     """

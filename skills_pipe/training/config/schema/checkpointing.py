@@ -60,7 +60,10 @@ class CheckpointingConfig:
     ]
     is_async: Annotated[
         bool | None,
-        Key("Write checkpoints from a copy in host memory while training goes on; null: where training is on GPUs."),
+        Key(
+            "Write checkpoints from a copy in host memory while training goes on; null: where training is on GPUs, and "
+            "keeps its shards there."
+        ),
     ]
     stop_after_steps: Annotated[
         int | None,

@@ -214,7 +214,7 @@ class DataSection:
     use_tiktoken: Annotated[
         bool,
         Key(
-            "Tokenize 5 MB of data and more by tiktoken where it is verified to give the same tokens, which is sooner."
+            "Tokenize files of 5 MB and more by tiktoken where it is verified to give the same tokens, which is sooner."
         ),
     ]
     cache_dir: Annotated[
