@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skills_pipe.artifacts.manifest import FileRecord
 from skills_pipe.training.checkpoint.hashed_file import HashedFile
 from tests.training.checkpoint.test_damage import files_no_larger_than
 
@@ -23,8 +22,7 @@ def test_pieces_of_any_size_are_written_in_order(tmp_path_factory, pieces, size)
             lent[:] = bytes(len(lent))
         record = file.record()
     assert path.read_bytes() == b"".join(pieces)
-    assert record.size == path.stat().st_size
-    assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert record == FileRecord.of(path)
 
 
 def test_a_write_that_fails_is_told(tmp_path):
