@@ -192,7 +192,7 @@ def trained(world: World, *, overrides: list[str]) -> str:
     config = load_config(None, overrides)
     listener = SignalListener()
     with listener.listening():
-        parts = load_parts(config)
+        parts = load_parts(config, world)
         return carry_out(build_run(config, parts, world, listener), parts).outcome.value
 
 
