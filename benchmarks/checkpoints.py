@@ -25,7 +25,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.checkpoint.average import Average, average
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.checkpoint.manager import CheckpointManager

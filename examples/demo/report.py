@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skills_pipe.artifacts.atomic import write_json
-from skills_pipe.training.curves import Curves, draw_text
+from skills_pipe.training.monitoring.curves import Curves, draw_text
 
 
 @dataclass(frozen=True, kw_only=True)

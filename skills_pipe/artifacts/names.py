@@ -14,6 +14,8 @@ EVAL_RESULTS: Final = "eval-results"
 MANIFEST: Final = "manifest.json"
 TRAINING_INFO: Final = "training_info.json"
 METRICS: Final = "metrics.jsonl"
+ADAPTER_OF_STEP: Final = "policy/adapter_config.json"
+"""In a checkpoint of adapters, and in no other."""
 
 ENV_IDENTITY: Final = "SKILLS_PIPE_IDENTITY_FILE"
 """JSON file with the identity of the stage that this job belongs to; sealed into its manifest."""

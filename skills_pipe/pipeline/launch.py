@@ -20,8 +20,9 @@ from skills_pipe.pipeline.options.spelling import command_line
 from skills_pipe.pipeline.plan import Job, Plan
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Check, Request
     from skills_pipe.pipeline.decisions.preview import Preview, SubmitFlags
-    from skills_pipe.pipeline.examine import Check, Examination, Request
+    from skills_pipe.pipeline.examine import Examination
     from skills_pipe.pipeline.submit import Submission
 
 OptionsT = TypeVar("OptionsT", bound=JobOptions)
@@ -101,7 +102,7 @@ class Launcher(Generic[OptionsT]):
 
     def _request(self, options: OptionsT, extras: tuple[str, ...]) -> Request[OptionsT]:
         # Imported here, as the rest of what follows planning: --help does not need it.
-        from skills_pipe.pipeline.examine import Request
+        from skills_pipe.pipeline.checks.request import Request
 
         loaded = load_cluster(options.cluster, options.config_dir)
         cluster = replace(loaded, mounts=loaded.mounts + options.mount_paths)

@@ -7,13 +7,13 @@ from pathlib import Path
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import UserError
-from skills_pipe.training import curves
 from skills_pipe.training.backends.base import TrainingDiverged
 from skills_pipe.training.loop import train
+from skills_pipe.training.monitoring import curves
+from skills_pipe.training.monitoring.summary import show
 from skills_pipe.training.progress import Progress
 from skills_pipe.training.run import Run
 from skills_pipe.training.setup import Parts
-from skills_pipe.training.summary import show
 
 
 def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdict:

@@ -10,7 +10,7 @@ from skills_pipe.training.backends.base import StepResult, TrainingDiverged
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.config.schedule import is_save_step, is_validation_step
 from skills_pipe.training.data.batches import RankBatch, split_batch
-from skills_pipe.training.forecast import COMPARED_STEP
+from skills_pipe.training.monitoring.forecast import COMPARED_STEP
 from skills_pipe.training.progress import Progress
 from skills_pipe.training.run import Run
 from skills_pipe.training.signals import StopReason

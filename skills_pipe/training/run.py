@@ -14,11 +14,11 @@ from skills_pipe.training.data.batches import BatchSettings
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.sampler import BatchSampler
 from skills_pipe.training.distributed import World
-from skills_pipe.training.forecast import Forecast
-from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.models.flops import ModelFlops
-from skills_pipe.training.performance import Performance, peak_flops
-from skills_pipe.training.profiler import StepProfiler
+from skills_pipe.training.monitoring.forecast import Forecast
+from skills_pipe.training.monitoring.metrics import MetricsLogger
+from skills_pipe.training.monitoring.performance import Performance, peak_flops
+from skills_pipe.training.monitoring.profiler import StepProfiler
 from skills_pipe.training.signals import StopRequest
 from skills_pipe.training.validation import Validation
 

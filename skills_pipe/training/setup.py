@@ -11,7 +11,8 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skills_pipe.training.answers import Answers
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.checkpoint import rng
 from skills_pipe.training.checkpoint.adapter import AdapterRecord, BaseModel
 from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
@@ -22,18 +23,18 @@ from skills_pipe.training.checkpoint.state import RunDescription
 from skills_pipe.training.config import TrainingConfig, to_tree, to_yaml
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.quantization import check_installed, quantization_spec
+from skills_pipe.training.config.rules.unsupported import COMPILING_OPTIMIZERS
 from skills_pipe.training.config.schedule import seconds, total_steps
-from skills_pipe.training.config.unsupported import COMPILING_OPTIMIZERS
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
 from skills_pipe.training.data.template import PASSTHROUGH
 from skills_pipe.training.distributed import World
-from skills_pipe.training.metrics import MetricsLogger
 from skills_pipe.training.models.compiled import require_compiler
 from skills_pipe.training.models.load import ModelSpec, load_tokenizer, open_model
 from skills_pipe.training.models.lora import adapted_modules, linear_modules
 from skills_pipe.training.models.positions import check_positions
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
-from skills_pipe.training.profiler import StepProfiler
+from skills_pipe.training.monitoring.metrics import MetricsLogger
+from skills_pipe.training.monitoring.profiler import StepProfiler
 from skills_pipe.training.run import Run
 from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
 from skills_pipe.training.validation import Validation

@@ -8,7 +8,7 @@ import pytest
 
 from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.config.parallel import Layout
-from skills_pipe.training.config.parallel_rules import unproven
+from skills_pipe.training.config.rules.parallel import unproven
 from tests.docs.documents import ROOT
 from tests.training.backends import test_context, test_experts, test_layouts
 from tests.training.backends.proven import proven, table

@@ -13,7 +13,8 @@ from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.errors import ConfigError, UserError
 from skills_pipe.training.answers import Answers, last_answer
 from skills_pipe.training.api import HuggingFaceModel
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.schema.policy import ObjectConfig

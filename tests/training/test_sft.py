@@ -19,7 +19,7 @@ from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.manager import CheckpointManager
-from skills_pipe.training.console import Console
+from skills_pipe.training.monitoring.console import Console
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import StopReason, StopRequest
 from tests.training.launch import environment, python, run, torchrun

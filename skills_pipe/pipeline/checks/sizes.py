@@ -106,9 +106,9 @@ def _unshareable(policy: PolicyConfig, model: Mapping[str, Any]) -> Iterator[Fin
     """A model that is not trained at all, or not in 4 bit, or layouts that do not fit it or are not proven for it."""
     from skills_pipe.training.config.families import untrainable
     from skills_pipe.training.config.parallel import Layout
-    from skills_pipe.training.config.parallel_rules import unshareable
     from skills_pipe.training.config.quantization import quantization_spec
-    from skills_pipe.training.config.quantization_rules import unquantizable
+    from skills_pipe.training.config.rules.parallel import unshareable
+    from skills_pipe.training.config.rules.quantization import unquantizable
 
     fsdp = policy.dtensor_cfg
     layout = Layout(
@@ -158,7 +158,7 @@ def _shared(policy: PolicyConfig) -> dict[str, int]:
 
 
 def _fsdp_sizes(shape: ModelShape, tensor: int) -> Iterator[Finding]:
-    from skills_pipe.training.config.parallel_rules import indivisible
+    from skills_pipe.training.config.rules.parallel import indivisible
 
     for problem in indivisible(shape, tensor=tensor):
         yield error(problem.what, where=problem.where, fix=problem.fix)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from skills_pipe.errors import OptionError, did_you_mean
 from skills_pipe.pipeline.checks.finding import Finding, error
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ClusterLike
 from skills_pipe.pipeline.cluster.load import load_cluster
 from skills_pipe.pipeline.cluster.paths import RUN_DIR
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.console.registry import ENTRIES, Entry
-from skills_pipe.pipeline.examine import Examination, Request, examine
+from skills_pipe.pipeline.examine import Examination, examine
 from skills_pipe.pipeline.launch import Launcher
 from skills_pipe.pipeline.options.declaration import argument, option
 from skills_pipe.pipeline.options.groups import JobOptions, read_cluster

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skills_pipe.artifacts.names import CHECKPOINTS, parse_step
+from skills_pipe.artifacts.names import ADAPTER_OF_STEP, CHECKPOINTS, parse_step, step_directory
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.finding import Checked, error
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
 from skills_pipe.pipeline.commands.release import (
@@ -21,7 +22,6 @@ from skills_pipe.pipeline.commands.release import (
     unpacking,
 )
 from skills_pipe.pipeline.console.command import Command
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option, switch
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources
@@ -117,6 +117,15 @@ def check_steps(request: Request[ConvertOptions]) -> Checked:
         )
         for step in missing
     ]
+    adapted = any((training / CHECKPOINTS / step_directory(step) / ADAPTER_OF_STEP).exists() for step in there)
+    if options.adapter_only and there and not adapted:
+        findings.append(
+            error(
+                f"{training} trained all weights, and no adapters",
+                where="--adapter_only",
+                fix="leave it out: what is exported is the whole model",
+            )
+        )
     return Checked(subject=subject, findings=tuple(findings))
 
 

@@ -24,8 +24,8 @@ from skills_pipe.pipeline.options.overrides import override
 from skills_pipe.pipeline.plan import Command, Job, Plan, Stage
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Request
     from skills_pipe.pipeline.decisions.preview import Preview
-    from skills_pipe.pipeline.examine import Request
     from skills_pipe.pipeline.submit import Submission
 
 

@@ -20,7 +20,7 @@ from skills_pipe.pipeline.options.overrides import of_result, path_of
 from skills_pipe.pipeline.plan import Command, Edge, Job, Plan, Stage
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.examine import Check, Request
+    from skills_pipe.pipeline.checks.request import Check, Request
 
 EVALUATE = "skills_pipe.evaluation.evaluate"
 SUMMARIZE = "skills_pipe.evaluation.summarize"

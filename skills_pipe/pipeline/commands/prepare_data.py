@@ -18,7 +18,7 @@ from skills_pipe.pipeline.options.overrides import of_result, path_of, value_of
 from skills_pipe.pipeline.plan import Command, Job, Plan, Stage
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.examine import Request
+    from skills_pipe.pipeline.checks.request import Request
 
 BENCHMARKS = "skills_pipe.evaluation.prepare_benchmarks"
 SFT_DATA = "skills_pipe.training.prepare_data"

@@ -15,8 +15,8 @@ from skills_pipe.pipeline.commands.conversion import JobSetting, stage_job
 from skills_pipe.pipeline.plan import Edge, Job, Launch, Resources, Stage
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Request
     from skills_pipe.pipeline.commands.convert import ConvertOptions
-    from skills_pipe.pipeline.examine import Request
 
 ARCHIVE_SUFFIX = ".nemo"
 

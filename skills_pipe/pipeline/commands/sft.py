@@ -11,7 +11,13 @@ from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSettin
 from skills_pipe.pipeline.commands.data_names import as_jobs_see, check_data
 from skills_pipe.pipeline.commands.profiling import profiled, profiling_keys
 from skills_pipe.pipeline.commands.sft_best import check_best
-from skills_pipe.pipeline.commands.sft_checks import check_fit, check_rows, check_size, check_training
+from skills_pipe.pipeline.commands.sft_checks import (
+    check_base_model,
+    check_fit,
+    check_rows,
+    check_size,
+    check_training,
+)
 from skills_pipe.pipeline.commands.sft_hub import check_downloads
 from skills_pipe.pipeline.commands.sft_inputs import inputs_of, keys_of
 from skills_pipe.pipeline.commands.sft_options import WANDB_PROJECT, Backend, SftOptions
@@ -23,7 +29,7 @@ from skills_pipe.pipeline.options.overrides import of_result, override
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
 
 if TYPE_CHECKING:
-    from skills_pipe.pipeline.examine import Check
+    from skills_pipe.pipeline.checks.request import Check
 
 STAGE = "sft"
 ENTRY = "skills_pipe.training.sft"
@@ -79,6 +85,7 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
 CHECKS: dict[str, Check[SftOptions]] = {
     "keys of the trainer": check_training,
     "metric of checkpoints": check_best,
+    "base model": check_base_model,
     "rows of the data": check_rows,
     "downloads": check_downloads,
     "parallel sizes": check_size,

@@ -9,8 +9,8 @@ from skills_pipe.pipeline.commands.conversion import BEST
 from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Request
     from skills_pipe.pipeline.commands.sft_options import SftOptions
-    from skills_pipe.pipeline.examine import Request
 
 
 def check_best(request: Request[SftOptions]) -> Checked:

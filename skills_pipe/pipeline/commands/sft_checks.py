@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,8 @@ from skills_pipe.pipeline.options.overrides import key_of
 from skills_pipe.pipeline.plan import Job
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Request
     from skills_pipe.pipeline.commands.sft_options import SftOptions
-    from skills_pipe.pipeline.examine import Request
     from skills_pipe.training.config import TrainingConfig
     from skills_pipe.training.config.estimate import ModelShape
 
@@ -85,6 +87,28 @@ def check_rows(request: Request[SftOptions]) -> Checked:
         more = f" (and {len(faults) - 1} more of the first rows)" if len(faults) > 1 else ""
         findings += [tell(f"{dataset.data_path}, {fault}{more}", fix=fix) for fault in faults[:1]]
     return Checked(subject=subject, findings=tuple(findings), left_out=None if read else "no file could be read here")
+
+
+def check_base_model(request: Request[SftOptions]) -> Checked:
+    """Whether the base model can be read, and has the layers that are to get adapters."""
+    from skills_pipe.pipeline.checks.model import check_adapted_layers, check_folder
+
+    subject = "base model"
+    config = _config(request)
+    if config is None:
+        return Checked(subject=subject, left_out=_NO_CONFIG)
+    name, shape = config.policy.model_name, _shape(request, config)
+    look = request.look(name)
+    if look is None and shape is None:
+        return Checked(subject=subject, left_out="nobody could look at it")
+    head, readable = request.head(f"{name}/config.json"), _model(request, config) is not None
+    return Checked(
+        subject=subject,
+        findings=(
+            *(check_folder(name, look, head, readable=readable) if look else ()),
+            *(check_adapted_layers(config.policy, shape) if shape else ()),
+        ),
+    )
 
 
 def check_size(request: Request[SftOptions]) -> Checked:
@@ -186,6 +210,12 @@ def _check_packages(config: TrainingConfig, cluster: ClusterConfig) -> list[Find
         check_installed(policy)
     except ConfigError as problem:
         findings.append(error(problem.what, where=problem.where, fix=problem.fix))
+    # As torch's compiler looks for it.
+    compiler = os.environ.get("CXX", "g++")
+    if policy.dtensor_cfg.compile and not config.cluster.gpus_per_node and shutil.which(compiler) is None:
+        key = "policy.dtensor_cfg.compile"
+        fix = f"install a C++ compiler, or set {key}=false"
+        findings.append(error(f"there is no {compiler} on this machine to compile with", where=key, fix=fix))
     if policy.dtensor_cfg.loss_kernel == "liger" and _is_missing("liger_kernel"):
         key = "policy.dtensor_cfg.loss_kernel"
         fix = f"pip install liger-kernel, for GPUs, or set {key}=chunked"

@@ -13,8 +13,8 @@ from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
 from skills_pipe.pipeline.decisions.fingerprint import HUB_DATASET
 
 if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Request
     from skills_pipe.pipeline.commands.sft_options import SftOptions
-    from skills_pipe.pipeline.examine import Request
 
 _OFFLINE = "HF_HUB_OFFLINE"
 _YES = ("1", "true", "yes", "on")

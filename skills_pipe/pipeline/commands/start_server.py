@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from skills_pipe.artifacts.names import ENV_SERVER_ADDRESS
 from skills_pipe.pipeline.checks.finding import Finding
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.beside import beside_members, check_programs
 from skills_pipe.pipeline.commands.log_folder import log_folder
 from skills_pipe.pipeline.commands.servers import Hosted, HostOptions, ServerType
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.declaration import option
 from skills_pipe.pipeline.options.groups import EXPNAME_HELP, JobOptions, resources

@@ -22,6 +22,13 @@ _FLAGS: Final = {
 
 _HASH: Final = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
 _OF_STAGE: Final = "stage "
+_OF_CHECKPOINTS: Final = (
+    "++policy.train_global_batch_size",
+    "++policy.dtensor_cfg.lora_cfg.",
+    "++policy.dtensor_cfg.quantization.",
+    "++policy.megatron_cfg.peft.",
+)
+"""How keys begin that a training keeps from its first checkpoint on: the trainer goes on under no others."""
 
 
 def changes_between(before: Identity, after: Identity) -> tuple[str, ...]:
@@ -35,6 +42,11 @@ def changes_between(before: Identity, after: Identity) -> tuple[str, ...]:
 def follows_from_upstream(changes: tuple[str, ...]) -> bool:
     """Whether nothing has changed but the stages before."""
     return bool(changes) and all(change.startswith(_OF_STAGE) for change in changes)
+
+
+def checkpoints_still_fit(changes: tuple[str, ...]) -> bool:
+    """Whether a training may go on from its checkpoints after such changes, if it is told to."""
+    return not any(change.startswith(_OF_CHECKPOINTS) for change in changes)
 
 
 def _spelled(line: str) -> str:

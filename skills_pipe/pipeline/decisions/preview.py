@@ -9,7 +9,7 @@ from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
-from skills_pipe.pipeline.decisions.changes import follows_from_upstream
+from skills_pipe.pipeline.decisions.changes import checkpoints_still_fit, follows_from_upstream
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
@@ -220,11 +220,15 @@ def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
             Finding(
                 severity=Severity.ERROR,
                 what=f"stage {decision.stage!r}: {decision.reason}{changes}",
-                fix="add --on_change=continue to go on from what is there, --on_change=restart to set it aside, "
-                "or choose another output folder",
+                fix=_ways_on(decision.changes),
             )
         )
     return findings
+
+
+def _ways_on(changes: tuple[str, ...]) -> str:
+    goes_on = "--on_change=continue to go on from what is there, " if checkpoints_still_fit(changes) else ""
+    return f"add {goes_on}--on_change=restart to set it aside, or choose another output folder"
 
 
 def _missing(path: str, stage: str) -> Finding:

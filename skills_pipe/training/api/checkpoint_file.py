@@ -16,7 +16,7 @@ from skills_pipe.training.checkpoint import rng, tensors
 from skills_pipe.training.checkpoint.fingerprint import model_fingerprint
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, TrainingInfo
 from skills_pipe.training.config.adapters import adapter_spec
-from skills_pipe.training.ema import WeightAverage
+from skills_pipe.training.optimizers.ema import WeightAverage
 from skills_pipe.training.run import Run
 
 _FORMAT = 1

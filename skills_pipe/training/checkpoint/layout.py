@@ -26,7 +26,7 @@ from pathlib import Path
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.manifest import Manifest
-from skills_pipe.artifacts.names import CHECKPOINTS, TRAINING_INFO, parse_step
+from skills_pipe.artifacts.names import ADAPTER_OF_STEP, CHECKPOINTS, TRAINING_INFO, parse_step
 from skills_pipe.errors import CheckpointError
 
 
@@ -69,7 +69,7 @@ class StepFolder:
     @property
     def adapter_config(self) -> Path:
         """Settings of adapters, where they are what is trained."""
-        return self.path / "policy" / "adapter_config.json"
+        return self.path / ADAPTER_OF_STEP
 
     @property
     def scheduler(self) -> Path:

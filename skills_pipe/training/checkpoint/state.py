@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # seconds that the programs which only read checkpoints save
 
     from skills_pipe.training.checkpoint.adapter import AdapterRecord
     from skills_pipe.training.checkpoint.jobs import TrainingJob
-    from skills_pipe.training.ema import WeightAverage
+    from skills_pipe.training.optimizers.ema import WeightAverage
 
 
 @dataclass(frozen=True, kw_only=True)

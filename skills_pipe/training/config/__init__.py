@@ -8,6 +8,7 @@ The launcher checks the same overrides with :func:`check_overrides` before it su
 
 from skills_pipe.training.config.dump import to_tree, to_yaml
 from skills_pipe.training.config.load import ConfigErrors, ConfigWarning, check_overrides, load_config
+from skills_pipe.training.config.rules.unsupported import unsupported, without_effect
 from skills_pipe.training.config.schema import (
     CheckpointingConfig,
     ClusterConfig,
@@ -21,7 +22,6 @@ from skills_pipe.training.config.schema import (
     TokenizerConfig,
     TrainingConfig,
 )
-from skills_pipe.training.config.unsupported import unsupported, without_effect
 
 __all__ = [
     "CheckpointingConfig",

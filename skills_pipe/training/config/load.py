@@ -17,9 +17,9 @@ from skills_pipe.training.config.overrides import apply_overrides
 from skills_pipe.training.config.quick import resolve_quickly
 from skills_pipe.training.config.read import Reader, known_keys
 from skills_pipe.training.config.resolvers import Unresolved, resolve
-from skills_pipe.training.config.rules import broken_rules
+from skills_pipe.training.config.rules.broken import broken_rules
+from skills_pipe.training.config.rules.unsupported import unsupported
 from skills_pipe.training.config.schema import TrainingConfig
-from skills_pipe.training.config.unsupported import unsupported
 
 
 class ConfigWarning(UserWarning):

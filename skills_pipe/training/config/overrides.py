@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skills_pipe.errors import ConfigError, did_you_mean
+from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.grammar import Action, Override
+from skills_pipe.training.config.read import meant_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,7 +68,7 @@ def _unknown(override: Override, known: Collection[str]) -> ConfigError:
     """A key that is in no file: a misspelt one, or one of a free section such as an optimizer's kwargs."""
     section = override.key.rpartition(".")[0]
     free = section in known and not any(key.startswith(f"{section}.") for key in known)
-    fix = (None if free else did_you_mean(override.key, known)) or f"write ++{override.text} to add it"
+    fix = (None if free else meant_key(override.key, known)) or f"write ++{override.text} to add it"
     return ConfigError(f"unknown key {override.key}", where=_where(override), fix=fix)
 
 

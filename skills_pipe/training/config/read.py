@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union
 
 from skills_pipe.errors import ConfigError, did_you_mean
@@ -57,7 +57,7 @@ class Reader:
         for name in tree:
             if name not in declared(cls):
                 dotted = _join(path, name)
-                advice = did_you_mean(dotted, known_keys()) or "remove it"
+                advice = meant_key(dotted, known_keys()) or "remove it"
                 self.unknown.append(ConfigError(f"unknown key {dotted}", where=self._origins.where(dotted), fix=advice))
 
     def _key(self, name: str, hint: Any, info: Key, tree: Mapping[str, Any], path: str) -> Any:
@@ -156,6 +156,28 @@ def known_keys(cls: Any = None, prefix: str = "") -> tuple[str, ...]:
         for section in _sections_of(hint):
             keys.extend(known_keys(section, dotted))
     return tuple(keys)
+
+
+def meant_key(word: str, known: Collection[str]) -> str | None:
+    """Advice naming the known key that a wrong one stands for: what others call so, or what is spelled alike."""
+    section, _, leaf = word.rpartition(".")
+    called_so = [key for key, names in _names_elsewhere() if leaf in names and key in known]
+    if called_so:
+        in_its_section = [key for key in called_so if key.rpartition(".")[0] == section]
+        return f"did you mean {(in_its_section or called_so)[0]!r}?"
+    return did_you_mean(word, known)
+
+
+def _names_elsewhere(cls: Any = None, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Keys with the names that other trainers give them."""
+    from skills_pipe.training.config.schema.training import TrainingConfig
+
+    for name, (hint, info) in declared(cls or TrainingConfig).items():
+        dotted = _join(prefix, name)
+        if info.also:
+            yield dotted, info.also
+        for section in _sections_of(hint):
+            yield from _names_elsewhere(section, dotted)
 
 
 def _sections_of(hint: Any) -> list[type]:

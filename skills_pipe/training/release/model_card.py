@@ -11,7 +11,7 @@ import yaml
 from skills_pipe.artifacts.names import METRICS, TRAINING_LOGS
 from skills_pipe.errors import DataError
 from skills_pipe.training.config.dataset_names import is_id
-from skills_pipe.training.curves import Curves, draw_png
+from skills_pipe.training.monitoring.curves import Curves, draw_png
 from skills_pipe.training.release.lineage import Lineage
 
 CARD = "README.md"

@@ -30,7 +30,8 @@ from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.artifacts.names import manifest_path, validation_report
 from skills_pipe.errors import CheckpointError, UserError
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.checkpoint.export import DTYPES
 from skills_pipe.training.checkpoint.hf_folder import ADAPTER
 from skills_pipe.training.checkpoint.ranks import on_first

@@ -11,11 +11,11 @@ import pytest
 from skills_pipe.pipeline.checks.finding import Finding, errors_in
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft_checks import check_training
 from skills_pipe.pipeline.commands.sft_options import SftOptions
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import Mount, Plan
 

@@ -7,11 +7,11 @@ import pytest
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.names import ENV_IDENTITY
 from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cli import convert, main
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.convert import ConvertOptions, plan
 from skills_pipe.pipeline.commands.release import check_token
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import Launch, Plan
 
@@ -175,6 +175,17 @@ def test_steps_that_are_not_there_are_told_before_anything_runs(tmp_path, monkey
     # The control: one that is there.
     assert main([*words, "--conversion_step=10"]) == 0
     assert "no checkpoint" not in capsys.readouterr().err
+
+
+def test_adapters_of_a_training_of_all_weights_are_told_before_anything_runs(training, capsys):
+    words = ["convert", "--input_model=run", "--output_model=model", "--adapter_only", "--dry_run"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "trained all weights, and no adapters (--adapter_only): leave it out" in told
+    # The control: its last checkpoint holds adapters.
+    (training / "checkpoints/step_10/policy").mkdir(parents=True)
+    (training / "checkpoints/step_10/policy/adapter_config.json").write_text("{}")
+    assert main(words) == 0
 
 
 def make(output, identity, monkeypatch):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from skills_pipe.errors import OptionError, PlanError
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cli import eval, sft_nemo_rl, wrap_arguments
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.eval import EvalOptions, check, plan
-from skills_pipe.pipeline.examine import Request
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Mount, Plan
 

@@ -5,7 +5,7 @@ import pytest
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands import convert, sft
-from skills_pipe.pipeline.decisions.changes import changes_between, follows_from_upstream
+from skills_pipe.pipeline.decisions.changes import changes_between, checkpoints_still_fit, follows_from_upstream
 from skills_pipe.pipeline.options.declaration import build, options_of
 from skills_pipe.pipeline.plan import Stage
 
@@ -60,3 +60,20 @@ def test_inputs_and_stages_before_are_called_so_and_hashes_are_short():
     assert follows_from_upstream(changes[1:])
     assert not follows_from_upstream(changes)
     assert not follows_from_upstream(())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "policy.dtensor_cfg.lora_cfg.dim=4",
+        "policy.dtensor_cfg.quantization.load_in_4bit=true",
+        "policy.train_global_batch_size=3",
+    ],
+)
+def test_who_changes_what_checkpoints_are_made_of_is_not_advised_to_go_on_from_them(key):
+    def changes(*extras):
+        stages = [sft.plan(build(sft.SftOptions, TRAINING), words, HERE).stages[0] for words in ((), extras)]
+        return changes_between(*map(identity, stages))
+
+    assert not checkpoints_still_fit(changes(f"++{key}", "++sft.seed=3"))
+    assert checkpoints_still_fit(changes("++sft.seed=3"))

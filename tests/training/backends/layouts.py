@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import Layout

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.dataset import Example, SftDataset

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.data.batches import split_batch

@@ -11,7 +11,12 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training import collectives
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.config.adapters import AdapterSpec
-from skills_pipe.training.config.parallel import CONTEXT_PARALLEL_FAMILIES, Layout
+from skills_pipe.training.config.parallel import (
+    CONTEXT_PARALLEL_FAMILIES,
+    EXPERT_PARALLEL_FAMILIES,
+    TENSOR_PARALLEL_FAMILIES,
+    Layout,
+)
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models import context
@@ -41,6 +46,14 @@ LAYOUTS = {
 }
 
 
+def layouts_of(family: str) -> tuple[str, ...]:
+    """On which a family is tried; mixtures on others in :mod:`tests.training.backends.test_experts`."""
+    if family in ON_ALL:
+        return tuple(LAYOUTS)
+    shared = family in TENSOR_PARALLEL_FAMILIES and family not in EXPERT_PARALLEL_FAMILIES
+    return ("cp4", "cp2 x tp2+sp") if shared else ("cp4",)
+
+
 @pytest.fixture(scope="module")
 def alone():
     """What one process finds, by family."""
@@ -53,7 +66,7 @@ def alone():
     [
         pytest.param(family, layout, marks=() if family in MAIN or layout == "cp4" else pytest.mark.exhaustive)
         for family in CONTEXT_PARALLEL_FAMILIES
-        for layout in (LAYOUTS if family in ON_ALL else ("cp4",))
+        for layout in layouts_of(family)
     ],
 )
 def test_two_steps_are_those_of_one_process(request, alone, family, layout):

@@ -14,7 +14,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
-from skills_pipe.training.backends.fsdp import backend as backend_module
+from skills_pipe.training.backends.fsdp import build as build_module
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.carry_out import carry_out
 from skills_pipe.training.checkpoint.export import Export, export
@@ -168,8 +168,8 @@ def test_without_the_key_everything_lies_on_the_device(on_device):
 
 def weights_on_the_device(world: World, *, folder: str) -> str:
     """A step of a model whose weights were read into the memory of the device."""
-    right = backend_module.materialise
-    backend_module.materialise = lambda module, device, storage: right(module, device)
+    right = build_module.materialise
+    build_module.materialise = lambda module, device, storage: right(module, device)
     model, weights = open_model(ModelSpec(name=folder))
     try:
         backend = FsdpBackend(model, settings(**OFFLOAD), world, weights)
@@ -178,7 +178,7 @@ def weights_on_the_device(world: World, *, folder: str) -> str:
     except RuntimeError as error:
         return str(error)
     finally:
-        backend_module.materialise = right
+        build_module.materialise = right
     return "went well"
 
 

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.training.backends.base import TrainingDiverged
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
 from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.backends.fsdp.shard import shard
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.config.parallel import Layout

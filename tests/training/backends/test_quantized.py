@@ -9,7 +9,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.quantization import QuantizationSpec

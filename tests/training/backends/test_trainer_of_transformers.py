@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainingArguments
 
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig, SchedulerConfig
 from skills_pipe.training.data.batches import IGNORE, BatchSettings, split_batch
 from skills_pipe.training.distributed import World

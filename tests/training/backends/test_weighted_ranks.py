@@ -8,7 +8,7 @@ import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from skills_pipe.training.backends.fsdp import shard
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.dataset import Example, SftDataset
 from skills_pipe.training.distributed import World

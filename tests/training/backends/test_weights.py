@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.data.build import DataSettings, build_dataset

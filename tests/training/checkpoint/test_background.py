@@ -17,7 +17,7 @@ from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.retention import Retention
 from skills_pipe.training.checkpoint.snapshot import HostBuffers, Snapshot
 from skills_pipe.training.distributed import World
-from skills_pipe.training.ema import WeightAverage
+from skills_pipe.training.optimizers.ema import WeightAverage
 from tests.training.checkpoint.runs import (
     RUN,
     equal_models,

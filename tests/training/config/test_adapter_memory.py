@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.estimate import ModelShape, estimate_memory
 from skills_pipe.training.data.batches import split_batch

@@ -23,7 +23,7 @@ from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.flops import ModelFlops
 from skills_pipe.training.models.loss import SupervisedLoss
-from skills_pipe.training.optim import build_optimizer
+from skills_pipe.training.optimizers.build import build_optimizer
 
 TOKENS = 256
 SIZES = {

@@ -9,6 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config import load_config
 from skills_pipe.training.config.grammar import parse_overrides, read_plain, read_with_hydra
 from skills_pipe.training.config.overrides import apply_overrides
 
@@ -222,3 +224,22 @@ def test_the_short_way_is_taken_for_plain_overrides(text):
 @pytest.mark.parametrize("text", ["a=[1]", "a='x'", "~a", "a=x,y", "a=", "a=1_0", "a=nan", "a=${b}", "a@p=1", "a=x y"])
 def test_the_short_way_leaves_the_rest_to_hydra(text):
     assert read_plain(text) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("policy.dtensor_cfg.lora_cfg.rank", "policy.dtensor_cfg.lora_cfg.dim"),
+        ("policy.megatron_cfg.peft.lora_alpha", "policy.megatron_cfg.peft.alpha"),
+        ("policy.learning_rate", "policy.lr"),
+        ("policy.max_length", "policy.max_total_sequence_length"),
+        ("sft.num_train_epochs", "sft.max_num_epochs"),
+        ("max_steps", "sft.max_num_steps"),
+        ("save_steps", "checkpointing.save_period"),
+    ],
+)
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_names_of_other_trainers_are_answered_with_the_key(word, key, sign):
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, ["policy.model_name=m", "data.train_data_path=d.jsonl", f"{sign}{word}=8"])
+    assert f"did you mean {key!r}?" in str(raised.value)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config, without_effect
 from skills_pipe.training.config.parallel import TENSOR_PARALLEL_FAMILIES, Layout
-from skills_pipe.training.config.parallel_rules import unshareable
+from skills_pipe.training.config.rules.parallel import unshareable
 from tests.training.config.test_estimate import LLAMA_8B
 
 NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]

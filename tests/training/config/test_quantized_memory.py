@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config.estimate import ModelShape, estimate_memory, operations_per_step
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.flops import ModelFlops

@@ -48,7 +48,7 @@ def test_the_tutorials_file_is_read_as_it_stands(tmp_path):
 def test_the_rate_rises_over_the_warmup_and_stays():
     import torch
 
-    from skills_pipe.training.optim import build_optimizer, build_scheduler
+    from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler
 
     policy = with_training(warmup_steps=4, learning_rate=1.0).policy
     optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], policy.optimizer)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import load_config
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models import liger

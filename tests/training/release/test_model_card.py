@@ -11,7 +11,7 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.average import Average, average
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.checkpoint.jobs import code_hash
-from skills_pipe.training.curves import Curves
+from skills_pipe.training.monitoring.curves import Curves
 from skills_pipe.training.release.lineage import Lineage, read_lineage, without_values_of_variables
 from skills_pipe.training.release.model_card import card, metrics_files
 from tests.training.outputs import logged

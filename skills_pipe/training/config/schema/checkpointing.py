@@ -31,7 +31,7 @@ class CheckpointingConfig:
     ]
     higher_is_better: Annotated[bool, Key("Whether a higher metric is better.")]
     keep_top_k: Annotated[int | None, Key("Best checkpoints to keep, beside the latest; null: keep all.", minimum=1)]
-    save_period: Annotated[int, Key("Save every so many steps; 0: only at the end.", minimum=0)]
+    save_period: Annotated[int, Key("Save every so many steps; 0: only at the end.", minimum=0, also=("save_steps",))]
     checkpoint_must_save_by: Annotated[
         str | None, Key('Time after the start by which a checkpoint must be saved, "DD:HH:MM:SS"; null: no limit.')
     ]

@@ -20,6 +20,7 @@ class Key:
         lower: whether the value is read without regard to case.
         numbers: whether text in a free section that is a number, such as "1e-5", is read as one.
         written: the type in which the key is written, where programs read another one.
+        also: names that other trainers give it: who writes one of them is told this key.
     """
 
     doc: str
@@ -30,3 +31,4 @@ class Key:
     lower: bool = False
     numbers: bool = False
     written: Any = None
+    also: tuple[str, ...] = ()

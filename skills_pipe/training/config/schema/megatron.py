@@ -26,9 +26,9 @@ class MegatronPeftConfig:
         tuple[str, ...], Key("linear_qkv, linear_proj, linear_fc1, linear_fc2 or patterns; empty: all.")
     ]
     exclude_modules: Annotated[tuple[str, ...], Key("Names of modules that get none; needs target_modules empty.")]
-    dim: Annotated[int, Key("Rank of the adapters.", minimum=1)]
-    alpha: Annotated[float, Key("Scale of the adapters is alpha / dim.", above=0)]
-    dropout: Annotated[float, Key("Dropout probability in the adapters.", minimum=0)]
+    dim: Annotated[int, Key("Rank of the adapters.", minimum=1, also=("rank", "r", "lora_rank", "lora_r"))]
+    alpha: Annotated[float, Key("Scale of the adapters is alpha / dim.", above=0, also=("lora_alpha",))]
+    dropout: Annotated[float, Key("Dropout probability in the adapters.", minimum=0, also=("lora_dropout",))]
     dropout_position: Annotated[Literal["pre", "post"], Key("Dropout before or after the adapter.")]
     lora_A_init_method: Annotated[Literal["xavier", "uniform"], Key("Initial values of matrix A.", absent="xavier")]
     lora_B_init_method: Annotated[Literal["zero"], Key("Initial values of matrix B.", absent="zero")]

@@ -108,9 +108,26 @@ class PolicyConfig:
 
     model_name: Annotated[str, Key("Model to start from: a folder or a Hugging Face model.")]
     tokenizer: Annotated[TokenizerConfig, Key("The tokenizer and its chat template.")]
-    train_global_batch_size: Annotated[int, Key("Samples in one optimizer step, over all ranks.", minimum=1)]
-    train_micro_batch_size: Annotated[int, Key("Samples that one rank takes at once; keep 1 with packing.", minimum=1)]
-    max_total_sequence_length: Annotated[int, Key("Longest sample in tokens.", minimum=2)]
+    train_global_batch_size: Annotated[
+        int,
+        Key("Samples in one optimizer step, over all ranks.", minimum=1, also=("global_batch_size", "batch_size")),
+    ]
+    train_micro_batch_size: Annotated[
+        int,
+        Key(
+            "Samples that one rank takes at once; keep 1 with packing.",
+            minimum=1,
+            also=("micro_batch_size", "per_device_train_batch_size"),
+        ),
+    ]
+    max_total_sequence_length: Annotated[
+        int,
+        Key(
+            "Longest sample in tokens.",
+            minimum=2,
+            also=("max_seq_length", "max_length", "seq_length", "seq_len", "cutoff_len"),
+        ),
+    ]
     precision: Annotated[Literal["bfloat16", "float16", "float32"], Key("Data type of the forward and backward pass.")]
     offload_optimizer_for_logprob: Annotated[bool, Key("Accepted as NeMo-RL does; has no effect on fine-tuning.")]
     make_sequence_length_divisible_by: Annotated[
@@ -130,7 +147,7 @@ class PolicyConfig:
     expert_model_parallel_size: Annotated[int, Key("Ranks that share the experts of a mixture.", minimum=1)]
     expert_tensor_parallel_size: Annotated[int, Key("Ranks that share each expert.", minimum=1)]
     sequence_parallel: Annotated[bool, Key("Split activations along the sequence between tensor parallel ranks.")]
-    lr: Annotated[float, Key("Learning rate of the packaged optimizers.", minimum=0)]
+    lr: Annotated[float, Key("Learning rate of the packaged optimizers.", minimum=0, also=("learning_rate",))]
     min_lr: Annotated[float, Key("Learning rate at the end of the packaged Megatron schedule.", minimum=0)]
     weight_decay: Annotated[float, Key("Weight decay of the packaged optimizers.", minimum=0)]
     dtensor_cfg: Annotated[DtensorConfig, Key("The fsdp backend.")]

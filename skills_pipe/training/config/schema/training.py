@@ -23,12 +23,17 @@ class SftConfig:
         Key(
             "Passes over the training data; null: as many as max_num_steps takes, or 1 when that is null too.",
             minimum=1,
+            also=("num_train_epochs", "num_epochs", "max_epochs", "epochs"),
         ),
     ]
     max_num_steps: Annotated[
-        int | None, Key("Optimizer steps at most; null: bounded by max_num_epochs alone.", minimum=1)
+        int | None,
+        Key("Optimizer steps at most; null: bounded by max_num_epochs alone.", minimum=1, also=("max_steps",)),
     ]
-    val_period: Annotated[int, Key("Validate every so many steps; 0: not periodically.", minimum=0)]
+    val_period: Annotated[
+        int,
+        Key("Validate every so many steps; 0: not periodically.", minimum=0, also=("eval_steps", "val_check_interval")),
+    ]
     val_batches: Annotated[
         int, Key("Batches of val_global_batch_size in one validation; 0: the whole validation data.")
     ]

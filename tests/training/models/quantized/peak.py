@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import torch
 
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.quantization import QuantizationSpec
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.load import ModelSpec, open_model
-from skills_pipe.training.performance import process_peak
+from skills_pipe.training.monitoring.performance import process_peak
 
 ADAPTERS = FsdpSettings(
     optimizer=ObjectConfig(name="torch.optim.AdamW", kwargs={}),

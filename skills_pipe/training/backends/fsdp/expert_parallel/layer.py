@@ -90,7 +90,7 @@ def share_experts(model: PreTrainedModel, group: ExpertGroup) -> None:
     """Leave this rank its experts of every layer of ``model``; before it is sharded by FSDP2.
 
     Every rank passes the same weights, which may be on the meta device. The model is of a family that has experts, and
-    the ranks divide their number: :func:`skills_pipe.training.config.parallel_rules.unshareable`.
+    the ranks divide their number: :func:`skills_pipe.training.config.rules.parallel.unshareable`.
     """
     pattern = EXPERTS[model.config.model_type]
     for name, module in list(model.named_modules()):

@@ -104,7 +104,7 @@ def share_layers(model: PreTrainedModel, group: TensorGroup) -> None:
     """Make every layer of ``model`` one that the ranks of ``group`` share; before it is sharded by FSDP2.
 
     Every rank passes the same weights, which may be on the meta device. The model is of a family that has a plan, and
-    the ranks divide its heads, neurons and words: :func:`skills_pipe.training.config.parallel_rules.unshareable`. The
+    the ranks divide its heads, neurons and words: :func:`skills_pipe.training.config.rules.parallel.unshareable`. The
     experts of a mixture are left for ``share_experts``.
 
     Raises:

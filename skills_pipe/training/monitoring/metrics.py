@@ -25,8 +25,8 @@ from skills_pipe.artifacts.metrics import TOKENS_PER_SECOND, TRAIN_LOSS, read_me
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.artifacts.progress import Progress, ProgressReporter
 from skills_pipe.training.config.schema.logger import LoggerConfig
-from skills_pipe.training.console import Console
-from skills_pipe.training.trackers import open_trackers
+from skills_pipe.training.monitoring.console import Console
+from skills_pipe.training.monitoring.trackers import open_trackers
 
 
 class MetricsLogger:

@@ -6,7 +6,7 @@ import torch
 
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.models.flops import ModelFlops
-from skills_pipe.training.performance import Performance, memory, peak_flops, peak_of
+from skills_pipe.training.monitoring.performance import Performance, memory, peak_flops, peak_of
 from tests.training.backends.scenario import BATCH, PACKED, dataset
 from tests.training.launch import environment
 from tests.training.tiny import tiny_model
@@ -63,7 +63,7 @@ def test_memory_is_what_the_process_has_held():
 
 
 def test_memory_of_who_started_the_process_is_not_counted():
-    program = "import resource\nfrom skills_pipe.training.performance import process_peak\n"
+    program = "import resource\nfrom skills_pipe.training.monitoring.performance import process_peak\n"
     program += "print(process_peak(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     held = bytearray(b"x") * 900_000_000
     done = subprocess.run(

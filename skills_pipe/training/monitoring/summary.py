@@ -20,7 +20,7 @@ from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.models.positions import beyond_positions, trained_positions
 from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
-from skills_pipe.training.optim import build_optimizer, build_scheduler
+from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler
 from skills_pipe.training.run import Run
 
 Rows = list[tuple[str, str]]

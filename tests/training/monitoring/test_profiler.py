@@ -8,10 +8,10 @@ import torch
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.distributed import World
-from skills_pipe.training.profiler import StepProfiler
+from skills_pipe.training.monitoring.profiler import StepProfiler
 from skills_pipe.training.sft import main
+from tests.training.monitoring.test_metrics import logger_config
 from tests.training.sft_arguments import arguments
-from tests.training.test_metrics import logger_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

@@ -7,12 +7,12 @@ from typing import Final
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import schedule
-from skills_pipe.training.config.adapter_rules import broken_adapter_rules
-from skills_pipe.training.config.answer_rules import answer_metric, broken_answer_rules
-from skills_pipe.training.config.compile_rules import broken_compile_rules
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.parallel_rules import broken_parallel_rules
-from skills_pipe.training.config.quantization_rules import broken_quantization_rules
+from skills_pipe.training.config.rules.adapters import broken_adapter_rules
+from skills_pipe.training.config.rules.answers import answer_metric, broken_answer_rules
+from skills_pipe.training.config.rules.compile import broken_compile_rules
+from skills_pipe.training.config.rules.parallel import broken_parallel_rules
+from skills_pipe.training.config.rules.quantization import broken_quantization_rules
 from skills_pipe.training.config.schema import TrainingConfig
 
 UNBOUNDED: Final = 10**8

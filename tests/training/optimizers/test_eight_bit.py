@@ -13,11 +13,11 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
-from skills_pipe.training.optim import build_optimizer
+from skills_pipe.training.optimizers.build import build_optimizer
 from tests.training.backends.scenario import BATCH, PACKED, STEPS, dataset, make_backend, whole
 from tests.training.checkpoint.runs import info_at, new_manager, position_at
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema.logger import LoggerConfig, WandbConfig
-from skills_pipe.training.mlflow_tracker import MlflowTracker, said
-from skills_pipe.training.run_ids import RunIds
+from skills_pipe.training.monitoring.mlflow_tracker import MlflowTracker, said
+from skills_pipe.training.monitoring.run_ids import RunIds
 
 _TITLES = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases", "mlflow": "MLflow", "swanlab": "SwanLab"}
 

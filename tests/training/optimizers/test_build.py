@@ -4,16 +4,17 @@ import pytest
 import torch
 import transformers
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, SequentialLR
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.backends.fsdp.backend import FsdpSettings
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.checkpoint import tensors
 from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.config import ObjectConfig, SchedulerConfig
 from skills_pipe.training.distributed import World
-from skills_pipe.training.optim import build_optimizer, build_scheduler, outer_matrices
+from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler, outer_matrices
 from tests.training.backends.scenario import PACKED, train
 from tests.training.tiny import tiny_model
 
@@ -276,27 +277,55 @@ def test_sharded_weights_are_updated_as_whole_ones(name, two_ranks):
         torch.testing.assert_close(together[key], value, rtol=1e-4, atol=1e-5)
 
 
-def orthogonal_update(world, *, sharded):
-    """What one step of Muon adds to a matrix, from a gradient whose singular values are not small."""
-    generator = torch.Generator().manual_seed(0)
-    gradient = torch.randn(64, 16, generator=generator)
-    mesh = init_device_mesh("cpu", (world.size,))
-    matrix, own = torch.zeros(64, 16), gradient.chunk(world.size)[world.rank]
-    parameter = torch.nn.Parameter(distribute_tensor(matrix, mesh, [Shard(0)]) if sharded else torch.zeros_like(own))
-    parameter.grad = distribute_tensor(gradient, mesh, [Shard(0)]) if sharded else own
+SPREAD = {
+    "shards, or a layer that is shared by outputs": ((2,), (Shard(0),)),
+    "a layer that is shared by inputs": ((2,), (Shard(1),)),
+    "shards of outputs": ((2, 2), (_StridedShard(0, split_factor=2), Shard(0))),
+    "shards of inputs": ((2, 2), (Shard(0), Shard(1))),
+    "copies of a shared layer": ((2, 2), (Replicate(), Shard(1))),
+}
+"""Sizes of the mesh and where a matrix lies on it, as the backend spreads one."""
+
+
+def random_gradient():
+    """Of a matrix; its singular values are not small, so that what is made orthogonal is no noise."""
+    return torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+
+
+def orthogonal_update(world, *, spread):
+    """What one step of Muon adds to a matrix that is spread so, or to parts of it that know nothing of each other."""
+    gradient = random_gradient()
+    if spread is None:
+        parameter = torch.nn.Parameter(torch.zeros_like(gradient.chunk(world.size)[world.rank]))
+        parameter.grad = gradient.chunk(world.size)[world.rank]
+    else:
+        sizes, placements = SPREAD[spread]
+        mesh = init_device_mesh("cpu", sizes)
+        parameter = torch.nn.Parameter(distribute_tensor(torch.zeros_like(gradient), mesh, placements))
+        parameter.grad = distribute_tensor(gradient, mesh, placements)
     config = ObjectConfig(name="torch.optim.Muon", kwargs={"lr": 1.0, "weight_decay": 0.0})
     build_optimizer([parameter], config).step()
-    return parameter.full_tensor().detach() if sharded else parameter.detach()
+    return parameter.detach() if spread is None else parameter.full_tensor().detach()
 
 
-def test_muon_makes_the_whole_of_a_sharded_matrix_orthogonal(two_ranks):
+@pytest.mark.parametrize(
+    "spread", [name if len(SPREAD[name][0]) == 1 else pytest.param(name, marks=pytest.mark.slow) for name in SPREAD]
+)
+def test_muon_makes_the_whole_of_a_spread_matrix_orthogonal(request, spread):
     whole = torch.nn.Parameter(torch.zeros(64, 16))
-    whole.grad = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    whole.grad = random_gradient()
     torch.optim.Muon([whole], lr=1.0, weight_decay=0.0).step()
 
-    for update in two_ranks(orthogonal_update, sharded=True):
+    ranks = request.getfixturevalue("two_ranks" if len(SPREAD[spread][0]) == 1 else "four_ranks")
+    for update in ranks(orthogonal_update, spread=spread):
         assert torch.dist(update, whole) < 0.05 * whole.norm()
-    apart = torch.cat(two_ranks(orthogonal_update, sharded=False))
+
+
+def test_the_control_parts_that_are_made_orthogonal_apart_are_something_else(two_ranks):
+    whole = torch.nn.Parameter(torch.zeros(64, 16))
+    whole.grad = random_gradient()
+    torch.optim.Muon([whole], lr=1.0, weight_decay=0.0).step()
+    apart = torch.cat(two_ranks(orthogonal_update, spread=None))
     assert torch.dist(apart, whole) > 0.2 * whole.norm()
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from skills_pipe.artifacts.metrics import Curve
 from skills_pipe.errors import DataError
-from skills_pipe.training.curves import Curves, draw_png, draw_text, main
+from skills_pipe.training.monitoring.curves import Curves, draw_png, draw_text, main
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema.logger import MlflowConfig
-from skills_pipe.training.run_ids import RunIds
+from skills_pipe.training.monitoring.run_ids import RunIds
 
 START_SECONDS = 60.0
 """How long a job waits for the server before it refuses to start: MLflow by itself tries for a quarter of an hour."""

@@ -12,7 +12,7 @@ from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.artifacts.progress import Progress
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config
-from skills_pipe.training.metrics import MetricsLogger
+from skills_pipe.training.monitoring.metrics import MetricsLogger
 
 
 def logger_config(folder, *overrides):
@@ -192,8 +192,8 @@ def test_a_resumed_run_has_a_checkpoint_from_its_first_step_on(tmp_path, monkeyp
 
 SCRIPT = """
 import sys
-from skills_pipe.training.metrics import MetricsLogger
-from tests.training.test_metrics import quiet
+from skills_pipe.training.monitoring.metrics import MetricsLogger
+from tests.training.monitoring.test_metrics import quiet
 metrics = MetricsLogger(quiet(sys.argv[1]), total_steps=3)
 for step in (1, 2, 3):
     metrics.log(step, {"train/loss": 1 / step, "train/lr": 1e-5, "train/tokens_per_second": 5612.0})

@@ -12,10 +12,10 @@ from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.errors import ConfigError
 from skills_pipe.training import mlflow_tracker
-from skills_pipe.training.metrics import MetricsLogger
-from skills_pipe.training.run_ids import RunIds
+from skills_pipe.training.monitoring.metrics import MetricsLogger
+from skills_pipe.training.monitoring.run_ids import RunIds
 from tests.loopback import serving
-from tests.training.test_metrics import log_steps, quiet
+from tests.training.monitoring.test_metrics import log_steps, quiet
 
 SETTINGS = {
     "wandb": {"mode": "offline"},

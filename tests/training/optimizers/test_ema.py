@@ -6,7 +6,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModelForCausalLM
 
 from skills_pipe.errors import CheckpointError
-from skills_pipe.training.backends.fsdp.backend import FsdpBackend, FsdpSettings
+from skills_pipe.training.backends.fsdp.backend import FsdpBackend
+from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.data.batches import split_batch

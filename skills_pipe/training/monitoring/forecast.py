@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from skills_pipe.artifacts.units import duration
 from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.config.estimate import GIB, MemoryEstimate, ModelShape, estimate_memory, seconds_per_step
-from skills_pipe.training.performance import peak_flops, process_peak
+from skills_pipe.training.monitoring.performance import peak_flops, process_peak
 
 COMPARED_STEP = 3
 """Step of a job after which it is told: the first two allocate and compile what later ones reuse."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config.adapter_rules import adapters_without_effect
 from skills_pipe.training.config.origins import Origins
-from skills_pipe.training.config.parallel_rules import parallel_without_effect
+from skills_pipe.training.config.rules.adapters import adapters_without_effect
+from skills_pipe.training.config.rules.parallel import parallel_without_effect
 from skills_pipe.training.config.schema import DatasetConfig, PolicyConfig, TrainingConfig
 
 _PACKAGED_MIN_LR = 1e-6

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler, SequentialLR
 
 from skills_pipe.errors import ConfigError, did_you_mean
 from skills_pipe.training.config.schema.policy import ObjectConfig, SchedulerConfig
-from skills_pipe.training.joint_optimizer import JointOptimizer
-from skills_pipe.training.mesh_optimizer import MeshOptimizer, meshes_of
+from skills_pipe.training.optimizers.joint import JointOptimizer
+from skills_pipe.training.optimizers.mesh import MeshOptimizer, meshes_of
 
 _OPTIMIZER = "policy.optimizer"
 _SCHEDULER = "policy.scheduler"

@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.distributed import World
-from skills_pipe.training.mesh_optimizer import MeshOptimizer, meshes_of
-from skills_pipe.training.optim import build_optimizer
+from skills_pipe.training.optimizers.build import build_optimizer
+from skills_pipe.training.optimizers.mesh import MeshOptimizer, meshes_of
 from tests.training.backends.scenario import whole
 
 STEPS = 4

@@ -11,8 +11,8 @@ from transformers import PreTrainedConfig
 
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.estimate import GIB, ModelShape, estimate_memory, seconds_per_step
-from skills_pipe.training.forecast import COMPARED_STEP, Forecast
-from skills_pipe.training.performance import peak_of, process_peak
+from skills_pipe.training.monitoring.forecast import COMPARED_STEP, Forecast
+from skills_pipe.training.monitoring.performance import peak_of, process_peak
 from skills_pipe.training.sft import main
 from tests.training.sft_arguments import arguments
 from tests.training.tiny import ARCHITECTURES, tiny_config

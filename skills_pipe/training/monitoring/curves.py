@@ -2,7 +2,7 @@
 
 ::
 
-    python -m skills_pipe.training.curves results/training-logs/metrics.jsonl --png loss.png
+    python -m skills_pipe.training.monitoring.curves results/training-logs/metrics.jsonl --png loss.png
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def draw_text(curves: Curves, *, width: int | None = None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw the curves of a metrics file; 2 when it cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m skills_pipe.training.curves", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m skills_pipe.training.monitoring.curves", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("file", type=Path, help="metrics.jsonl of a run")
     parser.add_argument("--png", type=Path, help="also write a picture here")
     arguments = parser.parse_args(argv)

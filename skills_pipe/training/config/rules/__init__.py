@@ -1,0 +1,1 @@
+"""What a configuration must not say, found before anything starts."""

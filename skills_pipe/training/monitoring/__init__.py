@@ -1,0 +1,1 @@
+"""What people and services are told of a training while it runs."""

@@ -1,0 +1,1 @@
+"""What turns gradients into weights: optimizers, their schedules, and averages of the weights."""

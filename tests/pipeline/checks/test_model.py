@@ -1,0 +1,117 @@
+"""Models that nothing can be read from, and adapters for layers that they do not have."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from skills_pipe.pipeline.checks.model import check_adapted_layers
+from skills_pipe.pipeline.cli import main
+from skills_pipe.training.config import load_config
+from skills_pipe.training.config.estimate import FAMILIES, ModelShape
+from tests.training.config.test_estimate import PUBLISHED
+
+LORA = "++policy.dtensor_cfg.lora_cfg"
+BY_NAME = f"{LORA}.match_all_linear=false"
+
+
+def told(shape, *overrides):
+    needed = ["++policy.model_name=m", "++data.train_data_path=d.jsonl"]
+    policy = load_config(None, [*needed, f"{LORA}.enabled=true", *overrides]).policy
+    return [str(finding) for finding in check_adapted_layers(policy, shape)]
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides", "expected"),
+    [
+        ("llama", ("target_modules=[qproj]",), "'qproj' matches no linear layer of the model"),
+        ("llama", ("target_modules=[qproj]",), "did you mean 'q_proj'?"),
+        ("llama", ("target_modules=[lm_head]",), "lm_head gets no adapter"),
+        ("llama", ("target_modules=[]", "exclude_modules=['*_proj']"), "no linear layer of the model is left"),
+        ("phi3", ("target_modules=[q_proj]",), "'q_proj' matches no linear layer of the model"),
+        ("gpt2", (), "no linear layer of the model is left"),
+    ],
+)
+def test_layers_that_the_model_does_not_have_are_told(family, overrides, expected):
+    by_name = [BY_NAME] if overrides else []
+    found = told(shape_of(family), *by_name, *(f"{LORA}.{override}" for override in overrides))
+    assert len(found) == 1 and expected in found[0], found
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"gpt2"}))
+def test_all_linear_layers_are_there_in_every_other_family(family):
+    assert told(shape_of(family)) == []
+    assert told(shape_of(family), BY_NAME, f"{LORA}.target_modules=[linear_qkv, o_proj]") == []
+
+
+def test_of_whole_models_there_is_nothing_to_tell():
+    assert told(shape_of("gpt2"), f"{LORA}.enabled=false") == []
+
+
+def shape_of(family):
+    model = next(config for config in PUBLISHED.values() if config["model_type"] == family)
+    return ModelShape.of(model)
+
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 32,
+}
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch, capsys):
+    """Dry runs in a folder with data; what they tell."""
+    monkeypatch.chdir(tmp_path)
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+
+    def run(model, *words):
+        command = ["nemo_rl", "sft", "--output_dir=out", f"--hf_model={model}", "--training_data=rows.jsonl"]
+        code = main([*command, "++sft.max_num_steps=1", *words, "--dry_run"])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "has no config.json: it is no model of transformers (--hf_model)"),
+        ("not json", "config.json is no JSON object (--hf_model)"),
+        ("[]", "config.json is no JSON object (--hf_model)"),
+    ],
+)
+def test_folders_that_hold_no_model_are_told_before_anything_runs(launch, tmp_path, content, expected):
+    (tmp_path / "model").mkdir()
+    if content is not None:
+        (tmp_path / "model/config.json").write_text(content)
+    code, output = launch("model")
+    assert code == 2 and expected in output, output
+    # The control: the same folder with a model.
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG))
+    code, output = launch("model")
+    assert code == 0 and "config.json" not in output, output
+
+
+def test_archives_are_to_be_unpacked_first(launch, tmp_path):
+    (tmp_path / "model.nemo").write_text("")
+    code, output = launch("model.nemo")
+    assert code == 2
+    assert "model.nemo is a file, not a folder (--hf_model): unpack it: ns convert --input_model=" in output
+
+
+def test_layers_are_compared_with_the_model_on_disk(launch, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG))
+    adapters = (f"{LORA}.enabled=true", BY_NAME)
+    code, output = launch("model", *adapters, f"{LORA}.target_modules=[attn]")
+    assert code == 2 and f"'attn' matches no linear layer of the model ({LORA[2:]}.target_modules)" in output, output
+    code, output = launch("model", *adapters, f"{LORA}.target_modules=[q_proj]")
+    assert code == 0, output
