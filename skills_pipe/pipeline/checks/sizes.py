@@ -37,7 +37,9 @@ def check_sizes(
     return found + (list(_model_sizes(policy, shape)) if shape else [])
 
 
-def check_memory(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, gpu: Gpu) -> Checked:
+def check_memory(
+    policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, gpu: Gpu, averaged: bool = False
+) -> Checked:
     """Whether training fits into the memory of each GPU, as far as arithmetic can tell."""
     # Imported here, as everywhere in the launcher: reading configurations takes longer than making a plan.
     from skills_pipe.training.config.estimate import GIB, estimate_memory, seconds_per_step
@@ -45,7 +47,7 @@ def check_memory(policy: PolicyConfig, shape: ModelShape | None, *, ranks: int, 
     subject = "memory of the GPUs"
     if shape is None:
         return Checked(subject=subject, left_out="the sizes of the model are not known here")
-    needed = estimate_memory(shape, policy, ranks=ranks)
+    needed = estimate_memory(shape, policy, ranks=ranks, averaged=averaged)
     if needed is None:
         return Checked(subject=subject, left_out="the optimizer is not known here")
     about = f"about {needed.total / GIB:.3g} GiB on each GPU ({needed})"

@@ -136,7 +136,8 @@ def check_fit(request: Request[SftOptions]) -> Checked:
     if not trainer.resources.num_gpus:
         return Checked(subject=subject, left_out="no GPU is asked for")
     shape = _shape(request, config)
-    return check_memory(config.policy, shape, ranks=_ranks(trainer), gpu=request.gpu(trainer))
+    averaged = config.sft.ema_decay is not None
+    return check_memory(config.policy, shape, ranks=_ranks(trainer), gpu=request.gpu(trainer), averaged=averaged)
 
 
 _NO_CONFIG = "nothing trains, or its keys are wrong"

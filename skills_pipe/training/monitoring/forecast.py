@@ -46,7 +46,7 @@ class Forecast:
             policy = replace(policy, dtensor_cfg=replace(policy.dtensor_cfg, cpu_offload=False))
         return cls(
             device=device,
-            memory=estimate_memory(shape, policy, ranks=ranks),
+            memory=estimate_memory(shape, policy, ranks=ranks, averaged=config.sft.ema_decay is not None),
             step_seconds=seconds_per_step(shape, policy, flops=flops) if flops else None,
         )
 

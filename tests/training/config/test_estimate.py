@@ -23,7 +23,8 @@ from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.flops import ModelFlops
 from skills_pipe.training.models.loss import SupervisedLoss
-from skills_pipe.training.optimizers.build import build_optimizer
+from skills_pipe.training.optimizers.build import build_optimizer, outer_matrices
+from skills_pipe.training.optimizers.ema import WeightAverage
 
 TOKENS = 256
 SIZES = {
@@ -156,6 +157,40 @@ def test_weights_gradients_and_optimizer_are_exact_on_one_process(model):
     gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
     states = [state[name].nbytes for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert (needed.weights, needed.gradients, needed.optimizer) == (weights, gradients, sum(states))
+
+
+def test_so_are_the_states_of_muon_and_the_adamw_beside_it(model):
+    settings = policy("++policy.optimizer.name=torch.optim.Muon", "++policy.optimizer.kwargs={lr: 1e-3}")
+    optimizer = build_optimizer(model.parameters(), settings.optimizer, outer=outer_matrices(model))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values() if value.ndim > 0]
+    needed = estimate_memory(shape_of(model), settings, ranks=1)
+    assert needed is not None
+    assert needed.optimizer == sum(value.nbytes for value in kept)
+    # The control: it is less than that of AdamW alone.
+    assert needed.optimizer < 8 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_moving_average_is_the_weights_once_more(model):
+    settings = policy("++policy.dtensor_cfg.cpu_offload=true")
+    plain, averaged = (estimate_memory(shape_of(model), policy(), ranks=1, averaged=on) for on in (False, True))
+    on_host = estimate_memory(shape_of(model), settings, ranks=1, averaged=True)
+    assert plain is not None and averaged is not None and on_host is not None
+    kept = WeightAverage(model, 0.5).state()
+    assert averaged.total - plain.total == sum(kept[name].nbytes for name, _ in model.named_parameters())
+    assert on_host.average == 0 and on_host.host == 20 * shape_of(model).parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "each"), [("torchao.optim.AdamW8bit", 2.03), ("bitsandbytes.optim.AdamW8bit", 2.03), ("my.Adam4bit", 1.06)]
+)
+def test_states_in_few_bits_have_a_scale_for_each_block(name, each):
+    shape = ModelShape.of(LLAMA_8B)
+    needed = estimate_memory(shape, policy(f"++policy.optimizer.name={name}"), ranks=1)
+    assert shape is not None and needed is not None
+    assert needed.optimizer / shape.parameters == pytest.approx(each, abs=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

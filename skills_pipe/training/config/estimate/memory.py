@@ -15,16 +15,16 @@ from skills_pipe.training.config.estimate.activations import (
 from skills_pipe.training.config.estimate.adapted import adapter_activations, adapter_parameters, adapter_parameters_met
 from skills_pipe.training.config.estimate.packed import PackedBase, packed_base
 from skills_pipe.training.config.estimate.shape import ModelShape
+from skills_pipe.training.config.estimate.states import state_bytes
 from skills_pipe.training.config.schema import PolicyConfig
 
 GIB = 1 << 30
 
 _LOGITS_AT_ONCE = 1 << 24
 """Logits that the loss holds at one time (``models/loss.py``)."""
-_STATES = {"AdamW": 2, "Adam": 2, "Adamax": 2, "NAdam": 2, "RAdam": 2, "Adagrad": 1, "RMSprop": 1, "Lion": 1}
-"""fp32 values that an optimizer keeps for each weight."""
 _RESERVE = 1 * GIB
 """What a CUDA context, NCCL and the allocator's fragments take, roughly."""
+_ON_GPU = ("weights", "gradients", "optimizer", "average", "compute", "activations", "loss")
 _SHOWN = 0.05
 """GiB from which on a part is worth a word."""
 
@@ -37,6 +37,7 @@ class MemoryEstimate:
         weights: this rank's part: fp32, but for those that are not trained, which have the type that computes or 4 bit.
         gradients: of what is trained, fp32: this rank's part, or all where they are exchanged once per step only.
         optimizer: its states.
+        average: moving average of what is trained, where one is kept.
         compute: weights as the forward pass has them: a copy of all in one process, else what is whole at a time.
         activations: what the forward pass keeps for the backward pass.
         loss: logits of a chunk and the gradient of the output layer.
@@ -49,28 +50,31 @@ class MemoryEstimate:
     compute: int
     activations: int
     loss: int
+    average: int = 0
     host: int = 0
 
     @property
     def total(self) -> int:
         """All of it, with what the GPU needs besides."""
-        return self.weights + self.gradients + self.optimizer + self.compute + self.activations + self.loss + _RESERVE
+        return sum(getattr(self, name) for name in _ON_GPU) + _RESERVE
 
     def __str__(self) -> str:
-        names = ("weights", "gradients", "optimizer", "compute", "activations", "loss")
-        parts = {name: getattr(self, name) for name in names} | {"reserve": _RESERVE}
+        parts = {name: getattr(self, name) for name in _ON_GPU} | {"reserve": _RESERVE}
         return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size >= _SHOWN * GIB)
 
 
-def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> MemoryEstimate | None:
+def estimate_memory(
+    shape: ModelShape, policy: PolicyConfig, *, ranks: int, averaged: bool = False
+) -> MemoryEstimate | None:
     """Bytes on each of ``ranks`` GPUs for the fsdp backend; None where an optimizer is not known here.
 
     Args:
         shape: the model.
         policy: section ``policy`` of the configuration.
         ranks: GPUs in all.
+        averaged: a moving average of the weights is kept (``sft.ema_decay``).
     """
-    states = _optimizer_states(policy)
+    states = state_bytes(shape, policy)
     if states is None:
         return None
     dtensor = policy.dtensor_cfg
@@ -95,7 +99,12 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
     conditions = _conditions(policy, row)
     layers = 1 if _recomputed(policy) == "full" else shape.layers
     # What is kept of a rank's part: on the GPU, or on the host.
-    kept = {"weights": part + frozen, "gradients": part, "optimizer": part * states}
+    kept = {
+        "weights": part + frozen,
+        "gradients": part,
+        "optimizer": round(part / FLOAT * states),
+        "average": part if averaged else 0,
+    }
     on_gpu = dict.fromkeys(kept, 0) if dtensor.cpu_offload else kept
     deferred = {"gradients": whole * FLOAT} if _deferred(policy, ranks) else {}
     sharded = ranks > 1 or dtensor.cpu_offload
@@ -109,13 +118,6 @@ def estimate_memory(shape: ModelShape, policy: PolicyConfig, *, ranks: int) -> M
         loss=_loss_bytes(own, tokens, width, trained=adapters is None),
         host=sum(kept.values()) if dtensor.cpu_offload else 0,
     )
-
-
-def _optimizer_states(policy: PolicyConfig) -> int | None:
-    """fp32 values that the optimizer keeps for each weight."""
-    if policy.optimizer and policy.optimizer.name.endswith("SGD"):
-        return 1 if policy.optimizer.kwargs.get("momentum") else 0
-    return _STATES.get(policy.optimizer.name.rpartition(".")[2]) if policy.optimizer else None
 
 
 def _deferred(policy: PolicyConfig, ranks: int) -> bool:
