@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
 import pytest
 
@@ -10,10 +11,15 @@ from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.rules.parallel import unproven
 from tests.docs.documents import ROOT
-from tests.training.backends import test_context, test_experts, test_layouts
+from tests.training.backends import test_context, test_eight_ranks, test_experts, test_layouts
 from tests.training.backends.proven import proven, table
 
-LAYOUTS = {**test_layouts.LAYOUTS, **test_context.LAYOUTS, **test_experts.LAYOUTS}
+LAYOUTS = {
+    **test_layouts.LAYOUTS,
+    **test_context.LAYOUTS,
+    **test_experts.LAYOUTS,
+    **test_eight_ranks.LAYOUTS,
+}
 KINDS = ("tensor", "context", "expert")
 
 
@@ -45,6 +51,15 @@ def test_a_kind_of_parallelism_is_accepted_for_the_families_that_are_compared_on
 
     assert bool(tried) == (not refused)
     assert all("is proven exact for" in problem.what for problem in refused)
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_any_two_kinds_that_are_accepted_for_a_family_are_compared_together(family):
+    accepted = [kind for kind in KINDS if not unproven(family, Layout(**{kind: 2}))]
+    compared = [LAYOUTS[layout] for layout, families in proven().items() if family in families]
+
+    for one, other in combinations(("replicate", "shard", *accepted), 2):
+        assert any(getattr(layout, one) > 1 and getattr(layout, other) > 1 for layout in compared), (one, other)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)

@@ -40,6 +40,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("NEMO_SKILLS_CONFIG", "NEMO_SKILLS_CONFIG_DIR", "NEMO_SKILLS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "data.jsonl").write_text('{"input": "a", "output": "b"}\n')
     return tmp_path
 

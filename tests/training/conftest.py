@@ -45,3 +45,11 @@ def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     ranks = Ranks(4, tmp_path_factory.mktemp("four_ranks"))
     yield ranks
     ranks.close()
+
+
+@pytest.fixture(scope="session")
+def eight_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Eight of them, for exhaustive tests alone: their starts take longer than most cases."""
+    ranks = Ranks(8, tmp_path_factory.mktemp("eight_ranks"))
+    yield ranks
+    ranks.close()

@@ -15,7 +15,8 @@ from skills_pipe.pipeline.plan import Plan
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.trials import Trials
 
-_CONFIG = "/config.json"
+CONFIG = "/config.json"
+"""In every model of transformers."""
 
 
 def trials_of(plan: Plan, cluster: ClusterConfig) -> Trials | None:
@@ -34,8 +35,8 @@ def ask_cluster(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Asking
     if slurm and cluster.ssh_tunnel is None and shutil.which("sinfo") is None:
         slurm, why_not = False, "sinfo is not installed here"
     heads = _heads(plan, cluster)
-    models = (head.removesuffix(_CONFIG) for head in heads if head.endswith(_CONFIG))
-    paths = (*wanted.paths, *models, *(paths_to_look_at(plan, cluster) if slurm else ()))
+    folders = (part for head in heads if head.endswith(CONFIG) for part in (head, head.removesuffix(CONFIG)))
+    paths = (*wanted.paths, *folders, *(paths_to_look_at(plan, cluster) if slurm else ()))
     questions = replace(wanted, slurm=slurm, why_not=why_not, paths=paths, heads=heads)
     if not (slurm or questions.paths or questions.heads):
         return AskingNothing(why=why_not)
@@ -51,6 +52,6 @@ def _heads(plan: Plan, cluster: ClusterConfig) -> tuple[str, ...]:
     """Files whose beginning tells something: rows of data, and the sizes of models."""
     paths = PathMap.of(cluster)
     inside = [path for stage in plan.stages for path in stage.inputs if path.startswith("/") or cluster.is_local]
-    files = [path if path.endswith((".json", ".jsonl")) else f"{path}{_CONFIG}" for path in inside]
+    files = [path if path.endswith((".json", ".jsonl")) else f"{path}{CONFIG}" for path in inside]
     places = [paths.to_cluster(path) for path in files]
     return tuple(dict.fromkeys(place for place in places if place is not None))

@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.pipeline.checks.finding import Finding, error
-from skills_pipe.pipeline.checks.questions import Look
+from skills_pipe.pipeline.checks.asking import CONFIG
+from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.checks.questions import HEAD_BYTES, Look
+from skills_pipe.pipeline.checks.request import Request
 
 if TYPE_CHECKING:
     from skills_pipe.training.config import PolicyConfig
     from skills_pipe.training.config.estimate import ModelShape
 
+_FLAG = "--hf_model"
 _OUTPUT_LAYER = "lm_head"
 _FIX = "give a folder with config.json and safetensors, or the id of a model on the hub"
 
 
-def check_folder(name: str, look: Look, head: bytes | None, *, readable: bool) -> Iterator[Finding]:
+def check_folder(request: Request[Any], name: str, folder: Look) -> Iterator[Finding]:
     """A model that is no folder as Hugging Face's libraries write it.
 
+    On a cluster these are warnings: jobs may see through mounts what is a dangling link where one looks from.
+
     Args:
+        request: may look at files.
         name: path of the model as jobs see it.
-        look: what is there.
-        head: how its ``config.json`` begins; None if it has none.
-        readable: whether that is a JSON object.
+        folder: what is there.
     """
-    if not look.exists or readable:
-        return
-    if look.kind != "folder":
+    tell = error if request.cluster.is_local else warning
+    config = request.look(f"{name}{CONFIG}")
+    if folder.kind == "file":
         fix = f"unpack it: ns convert --input_model={name}" if name.endswith(".nemo") else _FIX
-        yield error(f"the model {name} is a file, not a folder", where="--hf_model", fix=fix)
-    elif head is None:
-        yield error(f"{name} has no config.json: it is no model of transformers", where="--hf_model", fix=_FIX)
-    else:
-        yield error(f"{name}/config.json is no JSON object", where="--hf_model", fix="restore it from the model")
+        yield tell(f"the model {name} is a file, not a folder", where=_FLAG, fix=fix)
+    elif folder.kind == "folder" and config is not None and not config.exists:
+        yield tell(f"{name} has no config.json: it is no model of transformers", where=_FLAG, fix=_FIX)
+    elif config is not None and config.exists and not config.readable:
+        yield tell(f"{name}{CONFIG} may not be read", where=_FLAG, fix="see to its permissions")
+    elif _is_whole(head := request.head(f"{name}{CONFIG}")) and request.model_config(name) is None:
+        what = "is empty" if not head else "is no JSON object"
+        yield tell(f"{name}{CONFIG} {what}", where=_FLAG, fix="restore it from the model")
+
+
+def _is_whole(head: bytes | None) -> bool:
+    """Whether all of a file was read."""
+    return head is not None and len(head) < HEAD_BYTES
 
 
 def check_adapted_layers(policy: PolicyConfig, shape: ModelShape) -> Iterator[Finding]:

@@ -118,7 +118,7 @@ def check_steps(request: Request[ConvertOptions]) -> Checked:
         for step in missing
     ]
     adapted = any((training / CHECKPOINTS / step_directory(step) / ADAPTER_OF_STEP).exists() for step in there)
-    if options.adapter_only and there and not adapted:
+    if options.adapter_only and made and there and not adapted:
         findings.append(
             error(
                 f"{training} trained all weights, and no adapters",

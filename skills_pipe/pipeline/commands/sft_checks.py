@@ -55,7 +55,7 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
         *_check_fixed(request.extras),
         *_check_steps(request.options, config),
         *_check_wandb(config, request.cluster),
-        *_check_packages(config, request.cluster),
+        *_check_programs(config, trainer, request.cluster),
     ]
 
 
@@ -92,23 +92,24 @@ def check_rows(request: Request[SftOptions]) -> Checked:
 def check_base_model(request: Request[SftOptions]) -> Checked:
     """Whether the base model can be read, and has the layers that are to get adapters."""
     from skills_pipe.pipeline.checks.model import check_adapted_layers, check_folder
+    from skills_pipe.training.config.adapters import adapter_spec
 
     subject = "base model"
     config = _config(request)
     if config is None:
         return Checked(subject=subject, left_out=_NO_CONFIG)
+    if request.options.run_after:
+        return Checked(subject=subject, left_out="a run before may make it, or make it anew")
     name, shape = config.policy.model_name, _shape(request, config)
-    look = request.look(name)
-    if look is None and shape is None:
-        return Checked(subject=subject, left_out="nobody could look at it")
-    head, readable = request.head(f"{name}/config.json"), _model(request, config) is not None
-    return Checked(
-        subject=subject,
-        findings=(
-            *(check_folder(name, look, head, readable=readable) if look else ()),
-            *(check_adapted_layers(config.policy, shape) if shape else ()),
-        ),
-    )
+    folder = request.look(name)
+    if shape is None and not (folder and folder.exists):
+        return Checked(subject=subject, left_out="it cannot be looked at")
+    findings = [*(check_folder(request, name, folder) if folder else ())]
+    if shape is not None:
+        findings += check_adapted_layers(config.policy, shape)
+    elif not findings and adapter_spec(config.policy) is not None:
+        return Checked(subject=subject, left_out="its layers are not known here")
+    return Checked(subject=subject, findings=tuple(findings))
 
 
 def check_size(request: Request[SftOptions]) -> Checked:
@@ -200,9 +201,10 @@ def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding
     return [error(what, fix=fix) if in_containers else warning(what, fix=fix)]
 
 
-def _check_packages(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding]:
+def _check_programs(config: TrainingConfig, trainer: Job, cluster: ClusterConfig) -> list[Finding]:
     """What the trainer needs and this machine, where it will run, does not have; of a cluster nothing is known here."""
     from skills_pipe.training.config.quantization import check_installed
+    from skills_pipe.training.config.rules.unsupported import COMPILING_OPTIMIZERS
 
     if not cluster.is_local:
         return []
@@ -211,17 +213,22 @@ def _check_packages(config: TrainingConfig, cluster: ClusterConfig) -> list[Find
         check_installed(policy)
     except ConfigError as problem:
         findings.append(error(problem.what, where=problem.where, fix=problem.fix))
-    # As torch's compiler looks for it.
+    # As torch looks for it. What sets up the job may bring another one: no more than a warning.
     compiler = os.environ.get("CXX", "g++")
-    if policy.dtensor_cfg.compile and not config.cluster.gpus_per_node and shutil.which(compiler) is None:
-        key = "policy.dtensor_cfg.compile"
-        fix = f"install a C++ compiler, or set {key}=false"
-        findings.append(error(f"there is no {compiler} on this machine to compile with", where=key, fix=fix))
+    optimizer = policy.optimizer.name if policy.optimizer is not None else ""
+    compiles = {
+        "policy.dtensor_cfg.compile": policy.dtensor_cfg.compile,
+        "policy.optimizer.name": optimizer.startswith(COMPILING_OPTIMIZERS),
+    }
+    if any(compiles.values()) and not trainer.resources.num_gpus and shutil.which(compiler) is None:
+        where = next(key for key, does in compiles.items() if does)
+        what = f"torch compiles, and there is no {compiler} on this machine"
+        findings.append(warning(what, where=where, fix="install a C++ compiler, or do without"))
     if policy.dtensor_cfg.loss_kernel == "liger" and _is_missing("liger_kernel"):
         key = "policy.dtensor_cfg.loss_kernel"
         fix = f"pip install liger-kernel, for GPUs, or set {key}=chunked"
         findings.append(error("Liger is not installed on this machine", where=key, fix=fix))
-    package = policy.optimizer.name.partition(".")[0] if policy.optimizer is not None else "torch"
+    package = optimizer.partition(".")[0] or "torch"
     if _is_missing(package):
         fix = f"pip install {package}, or choose an optimizer of torch.optim"
         findings.append(error(f"{package} is not installed on this machine", where="policy.optimizer.name", fix=fix))

@@ -22,13 +22,18 @@ _FLAGS: Final = {
 
 _HASH: Final = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
 _OF_STAGE: Final = "stage "
-_OF_CHECKPOINTS: Final = (
-    "++policy.train_global_batch_size",
-    "++policy.dtensor_cfg.lora_cfg.",
-    "++policy.dtensor_cfg.quantization.",
-    "++policy.megatron_cfg.peft.",
+_FSDP: Final = "policy.dtensor_cfg."
+_KEPT: Final = frozenset(
+    {
+        *(f"{_FSDP}{section}" for section in ("lora_cfg", "quantization")),
+        *(f"{_FSDP}lora_cfg.{key}" for key in ("enabled", "dim", "alpha", "use_rslora", "use_dora")),
+        *(f"{_FSDP}lora_cfg.{key}" for key in ("match_all_linear", "target_modules", "exclude_modules")),
+        *(f"{_FSDP}quantization.{key}" for key in ("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")),
+    }
 )
-"""How keys begin that a training keeps from its first checkpoint on: the trainer goes on under no others."""
+"""Keys that a training keeps from its first checkpoint on: the trainer goes on under no others."""
+_KEPT_WITH_THE_DATA: Final = "policy.train_global_batch_size"
+_INPUT: Final = "input "
 
 
 def changes_between(before: Identity, after: Identity) -> tuple[str, ...]:
@@ -46,7 +51,9 @@ def follows_from_upstream(changes: tuple[str, ...]) -> bool:
 
 def checkpoints_still_fit(changes: tuple[str, ...]) -> bool:
     """Whether a training may go on from its checkpoints after such changes, if it is told to."""
-    return not any(change.startswith(_OF_CHECKPOINTS) for change in changes)
+    keys = {change.partition(": ")[0].lstrip("+~") for change in changes}
+    same_data = not any(change.startswith(_INPUT) for change in changes)
+    return not (keys & _KEPT or (same_data and _KEPT_WITH_THE_DATA in keys))
 
 
 def _spelled(line: str) -> str:
@@ -54,7 +61,7 @@ def _spelled(line: str) -> str:
     if section == "upstream":
         return _OF_STAGE + rest
     if section == "inputs":
-        return f"input {rest}"
+        return _INPUT + rest
     name, colon, values = rest.partition(": ")
     # Keys of programs, ++key and ~key, are kept as they were written; what is unknown is the option of a stage.
     spelling = name if name.startswith(("+", "~")) else _FLAGS.get(name, f"option {name}")

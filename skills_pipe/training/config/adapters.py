@@ -78,7 +78,7 @@ class AdapterSpec:
             raise ConfigError(
                 "no linear layer of the model is left for an adapter",
                 where=self.key,
-                fix=f"choose among {_listing(leaves(names))}",
+                fix=f"choose among {_listing(_adaptable(names))}",
             )
         return chosen
 
@@ -95,7 +95,7 @@ class AdapterSpec:
             for pattern in patterns:
                 found = [name for name in names if matches(pattern, name)]
                 if not found:
-                    known = leaves(names)
+                    known = _adaptable(names)
                     raise ConfigError(
                         f"{pattern!r} matches no linear layer of the model",
                         where=f"{self.key}.{field}",
@@ -173,6 +173,10 @@ def _matches(pattern: str, name: str) -> bool:
 
 def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
+
+
+def _adaptable(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(leaf for leaf in leaves(names) if leaf not in NEVER)
 
 
 def _listing(names: Iterable[str]) -> str:

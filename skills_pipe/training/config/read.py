@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -160,15 +161,19 @@ def known_keys(cls: Any = None, prefix: str = "") -> tuple[str, ...]:
 
 def meant_key(word: str, known: Collection[str]) -> str | None:
     """Advice naming the known key that a wrong one stands for: what others call so, or what is spelled alike."""
-    section, _, leaf = word.rpartition(".")
-    called_so = [key for key, names in _names_elsewhere() if leaf in names and key in known]
+    parts = word.split(".")
+    called_so = [key for key, names in names_elsewhere() if parts[-1] in names and key in known]
     if called_so:
-        in_its_section = [key for key in called_so if key.rpartition(".")[0] == section]
-        return f"did you mean {(in_its_section or called_so)[0]!r}?"
+        nearest = max(called_so, key=lambda key: _sections_in_common(key.split("."), parts))
+        return f"did you mean {nearest!r}?"
     return did_you_mean(word, known)
 
 
-def _names_elsewhere(cls: Any = None, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+def _sections_in_common(one: list[str], other: list[str]) -> int:
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+
+
+def names_elsewhere(cls: Any = None, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
     """Keys with the names that other trainers give them."""
     from skills_pipe.training.config.schema.training import TrainingConfig
 
@@ -177,7 +182,7 @@ def _names_elsewhere(cls: Any = None, prefix: str = "") -> Iterator[tuple[str, t
         if info.also:
             yield dotted, info.also
         for section in _sections_of(hint):
-            yield from _names_elsewhere(section, dotted)
+            yield from names_elsewhere(section, dotted)
 
 
 def _sections_of(hint: Any) -> list[type]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from skills_pipe.pipeline.checks.model import check_adapted_layers
+from skills_pipe.pipeline.checks.questions import HEAD_BYTES, Answers, Look
+from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cli import main
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.commands.sft import plan
+from skills_pipe.pipeline.commands.sft_checks import check_base_model
+from skills_pipe.pipeline.commands.sft_options import SftOptions
+from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.estimate import FAMILIES, ModelShape
-from tests.training.config.test_estimate import PUBLISHED
+from tests.training.tiny import tiny_model
 
 LORA = "++policy.dtensor_cfg.lora_cfg"
 BY_NAME = f"{LORA}.match_all_linear=false"
@@ -50,8 +58,7 @@ def test_of_whole_models_there_is_nothing_to_tell():
 
 
 def shape_of(family):
-    model = next(config for config in PUBLISHED.values() if config["model_type"] == family)
-    return ModelShape.of(model)
+    return ModelShape.of(tiny_model(family).config.to_dict())
 
 
 CONFIG = {
@@ -85,6 +92,7 @@ def launch(tmp_path, monkeypatch, capsys):
     [
         (None, "has no config.json: it is no model of transformers (--hf_model)"),
         ("not json", "config.json is no JSON object (--hf_model)"),
+        ("", "config.json is empty (--hf_model)"),
         ("[]", "config.json is no JSON object (--hf_model)"),
     ],
 )
@@ -115,3 +123,61 @@ def test_layers_are_compared_with_the_model_on_disk(launch, tmp_path):
     assert code == 2 and f"'attn' matches no linear layer of the model ({LORA[2:]}.target_modules)" in output, output
     code, output = launch("model", *adapters, f"{LORA}.target_modules=[q_proj]")
     assert code == 0, output
+
+
+def test_a_run_before_may_still_make_the_model(launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKILLS_PIPE_JOB_DIR", str(tmp_path / "records"))
+    (tmp_path / "model").mkdir()
+    assert main(["run_cmd", "--expname=download", "true"]) == 0
+    code, output = launch("model", "--run_after=download")
+    assert code == 0 and "config.json" not in output, output
+
+
+def test_what_was_not_read_to_its_end_is_not_judged(launch, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(
+        json.dumps(CONFIG | {"id2label": {str(n): "x" * 9 for n in range(5000)}})
+    )
+    assert (tmp_path / "model/config.json").stat().st_size > HEAD_BYTES
+    code, output = launch("model")
+    assert code == 0 and "config.json" not in output, output
+
+
+def test_links_to_files_are_files(launch, tmp_path):
+    (tmp_path / "blob").write_text(json.dumps(CONFIG))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").symlink_to(tmp_path / "blob")
+    assert launch("model")[0] == 0
+    (tmp_path / "blob").unlink()
+    assert launch("model")[0] == 2
+
+
+def test_on_a_cluster_where_jobs_may_see_more_it_is_a_warning():
+    cluster = ClusterConfig(name="lab", executor=ExecutorKind.SLURM, job_dir="/jobs", containers={"nemo-rl": "i"})
+    options = build(SftOptions, {"output_dir": "/o", "hf_model": "/m", "training_data": "/d.jsonl", "num_gpus": 8})
+    folder = Look(kind="folder", readable=True, nearest="/m", writable=False)
+    missing = Look(kind="missing", readable=False, nearest="/m", writable=False)
+    answers = Answers(looks={"/m": folder, "/m/config.json": missing})
+    request = Request(
+        options=options, extras=(), cluster=cluster, plan=plan(options, (), cluster), asked=lambda: answers
+    )
+    (finding,) = check_base_model(request).findings
+    assert str(finding).startswith("warning: /m has no config.json")
+    # The control: where nobody has looked there is nothing to tell.
+    told = check_base_model(replace(request, asked=lambda: Answers()))
+    assert told.findings == () and told.left_out == "it cannot be looked at"
+
+
+def test_names_on_the_hub_and_folders_that_are_missing_are_told_elsewhere(launch):
+    assert "config.json" not in launch("missing")[1]
+
+
+def test_a_compiler_that_is_not_there_is_a_warning(launch, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG))
+    monkeypatch.setenv("CXX", "no-compiler")
+    told = "torch compiles, and there is no no-compiler on this machine"
+    assert f"warning: {told} (policy.dtensor_cfg.compile)" in launch("model", "++policy.dtensor_cfg.compile=true")[1]
+    assert told not in launch("model")[1]
+    monkeypatch.delenv("CXX")
+    assert told not in launch("model", "++policy.dtensor_cfg.compile=true")[1]

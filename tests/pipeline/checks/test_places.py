@@ -62,6 +62,7 @@ def test_a_dry_run_ends_with_2(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_text('{"input": "a", "output": "b"}\n')
     Path("model").mkdir()
+    Path("model/config.json").write_text('{"model_type": "llama"}')
     words = ["nemo_rl", "sft", "--hf_model=./model", "--training_data=rows.jsonl", "--dry_run"]
     assert main([*words, "--output_dir=out"]) == 0
     assert main([*words, "--output_dir=/proc/nope"]) == 2

@@ -68,6 +68,7 @@ def test_inputs_and_stages_before_are_called_so_and_hashes_are_short():
         "policy.dtensor_cfg.lora_cfg.dim=4",
         "policy.dtensor_cfg.quantization.load_in_4bit=true",
         "policy.train_global_batch_size=3",
+        "policy.dtensor_cfg.lora_cfg={enabled: true}",
     ],
 )
 def test_who_changes_what_checkpoints_are_made_of_is_not_advised_to_go_on_from_them(key):
@@ -77,3 +78,6 @@ def test_who_changes_what_checkpoints_are_made_of_is_not_advised_to_go_on_from_t
 
     assert not checkpoints_still_fit(changes(f"++{key}", "++sft.seed=3"))
     assert checkpoints_still_fit(changes("++sft.seed=3"))
+    # The controls: what no checkpoint is made of, and a size of batches that begins with other data.
+    assert checkpoints_still_fit(changes("++policy.dtensor_cfg.lora_cfg.dropout=0.1"))
+    assert checkpoints_still_fit((*changes("++policy.train_global_batch_size=3"), 'input /r: "1" -> "2"'))

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from skills_pipe.training.config.families import ARCHITECTURES
-from tests.training.backends import test_context, test_experts, test_families, test_layouts
+from tests.training.backends import test_context, test_eight_ranks, test_experts, test_families, test_layouts
 
 
 def proven() -> Mapping[str, tuple[str, ...]]:
@@ -20,6 +20,7 @@ def proven() -> Mapping[str, tuple[str, ...]]:
         test_context.test_two_steps_are_those_of_one_process,
         test_experts.test_two_steps_on_two_ranks_are_those_of_one_process,
         test_experts.test_two_steps_are_those_of_one_process,
+        test_eight_ranks.test_two_steps_are_those_of_one_process,
     ):
         for values in parameters(test):
             found.setdefault(values["layout"], set()).add(values["family"])

@@ -21,7 +21,7 @@ from skills_pipe.training.data.batches import BatchSettings, split_batch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models import context
 from skills_pipe.training.models.row import Row
-from tests.training.backends.layouts import MAIN, ON_ALL, agree, differences, settings, two_steps
+from tests.training.backends.layouts import MAIN, agree, differences, settings, two_steps
 from tests.training.backends.scenario import BATCH, dataset
 from tests.training.tiny import tiny_model
 
@@ -46,12 +46,10 @@ LAYOUTS = {
 }
 
 
-def layouts_of(family: str) -> tuple[str, ...]:
+def layouts_of(family: str) -> list[str]:
     """On which a family is tried; mixtures on others in :mod:`tests.training.backends.test_experts`."""
-    if family in ON_ALL:
-        return tuple(LAYOUTS)
-    shared = family in TENSOR_PARALLEL_FAMILIES and family not in EXPERT_PARALLEL_FAMILIES
-    return ("cp4", "cp2 x tp2+sp") if shared else ("cp4",)
+    shares_layers = family in TENSOR_PARALLEL_FAMILIES and family not in EXPERT_PARALLEL_FAMILIES
+    return [name for name, layout in LAYOUTS.items() if shares_layers or layout.tensor == 1]
 
 
 @pytest.fixture(scope="module")

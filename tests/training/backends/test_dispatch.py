@@ -9,6 +9,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import PreTrainedModel
 
+from skills_pipe.training.backends.fsdp.expert_parallel import dispatch
 from skills_pipe.training.backends.fsdp.expert_parallel.dispatch import ExpertGroup
 from skills_pipe.training.backends.fsdp.expert_parallel.layer import share_experts
 from skills_pipe.training.backends.fsdp.tensor_parallel.collectives import TensorGroup
@@ -87,3 +88,19 @@ def test_ranks_with_the_same_tokens_share_their_experts(two_ranks, choice):
         torch.testing.assert_close(second[name], expected[name])
     for name in ("hidden", "weights"):
         torch.testing.assert_close(first[name] + second[name], expected[name])
+
+
+def sent_to_the_other_rank(world: World, *, chosen: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Experts of one rank are taken for those of the other."""
+    right = dispatch.Dispatch.of
+    dispatch.Dispatch.of = lambda chosen, experts, group: right((chosen + experts // 2) % experts, experts, group)
+    try:
+        return shared(world, chosen=chosen)
+    finally:
+        dispatch.Dispatch.of = right
+
+
+def test_the_comparison_sees_tokens_that_went_elsewhere(two_ranks):
+    first, _ = two_ranks(sent_to_the_other_rank, chosen=CHOICES["mixed"])
+    expected = computed(mixture().model.layers[0].mlp.experts, slice(0, 3), CHOICES["mixed"])
+    assert torch.dist(first["output"], expected["output"]) > 0.1 * expected["output"].norm()

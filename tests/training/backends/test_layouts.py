@@ -20,7 +20,6 @@ from tests.training.backends.layouts import (
     LAYOUTS,
     MAIN,
     MIXTURES,
-    ON_ALL,
     ON_FEW,
     ROWS,
     agree,
@@ -53,7 +52,7 @@ def alone():
     [
         pytest.param(family, layout, marks=() if family in MAIN or layout in ON_FEW else pytest.mark.exhaustive)
         for family in FAMILIES
-        for layout in (LAYOUTS if family in ON_ALL else ON_FEW)
+        for layout in LAYOUTS
         if layout != QUICK
     ],
 )

@@ -14,7 +14,7 @@ from skills_pipe.training.config.estimate import (
     seconds_per_step,
 )
 from skills_pipe.training.models.flops import ModelFlops
-from skills_pipe.training.models.lora import freeze_but_adapters, linear_modules
+from skills_pipe.training.models.lora import freeze_but_adapters
 from skills_pipe.training.optimizers.build import build_optimizer
 from tests.training.config.test_estimate import LLAMA_8B, SIZES, TOKENS, kept_bytes, policy, shape_of
 from tests.training.tiny import tiny_model
@@ -33,7 +33,6 @@ def test_weights_gradients_and_optimizer_are_exact(architecture, kind):
     settings = policy(f"{LORA}.enabled=true", *KINDS[kind])
     model = tiny_model(architecture)
     shape = shape_of(model)
-    assert {*shape.linear_layers, "lm_head"} == set(linear_modules(model))
     freeze_but_adapters(model, adapter_spec(settings), torch.bfloat16)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None

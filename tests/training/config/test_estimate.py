@@ -159,6 +159,13 @@ def test_weights_gradients_and_optimizer_are_exact_on_one_process(model):
     assert (needed.weights, needed.gradients, needed.optimizer) == (weights, gradients, sum(states))
 
 
+def test_linear_layers_have_the_names_and_sizes_that_they_have_in_the_model(model):
+    found = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    sizes = {name: (module.in_features, module.out_features) for name, module in found.items()}
+    assert sizes.pop("lm_head")
+    assert shape_of(model).linear_layers == sizes
+
+
 def test_so_are_the_states_of_muon_and_the_adamw_beside_it(model):
     settings = policy("++policy.optimizer.name=torch.optim.Muon", "++policy.optimizer.kwargs={lr: 1e-3}")
     optimizer = build_optimizer(model.parameters(), settings.optimizer, outer=outer_matrices(model))

@@ -13,6 +13,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.grammar import parse_overrides, read_plain, read_with_hydra
 from skills_pipe.training.config.overrides import apply_overrides
+from skills_pipe.training.config.read import known_keys, names_elsewhere
 
 TREE = """
 a: 1
@@ -231,6 +232,8 @@ def test_the_short_way_leaves_the_rest_to_hydra(text):
     [
         ("policy.dtensor_cfg.lora_cfg.rank", "policy.dtensor_cfg.lora_cfg.dim"),
         ("policy.megatron_cfg.peft.lora_alpha", "policy.megatron_cfg.peft.alpha"),
+        ("policy.megatron_cfg.lora_rank", "policy.megatron_cfg.peft.dim"),
+        ("lora.rank", "policy.dtensor_cfg.lora_cfg.dim"),
         ("policy.learning_rate", "policy.lr"),
         ("policy.max_length", "policy.max_total_sequence_length"),
         ("sft.num_train_epochs", "sft.max_num_epochs"),
@@ -243,3 +246,18 @@ def test_names_of_other_trainers_are_answered_with_the_key(word, key, sign):
     with pytest.raises(ConfigError) as raised:
         load_config(None, ["policy.model_name=m", "data.train_data_path=d.jsonl", f"{sign}{word}=8"])
     assert f"did you mean {key!r}?" in str(raised.value)
+
+
+def test_in_sections_that_are_free_any_name_may_be_added():
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, ["policy.model_name=m", "data.train_data_path=d.jsonl", "policy.optimizer.kwargs.rank=8"])
+    assert str(raised.value).endswith("write ++policy.optimizer.kwargs.rank=8 to add it")
+
+
+def test_names_of_other_trainers_are_no_keys_of_the_section_that_is_named():
+    known = set(known_keys())
+    names = dict(names_elsewhere())
+    assert len(names) > 10
+    for key, others in names.items():
+        section = key.rpartition(".")[0]
+        assert not {f"{section}.{other}" for other in others} & known

@@ -11,7 +11,7 @@ import pytest
 from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.errors import ConfigError
-from skills_pipe.training import mlflow_tracker
+from skills_pipe.training.monitoring import mlflow_tracker
 from skills_pipe.training.monitoring.metrics import MetricsLogger
 from skills_pipe.training.monitoring.run_ids import RunIds
 from tests.loopback import serving
