@@ -11,7 +11,7 @@ from skills_pipe.pipeline.checks.model import check_adapted_layers
 from skills_pipe.pipeline.checks.questions import HEAD_BYTES, Answers, Look
 from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cli import main
-from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
+from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind, Mount
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft_checks import check_base_model
 from skills_pipe.pipeline.commands.sft_options import SftOptions
@@ -135,9 +135,8 @@ def test_a_run_before_may_still_make_the_model(launch, tmp_path, monkeypatch):
 
 def test_what_was_not_read_to_its_end_is_not_judged(launch, tmp_path):
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text(
-        json.dumps(CONFIG | {"id2label": {str(n): "x" * 9 for n in range(5000)}})
-    )
+    names = {str(number): "x" * 9 for number in range(5000)}
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG | {"id2label": names}))
     assert (tmp_path / "model/config.json").stat().st_size > HEAD_BYTES
     code, output = launch("model")
     assert code == 0 and "config.json" not in output, output
@@ -153,7 +152,13 @@ def test_links_to_files_are_files(launch, tmp_path):
 
 
 def test_on_a_cluster_where_jobs_may_see_more_it_is_a_warning():
-    cluster = ClusterConfig(name="lab", executor=ExecutorKind.SLURM, job_dir="/jobs", containers={"nemo-rl": "i"})
+    cluster = ClusterConfig(
+        name="lab",
+        executor=ExecutorKind.SLURM,
+        job_dir="/jobs",
+        containers={"nemo-rl": "/i.sqsh"},
+        mounts=tuple(Mount(source=path, target=path) for path in ("/m", "/o", "/d.jsonl")),
+    )
     options = build(SftOptions, {"output_dir": "/o", "hf_model": "/m", "training_data": "/d.jsonl", "num_gpus": 8})
     folder = Look(kind="folder", readable=True, nearest="/m", writable=False)
     missing = Look(kind="missing", readable=False, nearest="/m", writable=False)

@@ -27,7 +27,7 @@ from skills_pipe.training.checkpoint.resume import latest_whole
 from skills_pipe.training.checkpoint.state import Trainee
 from tests.training.checkpoint.runs import (
     RUN,
-    equal_models,
+    equal_trainees,
     info_at,
     new_manager,
     new_trainee,
@@ -102,10 +102,10 @@ def main() -> None:
             return
         if not os.WIFSIGNALED(status):
             sys.exit(f"the save ended with status {status} at operation {number}")
-        check(folder, number, before, old.model, new.model)
+        check(folder, number, before, old, new)
 
 
-def check(folder: Path, number: int, before: dict[str, str], old: torch.nn.Module, new: torch.nn.Module) -> None:
+def check(folder: Path, number: int, before: dict[str, str], old: Trainee, new: Trainee) -> None:
     """The next process finds every older step as it was, or the new one whole, and nothing else after it started."""
     resumed = new_trainee(seed=9)
     manager = new_manager(folder)
@@ -121,11 +121,11 @@ def check(folder: Path, number: int, before: dict[str, str], old: torch.nn.Modul
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     if names not in (["step_1"], ["step_1", "step_2"]):
         sys.exit(f"operation {number} left {names}")
-    if not equal_models(resumed.model, old) and not equal_models(resumed.model, new):
-        sys.exit(f"operation {number}: {found.path.name} holds neither the old nor the new weights")
+    if not equal_trainees(resumed, old) and not equal_trainees(resumed, new):
+        sys.exit(f"operation {number}: {found.path.name} holds neither the old nor the new state")
     for name, digest in before.items():
         manifest = manifests.read(folder / name)
-        replaced = name == "step_2" and equal_models(resumed.model, new)
+        replaced = name == "step_2" and equal_trainees(resumed, new)
         if manifest is None or (manifest.digest != digest and not replaced):
             sys.exit(f"operation {number} changed {name}")
     if "step_2" not in before and (folder / "step_2").exists():

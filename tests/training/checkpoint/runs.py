@@ -75,6 +75,21 @@ def save_steps(folder: Path, *steps: int, trainee: Trainee | None = None, run: R
     return trainee
 
 
+def equal_trainees(one: Trainee, other: Trainee) -> bool:
+    """Whether models, moments and schedules are equal bit for bit."""
+    moments = [
+        [trainee.optimizer.state[parameter] for parameter in trainee.model.parameters()] for trainee in (one, other)
+    ]
+    return (
+        equal_models(one.model, other.model)
+        and one.scheduler.state_dict() == other.scheduler.state_dict()
+        and all(
+            mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+            for mine, theirs in zip(*moments, strict=True)
+        )
+    )
+
+
 def equal_models(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether all parameters and persistent buffers are equal bit for bit."""
     first, second = one.state_dict(), other.state_dict()

@@ -21,5 +21,6 @@ def test_kill_9_at_every_operation_of_a_save_leaves_a_whole_checkpoint(tmp_path,
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_byte_of_a_save_in_the_background_leaves_a_whole_checkpoint(tmp_path):
-    assert killed_saves(tmp_path / "checkpoints", "background", "bytes") > 20
+@pytest.mark.parametrize("mode", ["add", "background"])
+def test_kill_9_at_any_byte_of_a_save_leaves_a_whole_checkpoint(tmp_path, mode):
+    assert killed_saves(tmp_path / "checkpoints", mode, "bytes") > 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,14 @@ def test_what_lies_in_host_memory_is_told_apart_from_a_gpus_and_not_from_a_proce
     assert [name for name, _ in gpu.rows()] == ["memory of a GPU", "host memory of a rank", "time of a step"]
     assert [name for name, _ in host.rows()] == ["memory of a process"]
     assert host.memory == Forecast.of(CONFIG, model, CPU, ranks=2).memory
+
+
+def test_after_the_first_steps_what_was_estimated_stands_beside_what_was_seen():
+    known = Forecast(device=CPU, memory=None, step_seconds=1.5)
+    assert known.beside(0.75).endswith("GiB; 0.75 seconds a step, estimated at most 1.5")
+    # The control: nothing is said of what nobody estimated.
+    assert known.beside(0.75).count("estimated") == 1
+    assert replace(known, step_seconds=None).beside(0.75).count("estimated") == 0
 
 
 def test_what_is_not_known_is_not_told():

@@ -73,6 +73,24 @@ def test_training_ends_when_validation_no_longer_gets_better(tiny_model_folder, 
     assert verdict(tmp_path).step == 5
 
 
+NEMO_RL = {
+    *(f"train/{name}" for name in ("loss", "grad_norm", "lr", "global_valid_seqs", "global_valid_toks")),
+    *(f"train/{name}" for name in ("num_unmasked_tokens", "num_valid_samples")),
+    *(f"timing/train/{name}" for name in ("total_step_time", "data_processing", "policy_training", "checkpointing")),
+    "timing/train/valid_tokens_per_sec_per_gpu",
+    "validation/val_loss",
+    "timing/validation/total_validation_time",
+}
+"""Names under which NeMo-RL logs what is logged here too; it also logs how busy GPUs are, and of mixtures more."""
+
+
+def test_metrics_have_the_names_that_dashboards_of_nemo_rl_look_for(tiny_model_folder, chat_data, held_out, tmp_path):
+    short = ["sft.max_num_steps=2", "sft.val_period=2"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *short, validation=held_out)) == 0
+    found = {name for line in read_metrics(tmp_path / "training-logs" / "metrics.jsonl") for name in line}
+    assert found >= NEMO_RL
+
+
 def test_metrics_say_how_fast_it_was(guarded):
     values = next(line for line in read_metrics(guarded / "training-logs" / "metrics.jsonl") if line["step"] == 2)
     names = ("samples_per_second", "tokens_per_second_per_gpu", "tflops_per_gpu", "data_wait")
