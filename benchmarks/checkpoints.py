@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -188,7 +188,31 @@ def files(given: argparse.Namespace, folder: Path) -> None:
     for name, each in seconds.items():
         ratio = median([a / b for a, b in zip(each, seconds["cp"], strict=True)])
         print(f"{name}: " + ", ".join(f"{value:.2f}" for value in each) + f"; {ratio:.2f}x cp")
-    print(f"peak memory of this process {memory('VmHWM') / 1e9:.2f} GB (it made the models)")
+    for name, words in {
+        "export": (f"--training_folder={run}", f"--hf_ckpt_path={one}", "--step=1"),
+        "average": (f"--checkpoint_dir={run}", "--steps=1,2,3", f"--output={one}"),
+    }.items():
+        print(f"{name} by itself: peak memory {peak_of_program(name, words):.2f} GB, of which imports {imported():.2f}")
+        shutil.rmtree(one)
+
+
+def peak_of_program(name: str, words: Sequence[str]) -> float:
+    """Largest resident set of a program of checkpoints that runs in a process of its own, GB."""
+    return _peak(f"from skills_pipe.training.checkpoint.{name} import main; main(sys.argv[1:])", words)
+
+
+def imported() -> float:
+    """What a process has once it has imported what both programs need, GB."""
+    return _peak("import skills_pipe.training.checkpoint.export", ())
+
+
+def _peak(code: str, words: Sequence[str]) -> float:
+    # What the parent has held would be counted in ru_maxrss.
+    read = "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; {read}", *words], check=True, capture_output=True, text=True
+    )
+    return int(done.stdout.splitlines()[-1]) * 1024 / 1e9
 
 
 def sync(folder: Path) -> None:
