@@ -45,6 +45,13 @@ def test_two_ranks_find_what_one_process_does_without_compiling(two_ranks, alone
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("layout", [Layout(replicate=2, shard=2), Layout(shard=2, context=2)], ids=str)
+def test_four_ranks_find_it_too(four_ranks, alone, layout):
+    assert wrong(four_ranks(compiled, layout=layout)[0], alone) == {}
+
+
+@pytest.mark.slow
 def test_recomputed_layers_stay_recomputed_under_fsdp(two_ranks, alone):
     changes = {"activation_checkpointing": True, "defer_grad_sync": False}
     found = two_ranks(compiled, changes=changes)[0]

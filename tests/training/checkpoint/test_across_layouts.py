@@ -68,6 +68,8 @@ def test_shards_of_shared_layers_are_read_on_any_layout(request, tmp_path, mixed
 
     assert different(found["state"], reference["state"]) == []
     assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
+    # On the layout that saved it the same order of sums makes the same bits.
+    assert found["next"] == reference["next"] or layout != MIXED
 
 
 def test_and_back_from_shards_of_whole_layers(four_ranks, tmp_path, sharded):
