@@ -44,7 +44,7 @@ def build_optimizer(
     Args:
         parameters: of the model; those that are not trained are left out.
         config: import path and arguments.
-        outer: matrices outside of the layers: embeddings and output layer.
+        outer: parameters of two dimensions that are no matrices inside of the layers.
 
     Raises:
         ConfigError: the class cannot be imported, does not take these arguments, or needs more than gradients.
@@ -89,10 +89,14 @@ def build_scheduler(
 
 
 def outer_matrices(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The matrices of a language model that are not inside of its layers: embeddings and output layer."""
+    """Parameters of two dimensions that are no matrices inside of layers.
+
+    Embeddings, the output layer, and the biases of experts, which are a stack of vectors.
+    """
     embeddings = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     output = model.get_output_embeddings()
-    return [*embeddings, *([output.weight] if output is not None else [])]
+    biases = [each for name, each in model.named_parameters() if name.endswith("bias") and each.ndim > 1]
+    return [*embeddings, *([output.weight] if output is not None else []), *biases]
 
 
 def _muon(

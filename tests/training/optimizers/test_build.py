@@ -174,6 +174,17 @@ def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest(architecture):
     assert not all(torch.equal(found[name], alone[name]) for name in inside)
 
 
+def test_biases_of_experts_are_a_stack_of_vectors_and_no_matrix():
+    model = tiny_model("gpt_oss")
+    named = {name: one for name, one in model.named_parameters() if one.ndim == 2}
+    biases = [name for name in named if "experts" in name and name.endswith("bias")]
+    assert biases
+    hidden, _ = muon(model).param_groups
+    taken = [name for name, one in named.items() if any(one is other for other in hidden["params"])]
+    assert not set(taken) & set(biases)
+    assert "model.layers.0.self_attn.q_proj.weight" in taken, "the control"
+
+
 def schedule(name, **kwargs):
     return SchedulerConfig(parts=(ObjectConfig(name=name, kwargs=kwargs),), milestones=())
 

@@ -56,7 +56,8 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All of it, with what the GPU needs besides."""
-        return sum(getattr(self, name) for name in _ON_GPU) + _RESERVE
+        sizes: list[int] = [getattr(self, name) for name in _ON_GPU]
+        return sum(sizes) + _RESERVE
 
     def __str__(self) -> str:
         parts = {name: getattr(self, name) for name in _ON_GPU} | {"reserve": _RESERVE}
