@@ -35,7 +35,9 @@ def ask_cluster(plan: Plan, cluster: ClusterConfig, wanted: Questions) -> Asking
     if slurm and cluster.ssh_tunnel is None and shutil.which("sinfo") is None:
         slurm, why_not = False, "sinfo is not installed here"
     heads = _heads(plan, cluster)
-    folders = (part for head in heads if head.endswith(CONFIG) for part in (head, head.removesuffix(CONFIG)))
+    # A name on the hub is no place.
+    configs = [head for head in heads if head.endswith(CONFIG) and head.startswith("/")]
+    folders = (part for config in configs for part in (config, config.removesuffix(CONFIG)))
     paths = (*wanted.paths, *folders, *(paths_to_look_at(plan, cluster) if slurm else ()))
     questions = replace(wanted, slurm=slurm, why_not=why_not, paths=paths, heads=heads)
     if not (slurm or questions.paths or questions.heads):

@@ -36,7 +36,7 @@ look() {
   [ -f "$1" ] && kind=file
   [ -d "$1" ] && kind=folder
   at=$1
-  while [ ! -e "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
+  while [ ! -e "$at" ] && [ -n "$at" ]; do up=${at%/*}; [ "$up" != "$at" ] || up=; at=$up; done
   at=${at:-/}
   writable=no; [ -w "$at" ] && writable=yes
   readable=no; [ -r "$1" ] && readable=yes

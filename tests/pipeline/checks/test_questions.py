@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from skills_pipe.errors import ClusterConfigError
-from skills_pipe.pipeline.checks.questions import AskingAlong, AskingMeanwhile, Questions
+from skills_pipe.pipeline.checks.questions import AskingAlong, AskingMeanwhile, Questions, ask
 from skills_pipe.pipeline.site.site import HERE
 from skills_pipe.pipeline.transport.base import Answer
 from skills_pipe.pipeline.transport.here import Here
@@ -73,3 +73,16 @@ def test_questions_that_nobody_took_along_are_asked_once(tmp_path):
     asking = AskingAlong(Questions(heads=(f"{tmp_path}/rows.jsonl",)), cluster)
     assert asking.answers().heads == {f"{tmp_path}/rows.jsonl": b"{}\n"}
     assert asking.answers() is asking.answers() and cluster.calls == 1
+
+
+def test_a_name_that_is_no_path_is_missing_like_any_other(tmp_path, monkeypatch):
+    """It has no folder above it, whose name would be looked for without an end."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    looks = ask(Questions(paths=("organisation/model", "here/not", "here")), Here()).looks
+    assert {path: look.kind for path, look in looks.items()} == {
+        "organisation/model": "missing",
+        "here/not": "missing",
+        "here": "folder",
+    }
+    assert looks["here/not"].nearest == "here"

@@ -233,7 +233,6 @@ def test_the_short_way_leaves_the_rest_to_hydra(text):
         ("policy.dtensor_cfg.lora_cfg.rank", "policy.dtensor_cfg.lora_cfg.dim"),
         ("policy.megatron_cfg.peft.lora_alpha", "policy.megatron_cfg.peft.alpha"),
         ("policy.megatron_cfg.lora_rank", "policy.megatron_cfg.peft.dim"),
-        ("lora.rank", "policy.dtensor_cfg.lora_cfg.dim"),
         ("policy.learning_rate", "policy.lr"),
         ("policy.max_length", "policy.max_total_sequence_length"),
         ("sft.num_train_epochs", "sft.max_num_epochs"),
