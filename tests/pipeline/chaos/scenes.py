@@ -13,7 +13,14 @@ from tests.pipeline.programs import until
 
 def ask(*argv: str) -> str:
     """What a program of Slurm answers."""
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(argv)} ended with {done.returncode}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def is_signalled(name: str, job: str) -> bool:
+    """Send a signal to the script of a job; whether Slurm has taken it."""
+    return subprocess.run(["scancel", "--batch", f"--signal={name}", job], capture_output=True).returncode == 0
 
 
 def queue() -> list[str]:

@@ -12,7 +12,7 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.executors.registry import statuses_of
 from skills_pipe.pipeline.plan import Resources
 from skills_pipe.pipeline.submit import submit
-from tests.pipeline.chaos.scenes import ask, begun, ended, processes_of, starts, words
+from tests.pipeline.chaos.scenes import ask, begun, ended, is_signalled, processes_of, starts, words
 from tests.pipeline.programs import job, plan_of, shell, training_plan, until
 
 pytestmark = pytest.mark.slurm
@@ -40,7 +40,8 @@ def test_a_chain_goes_on_over_the_death_of_the_controller_and_what_it_forgets(cl
         submission.states()
     slurm_forgetful.start_controller()
     until(lambda: submission.job_ids["sft-0"] not in ask("squeue", "-h", "-t", "all", "-o", "%i"), "it is forgotten")
-    ask("scancel", "--batch", "--signal=USR1", submission.job_ids["sft-1"])
+    # A controller that is just back answers questions before it reaches its nodes.
+    until(lambda: is_signalled("USR1", submission.job_ids["sft-1"]), "the job is signalled")
     assert words(ended(submission)) == ["continued", "continued", "succeeded", "not needed", "succeeded"]
 
 

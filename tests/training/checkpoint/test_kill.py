@@ -21,6 +21,6 @@ def test_kill_9_at_every_operation_of_a_save_leaves_a_whole_checkpoint(tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["add", "background"])
+@pytest.mark.parametrize("mode", [pytest.param("add", marks=pytest.mark.exhaustive), "background"])
 def test_kill_9_at_any_byte_of_a_save_leaves_a_whole_checkpoint(tmp_path, mode):
     assert killed_saves(tmp_path / "checkpoints", mode, "bytes") > 20
