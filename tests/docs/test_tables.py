@@ -73,7 +73,8 @@ def test_every_verdict_is_described():
 
 def test_every_metric_is_described():
     described = first_column("docs/training.md", "| name | unit")
-    code = "".join((ROOT / f"skills_pipe/training/{name}.py").read_text() for name in ("loop", "monitoring/performance"))
+    files = ("loop.py", "monitoring/performance.py")
+    code = "".join((ROOT / "skills_pipe/training" / file).read_text() for file in files)
     written = set(re.findall(r'"((?:train|timing|validation|memory)/[\w/]+)"', code))
     assert set(described) == written
 
