@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from skills_pipe.pipeline.checks.asking import CONFIG
 from skills_pipe.pipeline.checks.finding import Checked, Finding
 from skills_pipe.pipeline.checks.gpu import Gpu
 from skills_pipe.pipeline.checks.hub_inputs import cache_folders, hub_names
@@ -50,7 +51,7 @@ class Request(Generic[OptionsT]):
 
     def model_config(self, name: str) -> Mapping[str, Any] | None:
         """The ``config.json`` of a model, by its path as jobs see it or its id; None if it could not be read."""
-        text = self.head(f"{name}/config.json") or (self.hub[name].config if name in self.hub else None)
+        text = self.head(f"{name}{CONFIG}") or (self.hub[name].config if name in self.hub else None)
         try:
             config = json.loads(text) if text else None
         except ValueError:

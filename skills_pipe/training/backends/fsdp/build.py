@@ -70,11 +70,11 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
         ConfigError: a model, a layout or a device for which this is not proven.
     """
     layout = settings.layout or Layout(shard=world.size)
-    _check(model, settings, layout, world, in_memory=weights is None)
-    model.train()
-    new_adapters = _change_layers(model, settings)
     # What computes on the host has its weights there anyway.
     travels = settings.cpu_offload and world.device.type != "cpu"
+    _check(model, settings, layout, world, in_memory=weights is None, travels=travels)
+    model.train()
+    new_adapters = _change_layers(model, settings)
     mesh = Mesh.of(layout, world.device.type) if world.size > 1 or travels else None
     loss = _loss_over(model, settings, layout, mesh)
     if mesh is not None:
@@ -96,14 +96,16 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
     return Built(loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout)
 
 
-def _check(model: PreTrainedModel, settings: FsdpSettings, layout: Layout, world: World, *, in_memory: bool) -> None:
+def _check(
+    model: PreTrainedModel, settings: FsdpSettings, layout: Layout, world: World, *, in_memory: bool, travels: bool
+) -> None:
     """Refuse what is not proven, before anything is changed."""
     problems = unshareable(model.config.to_dict(), layout)
     if settings.quantization is not None:
         problems += unquantizable(model.config.to_dict())
         if in_memory:
             problems.append(_in_memory())
-    if settings.cpu_offload and world.device.type != "cpu" and not dist.is_initialized():
+    if travels and not dist.is_initialized():
         problems.append(_no_group())
     if problems:
         raise problems[0]
