@@ -16,6 +16,10 @@ TRAIN_LOSS = "train/loss"
 """The metric that every training step logs."""
 VALIDATION_LOSS = "validation/val_loss"
 TOKENS_PER_SECOND = "train/tokens_per_second"
+NODES = "ray/"
+"""What the names of all that is measured of nodes begin with."""
+NODES_TIME = f"{NODES}ray_step"
+"""Their own axis: whole seconds since the run began."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdi
     """
     failed = True
     try:
+        if run.nodes is not None:
+            run.nodes.start()
         if run.world.first:
             show(run, parts.data, parts.tokenizer)
         verdict = train(run, progress or Progress.of(run))
@@ -37,8 +39,11 @@ def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdi
     finally:
         if run.profiler is not None:
             run.profiler.close()
+        left = run.nodes.close() if run.nodes is not None else None
         # Whatever ended it: logs are flushed, and the terminal gets its cursor back before an error is told.
         if run.metrics is not None:
+            if left is not None:
+                run.metrics.log_nodes(left)
             run.metrics.close(failed=failed)
     _close(run, verdict)
     return verdict

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for another before it gives up; saving a large model may keep one busy that long."""
@@ -54,6 +57,14 @@ class World:
     def max(self, value: float) -> float:
         """The largest ``value`` of all ranks, the same on each."""
         return self._reduce(value, dist.ReduceOp.MAX)
+
+    def to_first(self, value: T) -> list[T]:
+        """The ``value`` of each rank in their order on rank 0, nothing on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size if self.first else []
+        dist.gather_object(value, values if self.first else None, dst=0)
+        return values
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""

@@ -55,6 +55,7 @@ def train(run: Run, progress: Progress) -> Verdict:
         if progress.steps_here == COMPARED_STEP and run.metrics is not None:
             run.metrics.say(run.forecast.beside(progress.step_seconds[-1]))
         _log(run, progress.step, validated)
+        _log_nodes(run, now=last or bool(stop))
         _tell_saved(run)
         if is_save_step(run.config.checkpointing, progress.step, run.total_steps) or last or stop:
             _save(run, progress, {"train:loss": result.loss, **_as_metrics(validated)}, wait=last or bool(stop))
@@ -191,6 +192,14 @@ def _stopped(run: Run, stop: StopReason, step: int) -> Verdict:
         reason = f"{stop.sentence}, and nothing was saved: checkpointing is disabled"
         return Verdict(outcome=Outcome.FAILED, step=step, reason=reason)
     return Verdict(outcome=Outcome.CONTINUE, step=step, reason=f"{stop.sentence}: saved after step {step}")
+
+
+def _log_nodes(run: Run, *, now: bool) -> None:
+    if run.nodes is None:
+        return
+    measured = run.nodes.gather(now=now)
+    if run.metrics is not None:
+        run.metrics.log_nodes(measured)
 
 
 def _log(run: Run, step: int, values: Mapping[str, float]) -> None:

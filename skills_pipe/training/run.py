@@ -17,6 +17,7 @@ from skills_pipe.training.distributed import World
 from skills_pipe.training.models.flops import ModelFlops
 from skills_pipe.training.monitoring.forecast import Forecast
 from skills_pipe.training.monitoring.metrics import MetricsLogger
+from skills_pipe.training.monitoring.nodes import NodeMonitor
 from skills_pipe.training.monitoring.performance import Performance, peak_flops
 from skills_pipe.training.monitoring.profiler import StepProfiler
 from skills_pipe.training.signals import StopRequest
@@ -42,6 +43,7 @@ class Run:
         metrics: on rank 0 only.
         resumed: the checkpoint that the job goes on from, None at the start of a run.
         profiler: None when no step is profiled.
+        nodes: None when nobody asks what they use.
     """
 
     config: TrainingConfig
@@ -58,6 +60,7 @@ class Run:
     metrics: MetricsLogger | None = None
     resumed: ResumePoint | None = None
     profiler: StepProfiler | None = None
+    nodes: NodeMonitor | None = None
 
     @cached_property
     def performance(self) -> Performance:

@@ -34,6 +34,7 @@ from skills_pipe.training.models.lora import adapted_modules, linear_modules
 from skills_pipe.training.models.positions import check_positions
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 from skills_pipe.training.monitoring.metrics import MetricsLogger
+from skills_pipe.training.monitoring.nodes import NodeMonitor
 from skills_pipe.training.monitoring.profiler import StepProfiler
 from skills_pipe.training.run import Run
 from skills_pipe.training.signals import SignalListener, StopRequest, StopSettings
@@ -146,7 +147,8 @@ def with_checkpoints(run: Run, parts: Parts) -> Run:
 
 def with_metrics(run: Run) -> Run:
     """The same run with its log, which goes on where the run does."""
-    return replace(run, metrics=_together(lambda: _metrics(run) if run.world.first else None))
+    metrics = _together(lambda: _metrics(run) if run.world.first else None)
+    return replace(run, metrics=metrics, nodes=NodeMonitor.of(run.config.logger, run.world))
 
 
 def stop_request(config: TrainingConfig, listener: SignalListener, world: World) -> StopRequest:

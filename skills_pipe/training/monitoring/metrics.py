@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from skills_pipe.artifacts.atomic import publish_file
-from skills_pipe.artifacts.metrics import TOKENS_PER_SECOND, TRAIN_LOSS, read_metrics
+from skills_pipe.artifacts.metrics import NODES_TIME, TOKENS_PER_SECOND, TRAIN_LOSS, read_metrics
 from skills_pipe.artifacts.names import METRICS
 from skills_pipe.artifacts.progress import Progress, ProgressReporter
 from skills_pipe.training.config.schema.logger import LoggerConfig
 from skills_pipe.training.monitoring.console import Console
+from skills_pipe.training.monitoring.sampler import Measured
 from skills_pipe.training.monitoring.trackers import open_trackers
 
 
@@ -52,15 +53,19 @@ class MetricsLogger:
     ) -> None:
         self._total = total_steps
         self._trackers = open_trackers(config, resumed_step=resumed_step, run_config=run_config or {})
-        self._file = _open_lines(Path(config.log_dir) / METRICS, resumed_step)
+        path = Path(config.log_dir) / METRICS
+        self._began = _began(path)
+        self._file = _open_lines(path, resumed_step)
         self._console = Console(total_steps=total_steps, resumed_step=resumed_step)
         self._reporter = ProgressReporter()
         self._begin, self._first_step = time.monotonic(), resumed_step
         self._saved = resumed_step or None
+        self._step = resumed_step
         self._last: tuple[int, Mapping[str, float | None], float | None] | None = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record values that were measured at ``step``; a value that is not finite becomes ``null`` in the file."""
+        self._step = step
         plain = {name: float(value) for name, value in values.items()}
         lines = {name: value if math.isfinite(value) else None for name, value in plain.items()}
         self._file.write(json.dumps({"step": step, "time": time.time(), **lines}) + "\n")
@@ -71,6 +76,18 @@ class MetricsLogger:
         if TRAIN_LOSS in plain:
             self._last = step, lines, eta
             self._report(step, lines, eta, now=step == self._total)
+
+    def log_nodes(self, measured: Measured) -> None:
+        """Record what nodes use, against the time since the run began; in the file beside the step of that moment."""
+        for sample in measured.samples:
+            # Clocks of nodes differ a little.
+            seconds = max(0, int(sample.time - self._began))
+            line = {"step": self._step, "time": sample.time, NODES_TIME: seconds, **sample.values}
+            self._file.write(json.dumps(line) + "\n")
+            self._trackers.log_nodes(seconds, sample.values)
+        self._file.flush()
+        for note in measured.notes:
+            self.say(note)
 
     def say(self, sentence: str) -> None:
         """Tell who reads the terminal or the log."""
@@ -105,6 +122,12 @@ class MetricsLogger:
         if done <= 0 or not self._total:
             return None
         return (time.monotonic() - self._begin) / done * max(0, self._total - step)
+
+
+def _began(path: Path) -> float:
+    """When the run began (Unix, seconds), as the nodes' lines of the jobs before tell; now without such lines."""
+    lines = read_metrics(path) if path.exists() else []
+    return min((line["time"] - line[NODES_TIME] for line in lines if NODES_TIME in line), default=time.time())
 
 
 def _open_lines(path: Path, resumed_step: int) -> IO[str]:

@@ -69,6 +69,10 @@ class MlflowTracker:
                 return
         self._tell(f"from step {step} on", "too many values wait for the server")
 
+    def log_nodes(self, seconds: int, values: Mapping[str, float]) -> None:
+        """Have what nodes use sent; the axis of steps is then one of seconds."""
+        self.log(seconds, values)
+
     def close(self, *, failed: bool = False) -> None:
         """End the run once all is sent, or give up after :data:`CLOSE_SECONDS`."""
         with self._changed:

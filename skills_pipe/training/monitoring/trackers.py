@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from skills_pipe.artifacts.metrics import NODES_TIME
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.schema.logger import LoggerConfig, WandbConfig
 from skills_pipe.training.monitoring.mlflow_tracker import MlflowTracker, said
@@ -23,6 +24,9 @@ class Tracker(Protocol):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of a step."""
+
+    def log_nodes(self, seconds: int, values: Mapping[str, float]) -> None:
+        """Record what nodes use, so many seconds after the run began."""
 
     def close(self, *, failed: bool = False) -> None:
         """Flush and end the run, as one that failed or as one that may go on in the next job."""
@@ -46,6 +50,11 @@ class Trackers:
         """Record the values of a step everywhere."""
         for name, tracker in self._each.items():
             self._attempt(name, lambda to=tracker: to.log(step, values), f"from step {step} on")
+
+    def log_nodes(self, seconds: int, values: Mapping[str, float]) -> None:
+        """Record what nodes use everywhere."""
+        for name, tracker in self._each.items():
+            self._attempt(name, lambda to=tracker: to.log_nodes(seconds, values), f"from second {seconds} on")
 
     def close(self, *, failed: bool = False) -> None:
         """Flush and end every run."""
@@ -140,14 +149,25 @@ class _TensorBoard:
     def __init__(self, start: _Start) -> None:
         # TensorBoard hides what an earlier process logged from purge_step on; step 0 is the validation at the start.
         purge = start.resumed_step + 1 if start.resumed_step else 0
-        self._writer = start.module.SummaryWriter(start.config.tensorboard.log_dir, purge_step=purge)
+        self._writer_in = start.module.SummaryWriter
+        self._writer = self._writer_in(start.config.tensorboard.log_dir, purge_step=purge)
+        self._nodes: Any = None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def log_nodes(self, seconds: int, values: Mapping[str, float]) -> None:
+        if self._nodes is None:
+            # In a folder of their own: what is hidden from a step on would be so from a second on there.
+            self._nodes = self._writer_in(f"{self._writer.log_dir}/nodes")
+        for name, value in values.items():
+            self._nodes.add_scalar(name, value, seconds)
+
     def close(self, *, failed: bool = False) -> None:
         self._writer.close()
+        if self._nodes is not None:
+            self._nodes.close()
 
 
 class _Wandb:
@@ -171,9 +191,17 @@ class _Wandb:
         # Against a step of our own: the service's step only grows, and a resumed run repeats some.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
+        self._of_nodes: set[str] = set()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({"step": step, **values})
+
+    def log_nodes(self, seconds: int, values: Mapping[str, float]) -> None:
+        # By their names: which of two patterns that fit would count is not told.
+        for name in values.keys() - self._of_nodes:
+            self._run.define_metric(name, step_metric=NODES_TIME)
+        self._of_nodes |= values.keys()
+        self._run.log({NODES_TIME: seconds, **values})
 
     def close(self, *, failed: bool = False) -> None:
         self._run.finish(exit_code=int(failed))
@@ -199,6 +227,9 @@ class _Swanlab:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._swanlab.log(dict(values), step=step)
+
+    def log_nodes(self, seconds: int, values: Mapping[str, float]) -> None:
+        self.log(seconds, values)
 
     def close(self, *, failed: bool = False) -> None:
         if failed:

@@ -32,7 +32,6 @@ def without_effect(config: TrainingConfig) -> list[str]:
     """Sentences about settings that are accepted and change nothing, for people who wonder."""
     policy = config.policy
     settings = [
-        (config.logger.monitor_gpus, "logger.monitor_gpus: the use of GPUs is not logged"),
         (
             config.logger.num_val_samples_to_print > 0,
             "logger.num_val_samples_to_print: validation computes the loss only",

@@ -56,10 +56,10 @@ class MlflowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuMonitoringConfig:
-    """How often GPU usage is measured."""
+    """How often nodes are measured."""
 
     collection_interval: Annotated[float, Key("Seconds between two measurements.", above=0)]
-    flush_interval: Annotated[float, Key("Seconds between two writes.", above=0)]
+    flush_interval: Annotated[float, Key("Seconds between two gatherings from all nodes, after a step.", above=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class LoggerConfig:
     tensorboard_enabled: Annotated[bool, Key("Log to TensorBoard.")]
     mlflow_enabled: Annotated[bool, Key("Log to MLflow.")]
     swanlab_enabled: Annotated[bool, Key("Log to SwanLab.")]
-    monitor_gpus: Annotated[bool, Key("Log the use of the GPUs.")]
+    monitor_gpus: Annotated[bool, Key("Log memory of the nodes, use and memory of their GPUs, by time.")]
     num_val_samples_to_print: Annotated[int, Key("Validation samples to show on the terminal.", minimum=0)]
     profile_step_range: Annotated[
         str | None,
@@ -88,4 +88,4 @@ class LoggerConfig:
     swanlab: Annotated[SwanlabConfig, Key("SwanLab.")]
     tensorboard: Annotated[TensorboardConfig, Key("TensorBoard.")]
     mlflow: Annotated[MlflowConfig, Key("MLflow.")]
-    gpu_monitoring: Annotated[GpuMonitoringConfig, Key("How often GPU usage is measured.")]
+    gpu_monitoring: Annotated[GpuMonitoringConfig, Key("How often nodes are measured.")]
