@@ -137,7 +137,7 @@ def test_the_command_trains_in_a_chain_of_four_jobs(slurm, pyxis, folder):
     for words, others in {
         "--hf_model=meta-llama/Llama-3.1-8B": "--hf_model=/workspace/base",
         "--num_nodes=8": "--num_nodes=2",
-        "--num_gpus=8": "--num_gpus=2",
+        "--num_gpus=8": "--num_gpus=1",
         "--backend=megatron": "--backend=fsdp",
     }.items():
         assert words in command
@@ -163,7 +163,7 @@ def test_the_script_trains_and_then_evaluates(slurm, pyxis, folder):
         f'wrap_arguments(""),\n    {second}': f'wrap_arguments("++inference.tokens_to_generate=4"),\n    {second}',
         "meta-llama/Llama-3.1-8B": "/workspace/base",
         "num_nodes=8": "num_nodes=2",
-        "num_gpus=8,\n    num_training": "num_gpus=2,\n    num_training",
+        "num_gpus=8,\n    num_training": "num_gpus=1,\n    num_training",
         "trtllm": "hf",
         "gsm8k,math": "arithmetic",
         "server_gpus=8": "server_gpus=1",

@@ -1,4 +1,4 @@
-"""Training as users start it, on four nodes and in containers, and what comes out of it."""
+"""Training as users start it, on two nodes and in containers, and what comes out of it."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def configuration(image: SmallImage, folder: Path) -> dict[str, object]:
     }
 
 
-def test_eight_ranks_on_four_nodes_train_the_model_that_one_process_trains(cluster, tmp_path):
+def test_four_ranks_on_two_nodes_train_the_model_that_one_process_trains(cluster, tmp_path):
     """In two jobs, the second of which goes on from what the first has saved."""
     run = sft_nemo_rl(
         ctx=wrap_arguments(f"{KEYS} ++checkpointing.stop_after_steps=2"),
         cluster=cluster,
         expname="wide",
         output_dir="/workspace/out",
-        num_nodes=4,
+        num_nodes=2,
         num_gpus=2,
         num_training_jobs=2,
         hf_model="/workspace/base",
@@ -66,7 +66,7 @@ def test_eight_ranks_on_four_nodes_train_the_model_that_one_process_trains(clust
     assert [state.value for state in run.states().values()] == ["continued", "succeeded", "succeeded"]
     workspace = tmp_path / "workspace"
     ranks = sorted(path.name for path in (workspace / "out/checkpoints/step_4/rng").iterdir())
-    assert ranks == [f"rank_{rank}.pt" for rank in range(8)]
+    assert ranks == [f"rank_{rank}.pt" for rank in range(4)]
 
     alone = sft_nemo_rl(
         ctx=wrap_arguments(KEYS),

@@ -15,6 +15,7 @@ from skills_pipe.training.distributed import World
 from skills_pipe.training.setup import build_run, load_parts
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import SignalListener
+from tests.training.exhaustive import mostly_exhaustive
 from tests.training.outputs import assert_equal_bits, logged, state
 from tests.training.sft_arguments import arguments
 from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
@@ -118,7 +119,7 @@ def test_other_batches_after_an_interruption_are_seen_in_the_bits(model, data, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", RESUMED)
+@pytest.mark.parametrize("way", mostly_exhaustive(RESUMED, ["dynamic"]))
 def test_two_ranks_in_three_jobs_have_the_bits_of_two_ranks_in_one(two_ranks, dropout_model, data, tmp_path, way):
     whole, parts = (settings(dropout_model, data, tmp_path / name, way) for name in ("whole", "parts"))
     assert two_ranks(job, argv=whole) == ["complete"] * 2
@@ -129,7 +130,7 @@ def test_two_ranks_in_three_jobs_have_the_bits_of_two_ranks_in_one(two_ranks, dr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["packed", *RESUMED])
+@pytest.mark.parametrize("way", mostly_exhaustive(["packed", *RESUMED], ["packed", "bucketed"]))
 def test_one_rank_two_ranks_and_one_rank_again_train_as_one_does(two_ranks, trained, model, data, tmp_path, way):
     argv = settings(model, data, tmp_path, way)
     assert main([*argv, "checkpointing.stop_after_steps=2"]) == 75

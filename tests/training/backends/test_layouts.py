@@ -18,11 +18,10 @@ from skills_pipe.training.distributed import World
 from tests.training.backends.layouts import (
     FAMILIES,
     LAYOUTS,
-    MAIN,
     MIXTURES,
-    ON_FEW,
     ROWS,
     agree,
+    always,
     differences,
     settings,
     two_steps,
@@ -50,7 +49,7 @@ def alone():
 @pytest.mark.parametrize(
     ("family", "layout"),
     [
-        pytest.param(family, layout, marks=() if family in MAIN or layout in ON_FEW else pytest.mark.exhaustive)
+        pytest.param(family, layout, marks=() if layout in always(family) else pytest.mark.exhaustive)
         for family in FAMILIES
         for layout in LAYOUTS
         if layout != QUICK

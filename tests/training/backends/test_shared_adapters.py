@@ -48,10 +48,11 @@ CASES = [
     *((family, "dora", layout) for family in EXPERT_PARALLEL_FAMILIES for layout in ("ep2", "dp4, ep2")),
 ]
 ALWAYS = {
-    *(("llama", kind, layout) for kind in ("lora", "dora") for layout in TENSOR),
-    *((family, "lora", "dp2 x tp2+sp") for family in TENSOR_PARALLEL_FAMILIES),
+    *(("llama", "lora", layout) for layout in TENSOR),
+    *(("llama", "dora", layout) for layout in ("dp2 x tp2+sp", "cp2 x tp2", "tp4")),
+    *((family, "lora", "dp2 x tp2+sp") for family in ("qwen3", "gemma2", "phi3", "gpt_oss")),
     *((family, "dora", "tp2") for family in TENSOR_PARALLEL_FAMILIES),
-    *(("gpt_oss", kind, layout) for kind in ("lora", "dora") for layout in EXPERT),
+    *(("gpt_oss", "lora", layout) for layout in EXPERT),
     ("llama", "rslora on some layers", "dp2 x tp2+sp"),
     ("qwen3_moe", "lora", "dp4, ep2"),
 }

@@ -14,6 +14,7 @@ from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.distributed import World
 from tests.training.checkpoint.across_layouts import SHAPE, SHAPES, resumed, saved, streamed
+from tests.training.exhaustive import mostly_exhaustive
 from tests.training.tiny import save_tiny_model, tiny_model
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -41,21 +42,20 @@ def different(one, other):
     return [name for name, value in one.items() if not torch.equal(value, other[name])]
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        MIXED,
-        Layout(shard=4),
-        Layout(replicate=2, tensor=2),
-        Layout(shard=2, context=2),
-        Layout(context=2, tensor=2),
-        SHARDED,
-        Layout(tensor=2),
-        Layout(context=2),
-        Layout(),
-    ],
-    ids=str,
-)
+ANY = [
+    MIXED,
+    Layout(shard=4),
+    Layout(replicate=2, tensor=2),
+    Layout(shard=2, context=2),
+    Layout(context=2, tensor=2),
+    SHARDED,
+    Layout(tensor=2),
+    Layout(context=2),
+    Layout(),
+]
+
+
+@pytest.mark.parametrize("layout", mostly_exhaustive(ANY, [MIXED, ANY[4], SHARDED, Layout()]), ids=str)
 def test_shards_of_shared_layers_are_read_on_any_layout(request, tmp_path, mixed, layout):
     folder, reference = mixed
     shutil.copytree(folder, tmp_path / "own")
@@ -82,7 +82,7 @@ def test_and_back_from_shards_of_whole_layers(four_ranks, tmp_path, sharded):
     assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
 
 
-@pytest.mark.parametrize("layout", [SHARDED, Layout(tensor=2), Layout()], ids=str)
+@pytest.mark.parametrize("layout", mostly_exhaustive([SHARDED, Layout(tensor=2), Layout()], [SHARDED]), ids=str)
 def test_rows_of_fused_products_are_those_of_the_whole_model(request, four_ranks, tmp_path, layout):
     case = {"folder": tmp_path / "own", "family": "phi3"}
     reference = four_ranks(saved, layout=MIXED, **case)[0]
@@ -102,19 +102,18 @@ def mixture(four_ranks, tmp_path_factory):
     return folder, four_ranks(saved, layout=layout, folder=folder, family="qwen3_moe")[0]
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        Layout(shard=4),
-        Layout(replicate=2, shard=2, expert=2),
-        MIXED,
-        Layout(shard=2, expert=2),
-        Layout(tensor=2),
-        Layout(context=2),
-        Layout(),
-    ],
-    ids=str,
-)
+EXPERTS = [
+    Layout(shard=4),
+    Layout(replicate=2, shard=2, expert=2),
+    MIXED,
+    Layout(shard=2, expert=2),
+    Layout(tensor=2),
+    Layout(context=2),
+    Layout(),
+]
+
+
+@pytest.mark.parametrize("layout", mostly_exhaustive(EXPERTS, [MIXED, EXPERTS[3], Layout()]), ids=str)
 def test_shared_experts_are_read_on_any_layout(request, tmp_path, mixture, layout):
     folder, reference = mixture
     shutil.copytree(folder, tmp_path / "own")
@@ -130,7 +129,7 @@ def test_shared_experts_are_read_on_any_layout(request, tmp_path, mixture, layou
     assert found["next"] == pytest.approx(reference["next"], rel=1e-6)
 
 
-@pytest.mark.parametrize("layout", [MIXED, Layout(shard=2, expert=2), Layout()], ids=str)
+@pytest.mark.parametrize("layout", mostly_exhaustive([MIXED, EXPERTS[3], Layout()], [EXPERTS[3]]), ids=str)
 def test_experts_that_ranks_share_in_both_ways_are_read_on_any_layout(request, four_ranks, tmp_path, layout):
     case = {"folder": tmp_path / "own", "family": "gpt_oss"}
     reference = four_ranks(saved, layout=replace(MIXED, expert=2), **case)[0]

@@ -2,6 +2,7 @@ import subprocess
 
 import pytest
 
+from tests.training.exhaustive import mostly_exhaustive
 from tests.training.launch import ROOT, environment, python
 
 
@@ -14,13 +15,13 @@ def killed_saves(folder, *modes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["add", "replace", "background"])
+@pytest.mark.parametrize("mode", mostly_exhaustive(["add", "replace", "background"], ["replace", "background"]))
 def test_kill_9_at_every_operation_of_a_save_leaves_a_whole_checkpoint(tmp_path, mode):
     # The kill reached every file of a checkpoint: fewer operations would mean that the test looks elsewhere.
     assert killed_saves(tmp_path / "checkpoints", mode) > 30
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [pytest.param("add", marks=pytest.mark.exhaustive), "background"])
+@pytest.mark.parametrize("mode", mostly_exhaustive(["add", "background"], ["background"]))
 def test_kill_9_at_any_byte_of_a_save_leaves_a_whole_checkpoint(tmp_path, mode):
     assert killed_saves(tmp_path / "checkpoints", mode, "bytes") > 20

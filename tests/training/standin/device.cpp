@@ -2,7 +2,8 @@
 // nothing knows it. What makes it a device is that tensors say so, that they have to be copied there and back, that
 // memory is pinned for it, and that a kernel which is given tensors of both places is an error, as on a GPU.
 
-#include <torch/extension.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/library.h>
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>

@@ -34,7 +34,7 @@ def build(folder: Path) -> Path:
     libraries = [f"-L{path}" for path in library_paths()] + [
         f"-l{name}" for name in ("c10", "torch", "torch_cpu", "torch_python")
     ]
-    command = ["g++", "-O1", "-std=c++20", "-shared", "-fPIC", "-w", f"-DTORCH_EXTENSION_NAME={_MODULE}"]
+    command = ["g++", "-O0", "-std=c++20", "-shared", "-fPIC", "-w", f"-DTORCH_EXTENSION_NAME={_MODULE}"]
     done = subprocess.run(
         [*command, *includes, str(_SOURCE), "-o", str(made), *libraries], capture_output=True, text=True
     )
