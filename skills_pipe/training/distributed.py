@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -57,6 +58,14 @@ class World:
     def max(self, value: float) -> float:
         """The largest ``value`` of all ranks, the same on each."""
         return self._reduce(value, dist.ReduceOp.MAX)
+
+    def total(self, counts: Tensor) -> Tensor:
+        """``counts`` in host memory, added up over all ranks, the same on each."""
+        # A copy, which is all that one rank alone does.
+        summed = counts.detach().to("cpu", copy=True)
+        if self.size > 1:
+            dist.all_reduce(summed)
+        return summed
 
     def to_first(self, value: T) -> list[T]:
         """The ``value`` of each rank in their order on rank 0, nothing on the others."""

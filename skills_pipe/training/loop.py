@@ -103,6 +103,7 @@ def _training_values(
         "train/num_valid_samples": batch.global_documents,
         "train/num_unmasked_tokens": batch.global_targets,
         "train/tokens_per_second": batch.global_tokens / seconds,
+        **result.metrics,
         **run.performance.metrics(batch, seconds=seconds, busy=seconds - data_seconds),
         "timing/train/total_step_time": seconds,
         "timing/train/data_processing": data_seconds,

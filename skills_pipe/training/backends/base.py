@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from skills_pipe.training.checkpoint.state import Trainee
@@ -48,6 +48,7 @@ class StepResult:
         lr: learning rate of the update.
         updated: False when no token was supervised or the judge was against it: the weights then stay as they are.
         passed_over: why the judge was against it.
+        metrics: what else there is to tell of it, by name.
     """
 
     loss: float
@@ -55,6 +56,7 @@ class StepResult:
     lr: float
     updated: bool
     passed_over: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Backend(Protocol):

@@ -76,6 +76,7 @@ class Microbatch:
         cu_seqlens: int32 [n + 1], where each document starts, and T.
         max_seqlen: tokens of the longest document.
         weights: float32 [1, T], factor of the loss of each label; None: all are 1.
+        dummy: its one token is of no document.
     """
 
     input_ids: Tensor
@@ -84,6 +85,7 @@ class Microbatch:
     cu_seqlens: Tensor
     max_seqlen: int
     weights: Tensor | None = None
+    dummy: bool = False
 
     @property
     def tokens(self) -> int:
@@ -99,6 +101,7 @@ class Microbatch:
             cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
             max_seqlen=self.max_seqlen,
             weights=self.weights.to(device, non_blocking=True) if self.weights is not None else None,
+            dummy=self.dummy,
         )
 
 
@@ -225,4 +228,5 @@ def _dummy() -> Microbatch:
         labels=torch.full((1, 1), IGNORE),
         cu_seqlens=torch.tensor([0, 1], dtype=torch.int32),
         max_seqlen=1,
+        dummy=True,
     )

@@ -13,6 +13,7 @@ from skills_pipe.training.data.batches import IGNORE
 from skills_pipe.training.models.attention import IMPLEMENTATION, Documents
 from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.embedding_noise import with_noise
+from skills_pipe.training.models.expert_load import counting
 from skills_pipe.training.models.generate import Generation, Prompt, generate
 from skills_pipe.training.models.head import Head
 from skills_pipe.training.models.liger import summed_by_liger
@@ -67,6 +68,7 @@ class SupervisedLoss(nn.Module):
         *,
         scale: float,
         weights: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> Tensor:
         """Sum over supervised positions of ``scale`` times their weight times their cross entropy, as an fp32 scalar.
 
@@ -77,9 +79,15 @@ class SupervisedLoss(nn.Module):
             documents: how the row is divided.
             scale: one over the weight of the supervised tokens of the whole global batch, or 1.
             weights: float32 ``[1, tokens]``, one for each label; None: all are 1.
+            counted: int64 ``[1, tokens]``, 1 for tokens whose experts are counted; None: for none they are.
         """
         row = Row(
-            input_ids=input_ids, position_ids=position_ids, labels=labels, weights=weights, documents=documents
+            input_ids=input_ids,
+            position_ids=position_ids,
+            labels=labels,
+            weights=weights,
+            counted=counted,
+            documents=documents,
         ).lengthened(self._row_multiple)
         if self._context is not None:
             row = row.shared(self._context)
@@ -87,9 +95,10 @@ class SupervisedLoss(nn.Module):
         if self._noise is not None and self.model.training:
             embeddings = self.model.get_input_embeddings()(row.input_ids)
             inputs = {"inputs_embeds": with_noise(embeddings, row.documents, self._noise)}
-        hidden = self.model.base_model(
-            **inputs, position_ids=row.position_ids, attention_mask=None, use_cache=False, documents=row.documents
-        ).last_hidden_state
+        with counting(row.counted):
+            hidden = self.model.base_model(
+                **inputs, position_ids=row.position_ids, attention_mask=None, use_cache=False, documents=row.documents
+            ).last_hidden_state
         supervised = (row.labels[0] != IGNORE).nonzero().squeeze(1)
         factors = row.weights[0, supervised] if row.weights is not None else None
         head, weight = Head.of(self.model)

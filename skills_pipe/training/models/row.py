@@ -22,6 +22,7 @@ class Row:
         position_ids: int64 ``[1, tokens]``, from 0 in each document.
         labels: int64 ``[1, tokens]``: the token that follows within the document, or ``IGNORE``.
         weights: float32 ``[1, tokens]``, one for each label; None: all are 1.
+        counted: int64 ``[1, tokens]``, 1 for tokens whose experts are counted; None: for none they are.
         documents: how the row is divided; of the whole row also where this rank has some of its tokens only.
     """
 
@@ -29,6 +30,7 @@ class Row:
     position_ids: Tensor
     labels: Tensor
     weights: Tensor | None
+    counted: Tensor | None = None
     documents: Documents
 
     def lengthened(self, multiple: int) -> Row:
@@ -44,6 +46,7 @@ class Row:
             position_ids=torch.cat([self.position_ids, positions], dim=1),
             labels=functional.pad(self.labels, (0, missing), value=IGNORE),
             weights=None if self.weights is None else functional.pad(self.weights, (0, missing)),
+            counted=None if self.counted is None else functional.pad(self.counted, (0, missing)),
             documents=Documents(lengths=(*lengths, missing), cu_seqlens=torch.cat([offsets, offsets[-1:] + missing])),
         )
 
@@ -55,5 +58,6 @@ class Row:
             position_ids=share.own(self.position_ids),
             labels=share.own(self.labels),
             weights=None if self.weights is None else share.own(self.weights),
+            counted=None if self.counted is None else share.own(self.counted),
             documents=replace(self.documents, share=share),
         )

@@ -21,6 +21,7 @@ from skills_pipe.training.checkpoint.state import Trainee
 from skills_pipe.training.data.batches import Microbatch
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.expert_load import ExpertLoad, load_metrics
 from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
 
@@ -49,6 +50,7 @@ class FsdpBackend:
         self._layout = built.layout
         self._loss = built.loss
         self._copies = built.copies
+        self._load = built.load
         self._trainee = built.trainee
 
     @property
@@ -65,6 +67,7 @@ class FsdpBackend:
         if targets == 0:
             return StepResult(loss=math.nan, grad_norm=0.0, lr=lr, updated=False)
         loss = self._over_ranks(self._accumulate(microbatches, scale=1.0 / targets))
+        metrics = load_metrics(self._choices(self._load)) if self._load is not None else {}
         norm = clip_gradients(self._model.parameters(), self._settings.max_grad_norm)
         try:
             against = judge(loss, norm)
@@ -76,7 +79,9 @@ class FsdpBackend:
                     self._trainee.average.update()
         finally:
             optimizer.zero_grad()
-        return StepResult(loss=loss, grad_norm=norm, lr=lr, updated=against is None, passed_over=against)
+        return StepResult(
+            loss=loss, grad_norm=norm, lr=lr, updated=against is None, passed_over=against, metrics=metrics
+        )
 
     def evaluate(self, microbatches: Sequence[Microbatch]) -> float:
         """Summed cross entropy over the supervised tokens of all ranks."""
@@ -115,24 +120,43 @@ class FsdpBackend:
         """Gradients of all microbatches of this rank; returns its part of the loss."""
         # Kept on the device until the end: reading a GPU's value in each microbatch would wait for it each time.
         total = torch.zeros((), dtype=torch.float64, device=self._world.device)
+        if self._load is not None:
+            self._load.reset()
         with self._compute_weights():
             for index, microbatch in enumerate(microbatches):
                 if self._world.size > 1 and self._settings.defer_grad_sync:
                     self._loss.set_requires_gradient_sync(index == len(microbatches) - 1)
-                loss = self._forward(microbatch, scale=scale)
+                loss = self._forward(microbatch, scale=scale, count=self._load is not None and not microbatch.dummy)
                 loss.backward()
                 total += loss.detach()
         return float(total)
 
     def _over_ranks(self, loss: float) -> float:
         """The sum of the losses of all documents; ranks that share each layer have the same, which counts once."""
-        return self._world.sum(loss if self._world.rank % self._layout.tensor == 0 else 0.0)
+        return self._world.sum(loss if self._first_of_same_tokens else 0.0)
 
-    def _forward(self, microbatch: Microbatch, *, scale: float) -> torch.Tensor:
+    def _choices(self, load: ExpertLoad) -> torch.Tensor:
+        """How often each expert was chosen for all tokens of the step: int64 ``[layers, experts]``, on each rank."""
+        return self._world.total(load.counts * self._first_of_same_tokens)
+
+    @property
+    def _first_of_same_tokens(self) -> bool:
+        """Whether this rank speaks for those that share each layer."""
+        return self._world.rank % self._layout.tensor == 0
+
+    def _forward(self, microbatch: Microbatch, *, scale: float, count: bool = False) -> torch.Tensor:
         documents = Documents.of(microbatch.cu_seqlens)
         row = microbatch.to(self._world.device)
         documents = Documents(lengths=documents.lengths, cu_seqlens=row.cu_seqlens)
-        return self._loss(row.input_ids, row.position_ids, row.labels, documents, scale=scale, weights=row.weights)
+        return self._loss(
+            row.input_ids,
+            row.position_ids,
+            row.labels,
+            documents,
+            scale=scale,
+            weights=row.weights,
+            counted=torch.ones_like(row.input_ids) if count else None,
+        )
 
     def _compute_weights(self) -> AbstractContextManager[None]:
         return self._copies.lent() if self._copies is not None else nullcontext()

@@ -26,6 +26,7 @@ from skills_pipe.training.distributed import World
 from skills_pipe.training.models import liger
 from skills_pipe.training.models.compiled import compile_layers
 from skills_pipe.training.models.context import ContextGroup
+from skills_pipe.training.models.expert_load import ExpertLoad
 from skills_pipe.training.models.lora import base_name, freeze_but_adapters, initialise
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.pretrained.empty import materialise
@@ -45,12 +46,14 @@ class Built:
         copies: of the weights in half precision, where one process lends them; None elsewhere.
         trainee: what a checkpoint saves and restores.
         layout: how the ranks share the work.
+        load: of the experts of a mixture; None without any.
     """
 
     loss: SupervisedLoss
     copies: ComputeCopies | None
     trainee: Trainee
     layout: Layout
+    load: ExpertLoad | None
 
 
 def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights: PretrainedWeights | None) -> Built:
@@ -79,6 +82,7 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
     loss = _loss_over(model, settings, layout, mesh)
     if mesh is not None:
         _share(model, layout, mesh)
+    load = ExpertLoad.of(model, world.device)
     if settings.compile:
         compile_layers(model)
     if mesh is not None:
@@ -93,7 +97,7 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
         model.to(world.device)
     lends = mesh is None and settings.dtype != torch.float32
     copies = ComputeCopies(model, settings.dtype) if lends else None
-    return Built(loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout)
+    return Built(loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout, load=load)
 
 
 def _check(
