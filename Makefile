@@ -13,6 +13,8 @@ PEERS_VENV ?= .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := 2.13.0
+# One more than there are processors: tests that wait for Slurm leave theirs idle. Who gets what: see tests/conftest.py.
+SIDE_BY_SIDE = -n $$(( $$(nproc) + 1 )) --dist=loadfile
 
 .PHONY: demo test test-exhaustive test-nemo-run test-peers check venv system clean
 
@@ -20,10 +22,10 @@ demo: $(VENV)/.installed-train
 	$(BIN)/python examples/demo/run.py --output_dir=demo-output
 
 test: $(VENV)/.installed-dev system
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-exhaustive: $(VENV)/.installed-dev system
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist=worksteal -m exhaustive
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m exhaustive
 
 test-nemo-run: $(VENV)/.installed-dev $(NEMO_RUN_VENV)/.installed system
 	NEMO_RUN_PYTHON="$(abspath $(NEMO_RUN_VENV))/bin/python" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nemo_run

@@ -1,9 +1,14 @@
 """Fixtures of the whole suite."""
 
+import re
 import signal
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.slurm.fixtures import (
     charliecloud,
@@ -25,6 +30,9 @@ __all__ = [
     "slurm_forgetful",
 ]
 
+_RANKS = re.compile(r"\b(two|four|eight)_ranks\b")
+"""Fixtures of tests/training/conftest.py."""
+
 # No test is judged by its time: a busy machine would fail it.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -35,7 +43,27 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
+class _ByFile(LoadFileScheduling):
+    """Each file goes to one process, and all files whose tests need ranks to the same one.
+
+    Ranks that stay alive take gigabytes and seconds to start: two processes would have two sets of them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "ranks" if _needs_ranks(self.config.rootpath / file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
+    return _ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that hold slow tests come first: what is left at the end is short, and all processes end together."""
+    """Files that need ranks come first, then those that hold slow tests: what is left at the end is short."""
     slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("slurm")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (not _needs_ranks(item.path), item.path not in slow))
+
+
+@cache
+def _needs_ranks(path: Path) -> bool:
+    return bool(_RANKS.search(path.read_text(encoding="utf-8")))
