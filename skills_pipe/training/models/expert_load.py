@@ -45,7 +45,9 @@ class ExpertLoad:
         experts = {int(router.num_experts) for router in routers}  # type: ignore[arg-type]
         counts = torch.zeros(len(routers), max(experts), dtype=torch.int64, device=device)
         for router, own in zip(routers, counts, strict=True):
-            router.__class__ = _counting(type(router))
+            # A model may be trained by one backend after the other: the last one has the counts.
+            if not isinstance(router, _CountingRouter):
+                router.__class__ = _counting(type(router))
             router.chosen_so_far = own
         return cls(counts=counts)
 

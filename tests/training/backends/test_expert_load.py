@@ -105,6 +105,15 @@ def test_what_is_computed_again_counts_once(expected, family, granularity):
     check([counted(ALONE, family=family, changes=changes)], expected[family])
 
 
+def test_a_second_backend_counts_for_itself(expected):
+    model = model_of("qwen3_moe")
+    first, second = (FsdpBackend(model, settings(), ALONE) for _ in range(2))
+    batch = split_batch(dataset(), range(DOCUMENTS), ROWS, 0, 1)
+    second.train_step(batch.microbatches, targets=batch.global_weight)
+    assert second._load.counts.tolist() == expected["qwen3_moe"].tolist()
+    assert not first._load.counts.any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"activation_checkpointing": True}])
 def test_compiled_layers_count_the_same(expected, changes):
