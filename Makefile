@@ -3,7 +3,7 @@
 #   make test   install, then the test suite
 #   make test-exhaustive   what make test leaves out: each family of models on each layout of ranks, one by one
 #   make test-nemo-run   the tests with nemo-run, which gets an environment of its own (500 MB)
-#   make test-peers   asks TRL, torchtune, torchdata and Liger again what the tests have on record, in an environment of their own
+#   make test-peers   asks TRL, torchtune, torchdata, Liger and flash-attn again what the tests have on record, in an environment of their own
 #   make check  linters, types and the import contract
 
 PYTHON ?= python3
@@ -66,4 +66,7 @@ $(PEERS_VENV)/.installed: constraints-peers.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
 	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt trl torchtune torchdata torchao liger-kernel triton
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt einops ninja numpy packaging psutil setuptools wheel
+# Without its kernels for CUDA, which take hours to build: the tests run those in Triton.
+	FLASH_ATTENTION_FORCE_BUILD=TRUE FLASH_ATTENTION_SKIP_CUDA_BUILD=TRUE $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -c constraints-peers.txt flash-attn
 	touch $@

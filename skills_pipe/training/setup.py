@@ -188,6 +188,7 @@ def _checkpoint_manager(run: Run, parts: Parts) -> CheckpointManager:
         stop_token_ids=_stop_tokens(parts),
         adapter=_adapter_record(config, parts.model),
         save_optimizer=settings.save_optimizer,
+        kernels=run.backend.kernels,
     )
     retention = Retention(
         metric_name=settings.metric_name,

@@ -141,6 +141,9 @@ def check_fit(request: Request[SftOptions]) -> Checked:
     return check_memory(config.policy, shape, ranks=_ranks(trainer), gpu=request.gpu(trainer), averaged=averaged)
 
 
+_FLASH_ATTENTION = ("flash_attn", "flash_attn_interface")
+"""Packages of FlashAttention 2 and 3."""
+
 _NO_CONFIG = "nothing trains, or its keys are wrong"
 _ROWS_FIX = "correct the data, name its keys, or set ++data.on_bad_row=skip"
 _SKIPPED_FIX = "correct the data, or name its keys; such rows are left out (data.on_bad_row=skip)"
@@ -226,8 +229,12 @@ def _check_programs(config: TrainingConfig, trainer: Job, cluster: ClusterConfig
         findings.append(warning(what, where=where, fix="install a C++ compiler, or do without"))
     if policy.dtensor_cfg.loss_kernel == "liger" and _is_missing("liger_kernel"):
         key = "policy.dtensor_cfg.loss_kernel"
-        fix = f"pip install liger-kernel, for GPUs, or set {key}=chunked"
+        fix = f"pip install liger-kernel, for GPUs, or set {key}=auto"
         findings.append(error("Liger is not installed on this machine", where=key, fix=fix))
+    if policy.dtensor_cfg.attention_kernel == "flash_attn" and all(map(_is_missing, _FLASH_ATTENTION)):
+        key = "policy.dtensor_cfg.attention_kernel"
+        fix = f"pip install flash-attn, for GPUs, or set {key}=auto"
+        findings.append(error("flash-attn is not installed on this machine", where=key, fix=fix))
     package = optimizer.partition(".")[0] or "torch"
     if _is_missing(package):
         fix = f"pip install {package}, or choose an optimizer of torch.optim"

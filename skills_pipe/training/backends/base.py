@@ -67,6 +67,11 @@ class Backend(Protocol):
         """The live objects that a checkpoint saves and restores; weights are fp32 outside of a step."""
         ...
 
+    @property
+    def kernels(self) -> Mapping[str, str]:
+        """What computes ``attention`` and the ``loss``, by its name; the same on every rank."""
+        ...
+
     def train_step(
         self, microbatches: Sequence[Microbatch], *, targets: float, judge: Judge = require_finite
     ) -> StepResult:

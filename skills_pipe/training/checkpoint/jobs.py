@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -35,6 +35,7 @@ class TrainingJob:
         ranks: processes that trained together.
         code: hash of the sources of this program, see :func:`code_hash`.
         versions: of Python and of the libraries that compute.
+        kernels: what computed attention and the loss; of jobs before they were recorded none.
     """
 
     first_step: int
@@ -44,9 +45,10 @@ class TrainingJob:
     ranks: int
     code: str
     versions: Mapping[str, str]
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def now(cls, *, first_step: int, ranks: int) -> TrainingJob:
+    def now(cls, *, first_step: int, ranks: int, kernels: Mapping[str, str] | None = None) -> TrainingJob:
         """The job that this process belongs to."""
         return cls(
             first_step=first_step,
@@ -56,6 +58,7 @@ class TrainingJob:
             ranks=ranks,
             code=code_hash(),
             versions=_versions(),
+            kernels=dict(kernels or {}),
         )
 
 

@@ -174,7 +174,8 @@ class CheckpointManager:
 
     def _begin_job(self, before: tuple[TrainingJob, ...] = (), *, done: int = 0) -> None:
         """Enter this job behind those that have trained the first ``done`` steps."""
-        mine = on_first(lambda: TrainingJob.now(first_step=done + 1, ranks=world_size()))
+        kernels = self._run.kernels
+        mine = on_first(lambda: TrainingJob.now(first_step=done + 1, ranks=world_size(), kernels=kernels))
         self._run = replace(self._run, jobs=(*before, mine))
 
     def _clear(self) -> list[str]:

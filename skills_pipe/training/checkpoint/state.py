@@ -104,6 +104,7 @@ class RunDescription:
         stop_token_ids: tokens that end an answer in the training data; an exported model stops at them too.
         adapter: what is trained instead of all weights; None: all weights.
         save_optimizer: without it checkpoints are smaller, and a resumed run starts with a fresh optimizer.
+        kernels: what computes attention and the loss in this job.
         jobs: that have trained the run so far, this one last.
     """
 
@@ -116,6 +117,7 @@ class RunDescription:
     stop_token_ids: tuple[int, ...] = ()
     adapter: AdapterRecord | None = None
     save_optimizer: bool = True
+    kernels: Mapping[str, str] = field(default_factory=dict)
     jobs: tuple[TrainingJob, ...] = ()
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from skills_pipe.training.models.context import Share, Stretch
+from skills_pipe.training.models.kernels.varlen import Lengths, Offsets, VarlenKernel
 from skills_pipe.training.models.scores import Scores, attend_by_scores, visible
 
 IMPLEMENTATION = "skills_pipe_packed"
@@ -30,11 +31,13 @@ class Documents:
         lengths: tokens of each document, in order.
         cu_seqlens: int32 ``[len(lengths) + 1]`` on the device of the row: where each document starts, and the end.
         share: of the row that this rank has, where several ranks share it; None: it has the row.
+        kernel: for all documents at once, in layers that it takes; None: each document by itself.
     """
 
     lengths: tuple[int, ...]
     cu_seqlens: Tensor
     share: Share | None = None
+    kernel: VarlenKernel | None = None
 
     @classmethod
     def of(cls, cu_seqlens: Tensor) -> Documents:
@@ -79,28 +82,22 @@ def packed_attention(
     if attention_mask is not None:
         raise ValueError("packed attention takes no attention mask: documents say what a token may see")
     settings = Scores(scaling=scaling, dropout=dropout, window=sliding_window, softcap=softcap, sinks=s_aux)
-    share = documents.share
+    share, kernel = documents.share, documents.kernel
     if share is None:
         lengths, offsets = documents.lengths, documents.cu_seqlens
-        return _attend((query, key, value), (lengths, lengths), (offsets, offsets), settings), None
+        return attend((query, key, value), (lengths, lengths), (offsets, offsets), settings, kernel), None
     key, value = share.of_all(key, value)
     queries = query.split([stretch.end - stretch.begin for stretch in share.stretches], dim=2)
-    outputs = [_stretch(*each, key, value, settings) for each in zip(share.stretches, queries, strict=True)]
+    outputs = [_stretch(*each, key, value, settings, kernel) for each in zip(share.stretches, queries, strict=True)]
     return torch.cat(outputs, dim=1), None
 
 
-def _stretch(stretch: Stretch, query: Tensor, key: Tensor, value: Tensor, settings: Scores) -> Tensor:
-    """Attention of the tokens of a stretch, with the keys and values of the whole row."""
-    seen = slice(stretch.first, stretch.end)
-    tensors = (query, key[:, :, seen], value[:, :, seen])
-    return _attend(tensors, (stretch.queries, stretch.keys), (stretch.query_offsets, stretch.key_offsets), settings)
-
-
-def _attend(
+def attend(
     tensors: tuple[Tensor, Tensor, Tensor],
-    lengths: tuple[tuple[int, ...], tuple[int, ...]],
-    offsets: tuple[Tensor, Tensor],
+    lengths: Lengths,
+    offsets: Offsets,
     settings: Scores,
+    kernel: VarlenKernel | None = None,
 ) -> Tensor:
     """Causal attention within documents, of which the last tokens look.
 
@@ -109,41 +106,27 @@ def _attend(
         lengths: for each document, how many of its tokens look, and how many are looked at.
         offsets: where the tokens of each document start, among the queries and among the keys.
         settings: of the layer.
+        kernel: for all documents at once, if it takes such a layer; None: each document by itself.
 
     Returns:
         ``[1, tokens, heads, head_dim]``.
     """
     query, key, value = tensors
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and settings.dropout == 0.0 and settings.fused:
-        return _varlen(tensors, lengths, offsets, settings)
+    if kernel is not None and kernel.takes(query.dtype, settings):
+        return kernel(tensors, lengths, offsets, settings)
     documents = zip(query.split(lengths[0], 2), key.split(lengths[1], 2), value.split(lengths[1], 2), strict=True)
     # Joined along tokens with the heads behind them, so that one copy gives the layout that is asked for.
     return torch.cat([_one_document(*document, settings).transpose(1, 2) for document in documents], dim=1)
 
 
-def _varlen(
-    tensors: tuple[Tensor, Tensor, Tensor],
-    lengths: tuple[tuple[int, ...], tuple[int, ...]],
-    offsets: tuple[Tensor, Tensor],
-    settings: Scores,
+def _stretch(
+    stretch: Stretch, query: Tensor, key: Tensor, value: Tensor, settings: Scores, kernel: VarlenKernel | None
 ) -> Tensor:
-    """One fused kernel for all documents; CUDA, half precision, no dropout."""
-    from torch.nn.attention.varlen import varlen_attn  # the module needs a CUDA build
-
-    query, key, value = (tensor[0].transpose(0, 1) for tensor in tensors)
-    # The kernel lets the last query of a document see its last key, as it has to be where fewer tokens look.
-    output = varlen_attn(
-        query,
-        key,
-        value,
-        *offsets,
-        max(lengths[0]),
-        max(lengths[1]),
-        scale=settings.scaling,
-        window_size=(-1 if settings.window is None else settings.window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return output.unsqueeze(0)
+    """Attention of the tokens of a stretch, with the keys and values of the whole row."""
+    seen = slice(stretch.first, stretch.end)
+    tensors = (query, key[:, :, seen], value[:, :, seen])
+    lengths, offsets = (stretch.queries, stretch.keys), (stretch.query_offsets, stretch.key_offsets)
+    return attend(tensors, lengths, offsets, settings, kernel)
 
 
 def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: Scores) -> Tensor:
@@ -159,7 +142,8 @@ def _one_document(query: Tensor, key: Tensor, value: Tensor, settings: Scores) -
     tokens = key.shape[2]
     simple = looking == tokens and (window is None or tokens <= window)
     if not query.is_cuda:
-        query, key, value = query.float(), key.float(), value.float()
+        precise = torch.promote_types(dtype, torch.float32)
+        query, key, value = query.to(precise), key.to(precise), value.to(precise)
     if not settings.fused:
         return attend_by_scores(query, key, value, settings).to(dtype)
     output = scaled_dot_product_attention(

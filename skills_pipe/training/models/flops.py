@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from skills_pipe.training.models.layers import windows_of
 from skills_pipe.training.models.quantized import is_packed, quantized_matrices
 
 
@@ -61,7 +62,7 @@ class ModelFlops:
             output=output.numel(),
             output_trained=output.requires_grad,
             heads=config.num_attention_heads * head_dim,
-            windows=_windows(config),
+            windows=windows_of(config),
         )
 
     def of_step(self, lengths: Sequence[int] | NDArray[np.int64], targets: int) -> float:
@@ -76,15 +77,6 @@ class ModelFlops:
         head = targets * self.output * (6 if self.output_trained else 4)
         pairs = sum(_pairs(sizes, window) for window in self.windows)
         return linear + head + 12 * self.heads * pairs
-
-
-def _windows(config: object) -> tuple[int | None, ...]:
-    window = getattr(config, "sliding_window", None)
-    layers = int(getattr(config, "num_hidden_layers", 0))
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return (window,) * layers
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
 def _pairs(lengths: NDArray[np.float64], window: int | None) -> float:

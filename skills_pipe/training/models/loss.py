@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from skills_pipe.training.models.embedding_noise import with_noise
 from skills_pipe.training.models.expert_load import counting
 from skills_pipe.training.models.generate import Generation, Prompt, generate
 from skills_pipe.training.models.head import Head
+from skills_pipe.training.models.kernels.varlen import VarlenKernel
 from skills_pipe.training.models.liger import summed_by_liger
 from skills_pipe.training.models.row import Row
 
@@ -40,6 +42,7 @@ class SupervisedLoss(nn.Module):
             without labels is put at its end.
         context: ranks that share each row, of whose loss this one then gives its tokens' part; None: it has them all.
         kernel: ``liger`` is for ranks that have all words, on GPUs. It has no part in rows with weights.
+        attention: computes that of all documents of a row at once; None: each document by itself.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class SupervisedLoss(nn.Module):
         row_multiple: int = 1,
         context: ContextGroup | None = None,
         kernel: Kernel = "chunked",
+        attention: VarlenKernel | None = None,
     ) -> None:
         super().__init__()
         self._kernel = kernel
+        self._attention = attention
         self._noise = noise
         self._row_multiple = row_multiple
         self._context = context
@@ -91,13 +96,14 @@ class SupervisedLoss(nn.Module):
         ).lengthened(self._row_multiple)
         if self._context is not None:
             row = row.shared(self._context)
+        documents = replace(row.documents, kernel=self._attention)
         inputs = {"input_ids": row.input_ids}
         if self._noise is not None and self.model.training:
             embeddings = self.model.get_input_embeddings()(row.input_ids)
             inputs = {"inputs_embeds": with_noise(embeddings, row.documents, self._noise)}
         with counting(row.counted):
             hidden = self.model.base_model(
-                **inputs, position_ids=row.position_ids, attention_mask=None, use_cache=False, documents=row.documents
+                **inputs, position_ids=row.position_ids, attention_mask=None, use_cache=False, documents=documents
             ).last_hidden_state
         supervised = (row.labels[0] != IGNORE).nonzero().squeeze(1)
         factors = row.weights[0, supervised] if row.weights is not None else None

@@ -20,6 +20,8 @@ _KEPT = frozenset(
         "aten._scaled_dot_product_efficient_attention.default",
         "aten._scaled_dot_product_cudnn_attention.default",
         "torch_attn._varlen_attn.default",
+        "flash_attn._flash_attn_varlen_forward.default",
+        "flash_attn_3._flash_attn_forward.default",
     }
 )
 """Products with weights, and attention in one kernel: they take nearly all of the time of a layer.

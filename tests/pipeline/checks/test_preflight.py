@@ -303,9 +303,10 @@ def test_a_missing_package_is_told_where_the_trainer_runs_on_this_machine(monkey
     [
         ("torchao", "++policy.optimizer.name=torchao.optim.AdamW8bit"),
         ("liger_kernel", "++policy.dtensor_cfg.loss_kernel=liger"),
+        ("flash_attn", "++policy.dtensor_cfg.attention_kernel=flash_attn"),
     ],
 )
-def test_so_is_one_that_an_optimizer_or_the_loss_needs(monkeypatch, package, extra):
+def test_so_is_one_that_an_optimizer_the_loss_or_attention_needs(monkeypatch, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     assert "is not installed on this machine" in texts(training_findings(extra, cluster=HERE))
     assert "is not installed on this machine" not in texts(training_findings(extra))

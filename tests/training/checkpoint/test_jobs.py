@@ -1,11 +1,12 @@
 """Every checkpoint knows the jobs that trained it."""
 
 import json
+from dataclasses import replace
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.training.checkpoint import jobs as module
 from skills_pipe.training.checkpoint.jobs import TrainingJob, code_hash, jobs_of
-from tests.training.checkpoint.runs import info_at, new_manager, new_trainee, position_at, train
+from tests.training.checkpoint.runs import RUN, info_at, new_manager, new_trainee, position_at, train
 
 
 def job_that_trains(folder, *steps):
@@ -42,6 +43,20 @@ def test_a_job_that_saved_nothing_trained_nothing_that_is_left(tmp_path, monkeyp
 def test_outside_of_slurm_a_job_has_no_id(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert TrainingJob.now(first_step=1, ranks=1).job is None
+
+
+def test_a_job_remembers_what_computed_attention_and_the_loss(tmp_path):
+    manager = new_manager(tmp_path, run=replace(RUN, kernels={"attention": "flash-attn 2.8.3"}))
+    manager.save(new_trainee(), info_at(1), position_at(1))
+    manager.close()
+    (job,) = jobs_at(tmp_path, 1)
+    assert job.kernels == {"attention": "flash-attn 2.8.3"}
+    # One that was written before kernels were recorded is read.
+    path = tmp_path / "step_1" / "manifest.json"
+    value = json.loads(path.read_text())
+    del value["facts"]["jobs"][0]["kernels"]
+    path.write_text(json.dumps(value))
+    assert jobs_at(tmp_path, 1)[0].kernels == {}
 
 
 def test_checkpoints_from_before_jobs_were_recorded_are_resumed(tmp_path):

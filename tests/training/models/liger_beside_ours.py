@@ -16,6 +16,8 @@ from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.data.batches import build_microbatch
 from skills_pipe.training.models import loss as losses
 from skills_pipe.training.models.attention import Documents
+from skills_pipe.training.models.kernels.agreement import disagreement
+from skills_pipe.training.models.kernels.loss_cases import LossCase, ours
 from skills_pipe.training.models.liger import summed_by_liger
 from skills_pipe.training.models.lora import freeze_but_adapters, initialise
 from skills_pipe.training.models.loss import SupervisedLoss
@@ -102,6 +104,21 @@ def wrongly(**changes: Any) -> float:
         losses.summed_by_liger = interpreted
 
 
+def verdicts() -> dict[str, str | None]:
+    """What the trial at the start of a training says, which compares in half precision too."""
+
+    def capless(*args: Any, softcap: float | None = None, **settings: Any) -> torch.Tensor:
+        return interpreted(*args, **settings)
+
+    told = {}
+    for dtype in (torch.float32, torch.float16):
+        plain, capped = (LossCase.of((2500, 96), softcap, dtype, torch.device("cpu")) for softcap in (None, 30.0))
+        told[f"plain, {dtype}"] = disagreement(interpreted, ours, [plain], dtype)
+        told[f"capped, {dtype}"] = disagreement(interpreted, ours, [capped], dtype)
+        told[f"no cap, {dtype}"] = disagreement(capless, ours, [capped], dtype)
+    return told
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     losses.summed_by_liger = interpreted
@@ -115,4 +132,4 @@ if __name__ == "__main__":
         "evaluated": evaluated(),
     }
     controls = {"no cap": wrongly(softcap=None), "another scale": wrongly(scale=SCALE * (1 + 1e-4))}
-    print(json.dumps({"same": same, "controls": controls}))
+    print(json.dumps({"same": same, "controls": controls, "verdicts": verdicts()}))

@@ -37,6 +37,8 @@ def test_loss_and_gradients_are_those_of_our_own(tmp_path):
     found = json.loads(said.stdout.splitlines()[-1])
     assert len(found["same"]) == 9 and max(found["same"].values()) <= 1e-6, found
     assert min(found["controls"].values()) > 1e-5, found
+    for case, told in found["verdicts"].items():
+        assert told is None if not case.startswith("no cap") else "in the loss" in told, (case, told)
 
 
 def test_without_a_gpu_it_is_refused():
@@ -49,6 +51,11 @@ def test_where_it_is_not_installed_it_is_refused(monkeypatch):
     monkeypatch.setattr(liger, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"not installed .*pip install liger-kernel"):
         liger.require(torch.device("cuda"))
+
+
+def test_unless_another_is_asked_for_it_is_used_where_it_can_be():
+    assert FsdpSettings.of(load_config(None, NEEDED[:2]).policy).loss_kernel == "auto"
+    load_config(None, [*NEEDED[:2], "policy.tensor_model_parallel_size=2"])
 
 
 def test_ranks_that_share_the_words_cannot_use_it():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -52,11 +52,17 @@ class FsdpBackend:
         self._copies = built.copies
         self._load = built.load
         self._trainee = built.trainee
+        self._kernels = built.kernels
 
     @property
     def trainee(self) -> Trainee:
         """The live objects that a checkpoint saves and restores."""
         return self._trainee
+
+    @property
+    def kernels(self) -> Mapping[str, str]:
+        """What computes attention and the loss, by its name."""
+        return self._kernels.names
 
     def train_step(
         self, microbatches: Sequence[Microbatch], *, targets: float, judge: Judge = require_finite

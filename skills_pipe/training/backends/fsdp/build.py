@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.fsdp.expert_parallel.dispatch import ExpertGroup
 from skills_pipe.training.backends.fsdp.expert_parallel.layer import EXPERTS, share_experts
+from skills_pipe.training.backends.fsdp.kernels import Kernels, choose_kernels
 from skills_pipe.training.backends.fsdp.mesh import Mesh
 from skills_pipe.training.backends.fsdp.precision import ComputeCopies
 from skills_pipe.training.backends.fsdp.settings import FsdpSettings
@@ -23,7 +24,6 @@ from skills_pipe.training.config.quantization import QUANTIZATION_KEY
 from skills_pipe.training.config.rules.parallel import unshareable
 from skills_pipe.training.config.rules.quantization import unquantizable
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models import liger
 from skills_pipe.training.models.compiled import compile_layers
 from skills_pipe.training.models.context import ContextGroup
 from skills_pipe.training.models.expert_load import ExpertLoad
@@ -47,6 +47,7 @@ class Built:
         trainee: what a checkpoint saves and restores.
         layout: how the ranks share the work.
         load: of the experts of a mixture; None without any.
+        kernels: what computes attention and the loss.
     """
 
     loss: SupervisedLoss
@@ -54,6 +55,7 @@ class Built:
     trainee: Trainee
     layout: Layout
     load: ExpertLoad | None
+    kernels: Kernels
 
 
 def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights: PretrainedWeights | None) -> Built:
@@ -76,10 +78,18 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
     # What computes on the host has its weights there anyway.
     travels = settings.cpu_offload and world.device.type != "cpu"
     _check(model, settings, layout, world, in_memory=weights is None, travels=travels)
+    kernels = choose_kernels(
+        model,
+        attention=settings.attention_kernel,
+        loss=settings.loss_kernel,
+        dtype=settings.dtype,
+        layout=layout,
+        device=world.device,
+    )
     model.train()
     new_adapters = _change_layers(model, settings)
     mesh = Mesh.of(layout, world.device.type) if world.size > 1 or travels else None
-    loss = _loss_over(model, settings, layout, mesh)
+    loss = _loss_over(model, settings, layout, mesh, kernels)
     if mesh is not None:
         _share(model, layout, mesh)
     load = ExpertLoad.of(model, world.device)
@@ -97,7 +107,9 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
         model.to(world.device)
     lends = mesh is None and settings.dtype != torch.float32
     copies = ComputeCopies(model, settings.dtype) if lends else None
-    return Built(loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout, load=load)
+    return Built(
+        loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout, load=load, kernels=kernels
+    )
 
 
 def _check(
@@ -113,8 +125,6 @@ def _check(
         problems.append(_no_group())
     if problems:
         raise problems[0]
-    if settings.loss_kernel == "liger":
-        liger.require(world.device)
 
 
 def _change_layers(model: PreTrainedModel, settings: FsdpSettings) -> bool:
@@ -126,13 +136,16 @@ def _change_layers(model: PreTrainedModel, settings: FsdpSettings) -> bool:
     return settings.adapters is not None and freeze_but_adapters(model, settings.adapters, settings.dtype)
 
 
-def _loss_over(model: PreTrainedModel, settings: FsdpSettings, layout: Layout, mesh: Mesh | None) -> SupervisedLoss:
+def _loss_over(
+    model: PreTrainedModel, settings: FsdpSettings, layout: Layout, mesh: Mesh | None, kernels: Kernels
+) -> SupervisedLoss:
     return SupervisedLoss(
         model,
         noise=settings.noise,
         row_multiple=layout.row_multiple,
         context=ContextGroup(group=mesh.context.get_group()) if mesh is not None and layout.context > 1 else None,
-        kernel=settings.loss_kernel,
+        kernel=kernels.loss,
+        attention=kernels.attention,
     )
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.backends.fsdp.kernels import AttentionChoice, LossChoice
 from skills_pipe.training.config.adapters import AdapterSpec, adapter_spec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.quantization import QuantizationSpec, quantization_spec
 from skills_pipe.training.config.schema.policy import ObjectConfig, PolicyConfig, SchedulerConfig
-from skills_pipe.training.models.loss import Kernel
 from skills_pipe.training.models.recompute import Granularity
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -28,7 +28,8 @@ class FsdpSettings:
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         recompute_granularity: all of them, or only those that are quickly computed.
         defer_grad_sync: exchange gradients once per step, at the price of whole gradients in memory until then.
-        loss_kernel: what computes the loss.
+        attention_kernel: what may compute attention on a GPU.
+        loss_kernel: what may compute the loss.
         cpu_offload: shards of weights, their gradients and the optimizer's states lie in host memory.
         layout: how the ranks share the work; None: the weights are sharded over all of them.
         noise: strength of NEFTune's noise on embeddings; None for none.
@@ -47,7 +48,8 @@ class FsdpSettings:
     activation_checkpointing: bool = False
     recompute_granularity: Granularity = "full"
     defer_grad_sync: bool = True
-    loss_kernel: Kernel = "chunked"
+    attention_kernel: AttentionChoice = "auto"
+    loss_kernel: LossChoice = "auto"
     cpu_offload: bool = False
     layout: Layout | None = None
     noise: float | None = None
@@ -81,6 +83,7 @@ class FsdpSettings:
             activation_checkpointing=policy.dtensor_cfg.activation_checkpointing,
             recompute_granularity=policy.dtensor_cfg.recompute_granularity,
             defer_grad_sync=policy.dtensor_cfg.defer_fsdp_grad_sync,
+            attention_kernel=policy.dtensor_cfg.attention_kernel,
             loss_kernel=policy.dtensor_cfg.loss_kernel,
             cpu_offload=policy.dtensor_cfg.cpu_offload,
             layout=Layout.of(policy.dtensor_cfg, ranks=ranks),

@@ -11,6 +11,7 @@ from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.rules.adapters import broken_adapter_rules
 from skills_pipe.training.config.rules.answers import answer_metric, broken_answer_rules
 from skills_pipe.training.config.rules.compile import broken_compile_rules
+from skills_pipe.training.config.rules.kernels import broken_kernel_rules
 from skills_pipe.training.config.rules.parallel import broken_parallel_rules
 from skills_pipe.training.config.rules.quantization import broken_quantization_rules
 from skills_pipe.training.config.schema import TrainingConfig
@@ -31,6 +32,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *broken_adapter_rules(config, origins),
         *broken_answer_rules(config, origins),
         *broken_compile_rules(config, origins),
+        *broken_kernel_rules(config, origins),
         *broken_parallel_rules(config, origins),
         *broken_quantization_rules(config, origins),
     ]

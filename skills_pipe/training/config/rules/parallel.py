@@ -154,7 +154,7 @@ def _loss_kernel(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError
         yield ConfigError(
             "policy.dtensor_cfg.loss_kernel=liger needs all words of the vocabulary, which tensor parallel ranks share",
             where=origins.where("policy.dtensor_cfg.loss_kernel"),
-            fix=f"set it to chunked, or {_TENSOR}=1",
+            fix=f"set it to auto, or {_TENSOR}=1",
         )
 
 

@@ -58,8 +58,13 @@ class DtensorConfig:
     recompute_granularity: Annotated[
         Literal["full", "selective"], Key("Recompute whole layers, or all but products and attention.", absent="full")
     ]
+    attention_kernel: Annotated[
+        Literal["auto", "flash_attn", "varlen_attn", "sdpa"],
+        Key("Attention on GPUs by flash-attn, torch's varlen_attn, or document by document.", absent="auto"),
+    ]
     loss_kernel: Annotated[
-        Literal["chunked", "liger"], Key("The loss by torch, or by Liger's kernels on GPUs.", absent="chunked")
+        Literal["auto", "chunked", "liger"],
+        Key("The loss by torch, or by Liger's kernels on GPUs; auto: those where they can.", absent="auto"),
     ]
     compile: Annotated[bool, Key("Run the layers through torch.compile.", absent=False)]
     tensor_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
