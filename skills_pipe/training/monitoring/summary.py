@@ -75,13 +75,8 @@ def _model(run: Run) -> Rows:
         ("learning rate", _learning_rate(run.config, run.total_steps)),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
         ("activation checkpointing", _recomputed(policy)),
-        *_kernels(run),
+        *((f"{what} by", name) for what, name in run.backend.kernels.items()),
     ]
-
-
-def _kernels(run: Run) -> Rows:
-    """What computes attention and the loss, where there is a choice."""
-    return list(run.backend.kernels.items()) if run.world.device.type == "cuda" else []
 
 
 def _offloaded(run: Run) -> Rows:

@@ -107,9 +107,7 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
         model.to(world.device)
     lends = mesh is None and settings.dtype != torch.float32
     copies = ComputeCopies(model, settings.dtype) if lends else None
-    return Built(
-        loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout, load=load, kernels=kernels
-    )
+    return Built(loss=loss, copies=copies, trainee=_trainee(model, settings), layout=layout, load=load, kernels=kernels)
 
 
 def _check(

@@ -9,9 +9,11 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from skills_pipe.training.models.attention import packed_attention
+from skills_pipe.training.models.kernels import agreement
 from skills_pipe.training.models.kernels.agreement import disagreement
 from skills_pipe.training.models.kernels.attention_cases import Attention
-from skills_pipe.training.models.scores import Scores
+from skills_pipe.training.models.kernels.varlen import VarlenKernel
+from skills_pipe.training.models.scores import Scores, attend_by_scores
 from tests.training.models.kernels.documented import FAULTS, kernel
 from tests.training.models.test_attention import packed_row
 from tests.training.tiny import ARCHITECTURES, tiny_model
@@ -69,6 +71,29 @@ def test_a_window_that_no_short_document_reaches_is_tried_in_its_real_length():
     assert len(long) == 1
     assert "is off by" in disagreement(kernel("no window"), None, long, torch.bfloat16)
     assert disagreement(kernel(), None, long, torch.bfloat16) is None
+
+
+class RoundsScores(VarlenKernel):
+    """Ours as it is on a GPU, where products of capped layers are in half precision."""
+
+    def __call__(self, tensors, lengths, offsets, layer):
+        query, key, value = tensors
+        split = query.split(lengths[0], 2), key.split(lengths[1], 2), value.split(lengths[1], 2)
+        return torch.cat([attend_by_scores(*each, layer).transpose(1, 2) for each in zip(*split, strict=True)], dim=1)
+
+
+def test_what_ours_rounds_more_than_a_kernel_would_excuses_no_fault(monkeypatch):
+    coarse = RoundsScores(name="coarse", compute=None, caps=True)
+    capped = replace(SIZES, head_dim=256, layers=(Scores(scaling=1 / 16, softcap=50.0),))
+
+    def told(fault):
+        return disagreement(kernel(fault), coarse, capped.cases(coarse, torch.bfloat16, CPU), torch.bfloat16)
+
+    assert told(None) is None
+    for fault in ("another scale", "no cap"):
+        assert "is off by" in told(fault)
+    monkeypatch.setattr(agreement, "_MOST", float("inf"))
+    assert told("another scale") is None, "the control: four times as much as ours is too much here"
 
 
 def test_a_kernel_that_fails_or_gives_no_numbers_is_not_believed():
