@@ -35,7 +35,7 @@ def require_finite(loss: float, norm: float) -> None:
         TrainingDiverged: it has none.
     """
     if not math.isfinite(loss) or not math.isfinite(norm):
-        raise TrainingDiverged(f"the loss is {loss} and the norm of the gradients {norm}")
+        raise TrainingDiverged(f"the loss is {loss:.5g} and the norm of the gradients {norm:.5g}")
 
 
 @dataclass(frozen=True, kw_only=True)

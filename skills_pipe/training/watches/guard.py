@@ -73,7 +73,7 @@ class StepGuard:
         self.nonfinite += 1
         if self.nonfinite > self.max_nonfinite:
             require_finite(loss, norm)
-        return f"the loss is {loss} and the norm of the gradients {norm}"
+        return f"the loss is {loss:.5g} and the norm of the gradients {norm:.5g}"
 
     def _jump(self, what: str, value: float, latest: Sequence[float]) -> str | None:
         if self.spikes is None or len(latest) < self.spikes.window // 2:
