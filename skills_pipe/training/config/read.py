@@ -19,6 +19,9 @@ Section = TypeVar("Section")
 
 _WORDS_FOR_NULL = ("None", "none", "null", "NULL", "Null", "~")
 
+_TYPES_ELSEWHERE = {"fp32": "float32", "float": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+"""Types of numbers as others call them."""
+
 
 class Reader:
     """Reads sections of a plain tree and collects what is wrong with them.
@@ -57,9 +60,10 @@ class Reader:
     def _report_unknown(self, cls: type, tree: Mapping[str, Any], path: str) -> None:
         for name in tree:
             if name not in declared(cls):
-                dotted = _join(path, name)
-                advice = meant_key(dotted, known_keys()) or "remove it"
-                self.unknown.append(ConfigError(f"unknown key {dotted}", where=self._origins.where(dotted), fix=advice))
+                for dotted in _written_in(_join(path, name), tree[name]):
+                    advice = meant_key(dotted, known_keys()) or "remove it"
+                    where = self._origins.where(dotted)
+                    self.unknown.append(ConfigError(f"unknown key {dotted}", where=where, fix=advice))
 
     def _key(self, name: str, hint: Any, info: Key, tree: Mapping[str, Any], path: str) -> Any:
         dotted = _join(path, name)
@@ -111,7 +115,8 @@ class Reader:
             value = value.lower()
         if value in choices:
             return value
-        return self._wrong(path, _listing(choices), value, did_you_mean(str(value), choices))
+        meant = did_you_mean(_TYPES_ELSEWHERE.get(str(value), str(value)), choices)
+        return self._wrong(path, _listing(choices), value, meant)
 
     def _scalar(self, value: Any, hint: Any, path: str, info: Key) -> Any:
         expected, convert = _SCALARS[hint]
@@ -161,12 +166,42 @@ def known_keys(cls: Any = None, prefix: str = "") -> tuple[str, ...]:
 
 def meant_key(word: str, known: Collection[str]) -> str | None:
     """Advice naming the known key that a wrong one stands for: what others call so, or what is spelled alike."""
-    parts = word.split(".")
-    called_so = [key for key, names in names_elsewhere() if parts[-1] in names and key in known]
+    word = _in_known_section(word, known)
+    if word in known:
+        return f"did you mean {word!r}?"
+    section, _, name = word.rpartition(".")
+    called_so = _called_so(name, known)
     if called_so:
-        nearest = max(called_so, key=lambda key: _sections_in_common(key.split("."), parts))
-        return f"did you mean {nearest!r}?"
+        nearest = max(called_so, key=lambda key: _sections_in_common(key.split("."), word.split(".")))
+        neighbours = [key for key in called_so if key.rpartition(".")[0] == nearest.rpartition(".")[0]]
+        return f"did you mean {' and '.join(map(repr, neighbours))}?"
+    if f"{section}.{_ARGUMENTS}" in known and not did_you_mean(name, ("name", _ARGUMENTS)):
+        return f"did you mean {f'{section}.{_ARGUMENTS}.{name}'!r}?"
     return did_you_mean(word, known)
+
+
+_ARGUMENTS = "kwargs"
+"""The free section beside the name of a class."""
+
+
+def _called_so(name: str, known: Collection[str]) -> list[str]:
+    return [key for key, names in names_elsewhere() if name in names and key in known]
+
+
+def _in_known_section(word: str, known: Collection[str]) -> str:
+    """``policy.lora.alpha`` with the section that others call so, ``policy.dtensor_cfg.lora_cfg``."""
+    section, _, name = word.rpartition(".")
+    if not section or section in known:
+        return word
+    called_so = _called_so(section.rpartition(".")[2], known)
+    return f"{called_so[0]}.{name}" if called_so else word
+
+
+def _written_in(key: str, value: Any) -> list[str]:
+    """Unknown keys of an unknown section that other trainers have; else the section itself."""
+    if not isinstance(value, Mapping) or not _called_so(key.rpartition(".")[2], known_keys()):
+        return [key]
+    return [_join(key, str(name)) for name in value] or [key]
 
 
 def _sections_in_common(one: list[str], other: list[str]) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config import load_config
+from skills_pipe.training.config import ConfigErrors, load_config
 from skills_pipe.training.config.grammar import parse_overrides, read_plain, read_with_hydra
 from skills_pipe.training.config.overrides import apply_overrides
 from skills_pipe.training.config.read import known_keys, names_elsewhere
@@ -238,6 +238,15 @@ def test_the_short_way_leaves_the_rest_to_hydra(text):
         ("sft.num_train_epochs", "sft.max_num_epochs"),
         ("max_steps", "sft.max_num_steps"),
         ("save_steps", "checkpointing.save_period"),
+        ("policy.lora.rank", "policy.dtensor_cfg.lora_cfg.dim"),
+        ("policy.lora.r", "policy.dtensor_cfg.lora_cfg.dim"),
+        ("policy.lora.alpha", "policy.dtensor_cfg.lora_cfg.alpha"),
+        ("policy.lora_rank", "policy.dtensor_cfg.lora_cfg.dim"),
+        ("policy.lora_alpha", "policy.dtensor_cfg.lora_cfg.alpha"),
+        ("policy.lora", "policy.dtensor_cfg.lora_cfg"),
+        ("policy.warmup_steps", "policy.scheduler"),
+        ("policy.optimizer.lr", "policy.optimizer.kwargs.lr"),
+        ("policy.optimizer.nam", "policy.optimizer.name"),
     ],
 )
 @pytest.mark.parametrize("sign", ["", "++"])
@@ -245,6 +254,41 @@ def test_names_of_other_trainers_are_answered_with_the_key(word, key, sign):
     with pytest.raises(ConfigError) as raised:
         load_config(None, ["policy.model_name=m", "data.train_data_path=d.jsonl", f"{sign}{word}=8"])
     assert f"did you mean {key!r}?" in str(raised.value)
+
+
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_one_name_elsewhere_may_be_two_keys(sign):
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, [f"{sign}policy.gradient_accumulation_steps=8"])
+    both = "did you mean 'policy.train_global_batch_size' and 'policy.train_micro_batch_size'?"
+    assert both in str(raised.value)
+
+
+def test_each_key_of_a_section_that_others_call_so_is_answered_and_a_strange_section_once():
+    with pytest.raises(ConfigErrors) as raised:
+        load_config(None, ["++policy.lora={rank: 8, dropout: 0.1}", "++policy.strange={one: 1, two: 2}"])
+    told = [str(problem) for problem in raised.value.problems if "unknown" in str(problem)]
+    assert [line.partition(" (")[0] for line in told] == [
+        "unknown key policy.lora.rank",
+        "unknown key policy.lora.dropout",
+        "unknown key policy.strange",
+    ]
+    assert told[0].endswith("did you mean 'policy.dtensor_cfg.lora_cfg.dim'?")
+    assert told[1].endswith("did you mean 'policy.dtensor_cfg.lora_cfg.dropout'?")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"), [("fp32", "float32"), ("float", "float32"), ("fp16", "float16"), ("bf16", "bfloat16")]
+)
+def test_types_are_known_by_their_other_names(value, meant):
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        load_config(None, [f"policy.precision={value}"])
+
+
+def test_other_words_for_a_type_mean_none():
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, ["policy.precision=[exact]"])
+    assert "did you mean" not in str(raised.value)
 
 
 def test_in_sections_that_are_free_any_name_may_be_added():

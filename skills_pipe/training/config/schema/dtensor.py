@@ -77,5 +77,5 @@ class DtensorConfig:
         int | None, Key("Empty the GPU cache every so many steps; null: never.", minimum=1)
     ]
     defer_fsdp_grad_sync: Annotated[bool, Key("Exchange gradients once per step instead of once per microbatch.")]
-    lora_cfg: Annotated[LoraConfig, Key("Low-rank adapters.")]
+    lora_cfg: Annotated[LoraConfig, Key("Low-rank adapters.", also=("lora", "peft", "lora_config", "peft_config"))]
     quantization: Annotated[QuantizationConfig, Key("Frozen weights below adapters in 4 bit.")]

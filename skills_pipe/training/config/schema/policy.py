@@ -110,14 +110,18 @@ class PolicyConfig:
     tokenizer: Annotated[TokenizerConfig, Key("The tokenizer and its chat template.")]
     train_global_batch_size: Annotated[
         int,
-        Key("Samples in one optimizer step, over all ranks.", minimum=1, also=("global_batch_size", "batch_size")),
+        Key(
+            "Samples in one optimizer step, over all ranks.",
+            minimum=1,
+            also=("global_batch_size", "batch_size", "gradient_accumulation_steps"),
+        ),
     ]
     train_micro_batch_size: Annotated[
         int,
         Key(
             "Samples that one rank takes at once; keep 1 with packing.",
             minimum=1,
-            also=("micro_batch_size", "per_device_train_batch_size"),
+            also=("micro_batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
         ),
     ]
     max_total_sequence_length: Annotated[
@@ -162,5 +166,6 @@ class PolicyConfig:
             "{milestones: [...]}; null: constant.",
             absent=None,
             written=SchedulerSection,
+            also=("warmup_steps", "num_warmup_steps", "warmup_ratio", "lr_scheduler_type", "lr_scheduler"),
         ),
     ]
