@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config import load_config, without_effect
+from skills_pipe.training.config import check_overrides, load_config, without_effect
 from skills_pipe.training.config.parallel import TENSOR_PARALLEL_FAMILIES, Layout
 from skills_pipe.training.config.rules.parallel import unshareable
 from tests.training.config.test_estimate import LLAMA_8B
@@ -50,8 +50,67 @@ def test_a_key_that_a_section_of_the_file_overrules_is_refused(tmp_path):
         load_config(path, [*NEEDED, "policy.tensor_model_parallel_size=4"])
     assert caught.value.fix == "set policy.dtensor_cfg.tensor_parallel_size instead"
 
-    later = [*NEEDED, "policy.tensor_model_parallel_size=4", "policy.dtensor_cfg.tensor_parallel_size=2"]
-    assert load_config(path, later).policy.dtensor_cfg.tensor_parallel_size == 2
+    assert load_config(path, [*NEEDED, "policy.dtensor_cfg.tensor_parallel_size=2"])
+
+
+KINDS = {
+    "policy.tensor_model_parallel_size": "policy.dtensor_cfg.tensor_parallel_size",
+    "policy.context_parallel_size": "policy.dtensor_cfg.context_parallel_size",
+    "policy.expert_model_parallel_size": "policy.dtensor_cfg.expert_parallel_size",
+}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *(
+            (f"{key}={first}", f"{own}={second}")
+            for key, own in KINDS.items()
+            for first, second in [(2, 1), (2, 4), (1, 2)]
+        ),
+        ("policy.sequence_parallel=true", "policy.dtensor_cfg.sequence_parallel=false"),
+        ("policy.sequence_parallel=false", "policy.dtensor_cfg.sequence_parallel=true"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_keys_that_mean_the_same_and_say_something_else_are_refused(one, other, turned):
+    typed = [f"++{other}", f"++{one}"] if turned else [f"++{one}", f"++{other}"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [*NEEDED, *typed])
+    assert caught.value.what == f"{one} and {other} contradict each other"
+    assert caught.value.where == f"override '++{one}' and override '++{other}'"
+
+    # The controls: one alone, and both that say the same.
+    load_config(None, [*NEEDED, typed[1]])
+    same = f"++{one.partition('=')[0]}={other.partition('=')[2]}"
+    assert load_config(None, [*NEEDED, same, f"++{other}"]) == load_config(None, [*NEEDED, f"++{other}", same])
+
+
+def test_so_are_two_in_a_file_but_an_override_may_replace_what_a_file_says(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("policy:\n  tensor_model_parallel_size: 4\n  dtensor_cfg:\n    tensor_parallel_size: 1\n")
+    with pytest.raises(ConfigError, match=rf"contradict each other \({path}:2 and {path}:4\): set one of them"):
+        load_config(path, NEEDED)
+
+    path.write_text("policy:\n  tensor_model_parallel_size: 4\n")
+    assert load_config(path, NEEDED).policy.dtensor_cfg.tensor_parallel_size == 4
+    replaced = load_config(path, [*NEEDED, "policy.dtensor_cfg.tensor_parallel_size=2"])
+    assert replaced.policy.dtensor_cfg.tensor_parallel_size == 2
+
+
+def test_a_section_of_the_other_backend_contradicts_nothing(tmp_path):
+    path = tmp_path / "own.yaml"
+    sizes = "dtensor_cfg: {tensor_parallel_size: 1}, megatron_cfg: {tensor_model_parallel_size: 4}"
+    path.write_text(f"policy: {{{sizes}}}")
+    assert load_config(path, NEEDED).policy.dtensor_cfg.tensor_parallel_size == 1
+
+
+def test_on_megatron_its_own_keys_are_compared():
+    backend = ["policy.dtensor_cfg.enabled=false", "policy.megatron_cfg.enabled=true"]
+    sizes = ["policy.pipeline_model_parallel_size=2", "policy.megatron_cfg.pipeline_model_parallel_size=4"]
+    told = [str(problem) for problem in check_overrides([*backend, *sizes])]
+    assert sum("contradict each other" in line for line in told) == 1
+    assert not any("contradict" in str(problem) for problem in check_overrides([*backend, sizes[0]]))
 
 
 @pytest.mark.parametrize(

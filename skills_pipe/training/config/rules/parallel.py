@@ -20,13 +20,18 @@ _TENSOR = "policy.tensor_model_parallel_size"
 _CONTEXT = "policy.context_parallel_size"
 _EXPERT = "policy.expert_model_parallel_size"
 
-_BOTH = {
+_BOTH: Mapping[str, tuple[str | None, str]] = {
     "tensor_model_parallel_size": ("tensor_parallel_size", "tensor_model_parallel_size"),
     "context_parallel_size": ("context_parallel_size", "context_parallel_size"),
     "expert_model_parallel_size": ("expert_parallel_size", "expert_model_parallel_size"),
     "sequence_parallel": ("sequence_parallel", "sequence_parallel"),
+    "pipeline_model_parallel_size": (None, "pipeline_model_parallel_size"),
+    "expert_tensor_parallel_size": (None, "expert_tensor_parallel_size"),
 }
-"""Keys of ``policy`` that both backends follow -> their names in ``dtensor_cfg`` and in ``megatron_cfg``."""
+"""Keys of ``policy`` that backends follow -> their names in ``dtensor_cfg``, if there, and in ``megatron_cfg``."""
+
+_BY_FILE = 1
+"""The rank of what a file sets; that of an override is higher."""
 
 
 def broken_parallel_rules(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
@@ -134,18 +139,35 @@ def _indivisible_experts(experts: int | None, layout: Layout) -> list[ConfigErro
 
 
 def _without_effect(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:
-    """``policy.*`` reaches a backend only through an interpolation, which a file's own section may lack."""
+    """``policy.*`` reaches a backend only through an interpolation, which what sets the backend's own key replaces.
+
+    An override may replace what a file says of the other key; two overrides, or two files, contradict each other.
+    """
     megatron = policy.megatron_cfg.enabled
     section, backend = ("megatron_cfg", policy.megatron_cfg) if megatron else ("dtensor_cfg", policy.dtensor_cfg)
     for key, names in _BOTH.items():
         name = names[1] if megatron else names[0]
-        wanted, used = getattr(policy, key), getattr(backend, name)
-        if wanted != used and origins.overrides_later(f"policy.{key}", f"policy.{section}.{name}"):
+        if name is None or getattr(policy, key) == getattr(backend, name):
+            continue
+        general, own = f"policy.{key}", f"policy.{section}.{name}"
+        ranks = origins.rank(general), origins.rank(own)
+        if min(ranks) > _BY_FILE or ranks == (_BY_FILE, _BY_FILE):
             yield ConfigError(
-                f"policy.{key} has no effect: policy.{section}.{name} is {used}",
-                where=origins.where(f"policy.{key}"),
-                fix=f"set policy.{section}.{name} instead",
+                f"{general}={_written(getattr(policy, key))} and {own}={_written(getattr(backend, name))} "
+                "contradict each other",
+                where=f"{origins.where(general)} and {origins.where(own)}",
+                fix="set one of them",
             )
+        elif origins.overrides_later(general, own):
+            yield ConfigError(
+                f"{general} has no effect: {own} is {getattr(backend, name)}",
+                where=origins.where(general),
+                fix=f"set {own} instead",
+            )
+
+
+def _written(value: bool | int) -> str:
+    return str(value).lower()
 
 
 def _loss_kernel(policy: PolicyConfig, origins: Origins) -> Iterator[ConfigError]:
