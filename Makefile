@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := 2.13.0
 # One more than there are processors: tests that wait for Slurm leave theirs idle. Who gets what: see tests/conftest.py.
-SIDE_BY_SIDE = -n $$(( $$(nproc) + 1 )) --dist=loadfile
+SIDE_BY_SIDE = -n $$(( $$(nproc) + 1 )) --dist=loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-exhaustive test-nemo-run test-peers check venv system clean
 

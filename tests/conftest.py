@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
 
 from tests.slurm.fixtures import (
     charliecloud,
@@ -30,8 +28,8 @@ __all__ = [
     "slurm_forgetful",
 ]
 
-_RANKS = re.compile(r"\b(two|four|eight)_ranks\b")
-"""Fixtures of tests/training/conftest.py."""
+_RANKS = re.compile(r"\b((two|four|eight)_ranks|Ranks)\b")
+"""Fixtures of tests/training/conftest.py, and what they are."""
 
 # No test is judged by its time: a busy machine would fail it.
 settings.register_profile("untimed", deadline=None)
@@ -43,19 +41,20 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
-class _ByFile(LoadFileScheduling):
-    """Each file goes to one process, and all files whose tests need ranks to the same one.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each file goes to one process, and all files whose tests need ranks to the same one: with `--dist=loadfile`.
 
     Ranks that stay alive take gigabytes and seconds to start: two processes would have two sets of them.
     """
+    from xdist.scheduler import LoadFileScheduling
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
-        return "ranks" if _needs_ranks(self.config.rootpath / file) else file
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "ranks" if _needs_ranks(self.config.rootpath / file) else file
 
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
-    return _ByFile(config, log)
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

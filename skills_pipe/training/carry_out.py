@@ -42,9 +42,11 @@ def carry_out(run: Run, parts: Parts, progress: Progress | None = None) -> Verdi
         left = run.nodes.close() if run.nodes is not None else None
         # Whatever ended it: logs are flushed, and the terminal gets its cursor back before an error is told.
         if run.metrics is not None:
-            if left is not None:
-                run.metrics.log_nodes(left)
-            run.metrics.close(failed=failed)
+            try:
+                if left is not None:
+                    run.metrics.log_nodes(left)
+            finally:
+                run.metrics.close(failed=failed)
     _close(run, verdict)
     return verdict
 

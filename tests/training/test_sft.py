@@ -224,7 +224,7 @@ def test_the_summary_says_which_checkpoints_stay(
     assert "every 1 steps" not in told
     assert f"\nmodel: {tiny_model_folder} (llama, " in f"\n{told}"
     assert "\nsteps: 1 of " in told
-    assert "\nmodel: attention by: SDPA of each document\nmodel: loss by: our own\n" in told
+    assert "\nmodel: attention by: our own, document by document\nmodel: loss by: our own\n" in told
 
 
 @pytest.mark.parametrize(("positions", "told"), [(32, True), (512, False)])

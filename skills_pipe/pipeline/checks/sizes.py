@@ -105,10 +105,11 @@ def _experts(policy: PolicyConfig, copy: int) -> Iterator[Finding]:
 
 
 def _unshareable(policy: PolicyConfig, model: Mapping[str, Any]) -> Iterator[Finding]:
-    """A model that is not trained at all, or not in 4 bit, or layouts that do not fit it or are not proven for it."""
+    """A model that is not trained at all, in 4 bit, or by this kernel; layouts that do not fit or are not proven."""
     from skills_pipe.training.config.families import untrainable
     from skills_pipe.training.config.parallel import Layout
     from skills_pipe.training.config.quantization import quantization_spec
+    from skills_pipe.training.config.rules.kernels import uncomputable
     from skills_pipe.training.config.rules.parallel import unshareable
     from skills_pipe.training.config.rules.quantization import unquantizable
 
@@ -116,7 +117,7 @@ def _unshareable(policy: PolicyConfig, model: Mapping[str, Any]) -> Iterator[Fin
     layout = Layout(
         tensor=fsdp.tensor_parallel_size, context=fsdp.context_parallel_size, expert=fsdp.expert_parallel_size
     )
-    problems = untrainable(model) or unshareable(model, layout)
+    problems = untrainable(model) or [*unshareable(model, layout), *uncomputable(model, fsdp.attention_kernel)]
     if not problems and quantization_spec(policy) is not None:
         problems = unquantizable(model)
     yield from (error(found.what, where=found.where, fix=found.fix) for found in problems)

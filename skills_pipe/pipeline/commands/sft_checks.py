@@ -207,6 +207,7 @@ def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding
 def _check_programs(config: TrainingConfig, trainer: Job, cluster: ClusterConfig) -> list[Finding]:
     """What the trainer needs and this machine, where it will run, does not have; of a cluster nothing is known here."""
     from skills_pipe.training.config.quantization import check_installed
+    from skills_pipe.training.config.rules.kernels import ATTENTION_KEY
     from skills_pipe.training.config.rules.unsupported import COMPILING_OPTIMIZERS
 
     if not cluster.is_local:
@@ -232,9 +233,8 @@ def _check_programs(config: TrainingConfig, trainer: Job, cluster: ClusterConfig
         fix = f"pip install liger-kernel, for GPUs, or set {key}=auto"
         findings.append(error("Liger is not installed on this machine", where=key, fix=fix))
     if policy.dtensor_cfg.attention_kernel == "flash_attn" and all(map(_is_missing, _FLASH_ATTENTION)):
-        key = "policy.dtensor_cfg.attention_kernel"
-        fix = f"pip install flash-attn, for GPUs, or set {key}=auto"
-        findings.append(error("flash-attn is not installed on this machine", where=key, fix=fix))
+        fix = f"pip install flash-attn, for GPUs, or set {ATTENTION_KEY}=auto"
+        findings.append(error("flash-attn is not installed on this machine", where=ATTENTION_KEY, fix=fix))
     package = optimizer.partition(".")[0] or "torch"
     if _is_missing(package):
         fix = f"pip install {package}, or choose an optimizer of torch.optim"

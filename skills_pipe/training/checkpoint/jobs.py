@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -65,6 +65,16 @@ class TrainingJob:
 def jobs_of(manifest: Manifest) -> tuple[TrainingJob, ...]:
     """The jobs that had trained what a checkpoint holds; none of one that was written before they were recorded."""
     return tuple(TrainingJob(**value) for value in manifest.facts.get(_FACT, ()))
+
+
+def other_kernels(before: Sequence[TrainingJob], kernels: Mapping[str, str]) -> list[str]:
+    """Sentences about what ``kernels`` compute otherwise than those of the last job of a run."""
+    last = before[-1].kernels if before else {}
+    return [
+        f"{what} is computed by {name} from here on, and was by {last[what]} in the job before"
+        for what, name in kernels.items()
+        if last.get(what, name) != name
+    ]
 
 
 def job_facts(jobs: Iterable[TrainingJob]) -> dict[str, Any]:

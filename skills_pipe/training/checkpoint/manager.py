@@ -26,7 +26,7 @@ from typing import Any
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.background import BackgroundWriter
-from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of
+from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of, other_kernels
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
 from skills_pipe.training.checkpoint.ranks import on_first, world_size
@@ -100,7 +100,9 @@ class CheckpointManager:
         if found is None:
             return None
         point = restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
-        self._begin_job(jobs_of(found.manifest), done=point.info.total_steps)
+        before = jobs_of(found.manifest)
+        self._begin_job(before, done=point.info.total_steps)
+        self._notices.extend(other_kernels(before, self._run.kernels))
         return point
 
     def save(

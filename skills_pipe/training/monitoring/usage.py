@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,13 +28,22 @@ def host_memory() -> dict[str, float]:
 def gpus() -> dict[str, float]:
     """Of each GPU that this process sees: percent of the time in which it computed, GiB that all programs hold.
 
-    The driver is asked, through nvidia-ml-py: CUDA itself would put a context of some hundred MB on each GPU.
+    The driver is asked, through nvidia-ml-py: CUDA itself would put a context of some hundred MB on each GPU. What it
+    does not tell is left out, as the use of a part of a GPU (MIG).
 
     Raises:
         ModuleNotFoundError: nvidia-ml-py is not installed.
+        Exception: the driver tells nothing at all.
     """
-    values = {}
-    for index in range(torch.cuda.device_count()):
-        values[f"gpu.{index}.util"] = float(torch.cuda.utilization(index))
-        values[f"gpu.{index}.mem_gb"] = torch.cuda.device_memory_used(index) / GIB
+    readings = {"util": torch.cuda.utilization, "mem_gb": lambda index: torch.cuda.device_memory_used(index) / GIB}
+    values, failures = {}, []
+    for index, (name, reading) in product(range(torch.cuda.device_count()), readings.items()):
+        try:
+            values[f"gpu.{index}.{name}"] = float(reading(index))
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # of the driver: of any kind
+            failures.append(error)
+    if failures and not values:
+        raise failures[0]
     return values

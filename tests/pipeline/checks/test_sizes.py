@@ -98,6 +98,25 @@ def test_layouts_that_do_not_fit_a_model_or_are_not_proven_for_it_are_told(chang
     assert finding.where.startswith("policy.") and finding.fix
 
 
+@pytest.mark.parametrize(
+    ("kernel", "family", "message"),
+    [
+        ("flash_attn", "gpt_oss", "attention_kernel=flash_attn knows no sinks"),
+        ("varlen_attn", "gpt_oss", "attention_kernel=varlen_attn knows no sinks"),
+        ("varlen_attn", "gemma2", "attention_kernel=varlen_attn caps no scores"),
+        ("flash_attn", "gemma2", None),
+        ("varlen_attn", "llama", None),
+        ("auto", "gpt_oss", None),
+    ],
+)
+def test_a_kernel_that_computes_no_layer_of_a_model_is_told(kernel, family, message):
+    made = policy()
+    asked = replace(made, dtensor_cfg=replace(made.dtensor_cfg, attention_kernel=kernel))
+    found = check_sizes(asked, None, ranks=1, model={"model_type": family})
+    assert len(found) == (message is not None)
+    assert all(message in finding.what and finding.fix.endswith("attention_kernel=auto") for finding in found)
+
+
 def in_4_bit(made):
     fsdp = made.dtensor_cfg
     adapters, packed = replace(fsdp.lora_cfg, enabled=True), replace(fsdp.quantization, load_in_4bit=True)

@@ -20,7 +20,10 @@ from tests.training.backends.scenario import BATCH, dataset, whole
 from tests.training.tiny import tiny_model
 
 ROWS = BatchSettings(capacity=97)
-"""Several microbatches of odd lengths."""
+"""Several microbatches of odd lengths on up to two ranks with data of their own."""
+
+SHORT_ROWS = BatchSettings(capacity=61)
+"""Several on four of them."""
 
 SGD = ObjectConfig(name="torch.optim.SGD", kwargs={"lr": 0.1, "momentum": 0.5})
 
@@ -87,7 +90,7 @@ def two_steps(
     family: str,
     layout: Layout | None = None,
     changes: Mapping[str, Any] | None = None,
-    rows: BatchSettings = ROWS,
+    rows: BatchSettings | None = None,
     shape: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Losses and norms of two steps, the loss of an evaluation, gradients of the second step, weights after it."""
@@ -99,10 +102,12 @@ def two_steps(
         adapt(model, adapters)
     here = replace(world, same_rows=layout.same_rows)
     backend = FsdpBackend(model, settings(layout=layout, **(changes or {})), here)
+    several, rows = rows is None, rows or (SHORT_ROWS if here.data_size > 2 else ROWS)
     data, losses, norms, gradients = dataset(), [], [], {}
     backend.trainee.optimizer.register_step_pre_hook(lambda *_: gradients.update(gradients_of(backend)))
     for step in range(2):
         batch = split_batch(data, range(step * BATCH, (step + 1) * BATCH), rows, here.data_rank, here.data_size)
+        assert len(batch.microbatches) > 1 or not several, "gradients are gathered over microbatches"
         result = backend.train_step(batch.microbatches, targets=batch.global_weight)
         losses.append(result.loss)
         norms.append(result.grad_norm)

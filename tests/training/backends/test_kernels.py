@@ -6,6 +6,7 @@ import sys
 import warnings
 from functools import partial
 from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError
 from types import ModuleType
 
 import pytest
@@ -97,6 +98,37 @@ def test_where_none_is_asked_for_or_none_can_be_used_nothing_is_tried(flash_atte
         attention_of(wanted="flash_attn", dtype=torch.float32)
 
 
+def test_layers_that_drop_weights_are_computed_by_no_kernel(flash_attention):
+    flash_attention()
+    assert attention_of("gpt2")[0] == "flash-attn"
+    assert attention_of("gpt2", attn_pdrop=0.1) == (None, [])
+    assert attention_of("llama", attention_dropout=0.1) == (None, [])
+
+
+def test_a_gpu_that_a_kernel_left_unusable_ends_the_job(monkeypatch):
+    def broken(device):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    where = {"where": "policy.key", "fix": "set policy.key=sdpa"}
+    trials.require_usable(CPU, "flash-attn cannot be tried", **where)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    trials.require_usable(torch.device("cuda"), "flash-attn cannot be tried", **where)
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(
+        ConfigError, match=r"cannot be tried, and left the GPU unusable \(policy.key\).*set policy.key=sdpa"
+    ):
+        trials.require_usable(torch.device("cuda"), "flash-attn cannot be tried", **where)
+
+
+def test_what_was_installed_under_another_name_is_named_without_a_version(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", missing_package)
+    assert Kernels(loss="liger").names == {"attention": "our own, document by document", "loss": "liger-kernel"}
+
+
+def missing_package(name):
+    raise PackageNotFoundError(name)
+
+
 def test_what_is_not_installed_is_told_to_those_who_asked_for_it(flash_attention):
     with pytest.raises(ConfigError, match="FlashAttention 2 is not installed"):
         attention_of(wanted="flash_attn")
@@ -172,7 +204,7 @@ def test_without_a_gpu_nothing_is_tried(flash_attention, monkeypatch):
     with pytest.raises(ConfigError, match=r"flash_attn is for GPUs, and this is cpu .*set .*attention_kernel=auto"):
         choose_kernels(tiny_model(), attention="flash_attn", loss="auto", **asked)
     backend = FsdpBackend(tiny_model(), SCENARIOS["bfloat16"], ALONE)
-    assert backend.kernels == {"attention": "SDPA of each document", "loss": "our own"}
+    assert backend.kernels == {"attention": "our own, document by document", "loss": "our own"}
 
 
 def verdicts_of(world: World, *, faults: tuple[str | None, ...]) -> tuple[str | None, list[str], str]:

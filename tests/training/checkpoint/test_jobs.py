@@ -87,3 +87,16 @@ def test_any_change_of_the_sources_changes_the_hash_and_nothing_else_does(tmp_pa
     assert len({first, second, hashed()}) == 3
     monkeypatch.undo()
     code_hash.cache_clear()
+
+
+def test_other_kernels_than_those_of_the_job_before_are_told(tmp_path):
+    told = []
+    for step, attention in ((1, "flash-attn 2.8.3"), (2, "flash-attn 2.8.3"), (3, "our own")):
+        manager = new_manager(tmp_path, run=replace(RUN, kernels={"attention": attention, "loss": "our own"}))
+        trainee = new_trainee()
+        manager.resume(trainee)
+        told.append(manager.take_notices())
+        manager.save(trainee, info_at(step), position_at(step))
+        manager.close()
+    assert told[:2] == [[], []]
+    assert told[2] == ["attention is computed by our own from here on, and was by flash-attn 2.8.3 in the job before"]

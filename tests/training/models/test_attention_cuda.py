@@ -97,7 +97,7 @@ def test_a_training_takes_what_agrees_and_says_so(recwarn):
     model = tiny_model("llama", head_dim=64, hidden_size=256)
     taken = FsdpBackend(model, SCENARIOS["bfloat16"], world).kernels
     assert not [one for one in recwarn if one.category is KernelWarning]
-    assert taken["attention"] != "SDPA of each document"
+    assert taken["attention"] != "our own, document by document"
 
 
 def test_liger_agrees_where_it_is_installed():

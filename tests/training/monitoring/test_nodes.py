@@ -24,6 +24,7 @@ from skills_pipe.training.monitoring.usage import host_memory
 from skills_pipe.training.setup import build_run, load_parts
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import SignalListener
+from tests.pipeline.programs import until
 from tests.training.monitoring.test_metrics import logger_config, quiet
 from tests.training.monitoring.test_trackers import alone as alone
 from tests.training.monitoring.test_trackers import config
@@ -63,6 +64,20 @@ def test_gpus_are_asked_one_by_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "utilization", lambda index: 40 + index)
     monkeypatch.setattr(torch.cuda, "device_memory_used", lambda index: (index + 1) * GIB)
     assert usage.gpus() == {"gpu.0.util": 40.0, "gpu.0.mem_gb": 1.0, "gpu.1.util": 41.0, "gpu.1.mem_gb": 2.0}
+
+
+def test_what_the_driver_does_not_tell_of_a_gpu_hides_nothing_else(monkeypatch):
+    def untold(index):
+        raise RuntimeError("not supported")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "utilization", untold)
+    monkeypatch.setattr(torch.cuda, "device_memory_used", lambda index: (index + 1) * GIB)
+    assert usage.gpus() == {"gpu.0.mem_gb": 1.0, "gpu.1.mem_gb": 2.0}
+
+    monkeypatch.setattr(torch.cuda, "device_memory_used", untold)
+    with pytest.raises(RuntimeError, match="not supported"):
+        usage.gpus()
 
 
 # A real training
@@ -253,6 +268,8 @@ def records(folder):
                 place += left
                 continue
             _, length, kind = struct.unpack_from("<IHB", data, place)
+            if place + 7 + length > len(data):
+                break  # it is being written
             whole += data[place + 7 : place + 7 + length]
             place += 7 + length
             if kind in (1, 4):  # whole, or the last part of one
@@ -263,6 +280,12 @@ def records(folder):
 def test_weights_and_biases_has_them_by_seconds(tmp_path):
     pytest.importorskip("wandb")
     two_jobs(config(tmp_path / "logs", "wandb"))
+    # A process of theirs writes what it was sent, also after the run has ended here.
+
+    def ended():
+        return sum(record.HasField("exit") for record in records(tmp_path / "logs" / "wandb")) == 2
+
+    until(ended, "both runs are written to their ends")
     written = list(records(tmp_path / "logs" / "wandb"))
     axes = {record.metric.name: record.metric.step_metric for record in written if record.HasField("metric")}
     assert axes["ray/node.0.mem_gb"] == NODES_TIME

@@ -36,7 +36,7 @@ def test_the_lineage_has_data_code_configuration_jobs_and_metrics(model, run, ch
     assert lineage.counters["consumed_samples"] == 10 * BATCH
     assert lineage.training_config["data"]["train"][0]["data_path"] == str(chat_data)
     assert [(job["first_step"], job["ranks"], job["code"]) for job in lineage.jobs] == [(1, 1, code_hash())]
-    assert lineage.jobs[0]["kernels"] == {"attention": "SDPA of each document", "loss": "our own"}
+    assert lineage.jobs[0]["kernels"] == {"attention": "our own, document by document", "loss": "our own"}
     assert lineage.checkpoint == manifests.read(run / "checkpoints" / "step_10").digest
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal
 
 import torch
@@ -11,14 +10,13 @@ from transformers import PreTrainedModel
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.parallel import Layout
+from skills_pipe.training.config.rules.kernels import ATTENTION_KEY
 from skills_pipe.training.models import liger
-from skills_pipe.training.models.kernels.varlen import VarlenKernel
+from skills_pipe.training.models.kernels.varlen import VarlenKernel, with_version
 from skills_pipe.training.models.loss import Kernel
 
 AttentionChoice = Literal["auto", "flash_attn", "varlen_attn", "sdpa"]
 LossChoice = Literal["auto", "chunked", "liger"]
-
-ATTENTION_KEY = "policy.dtensor_cfg.attention_kernel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +34,8 @@ class Kernels:
     @property
     def names(self) -> dict[str, str]:
         """As users are told them, and as checkpoints record them."""
-        attention = "SDPA of each document" if self.attention is None else self.attention.name
-        loss = "our own" if self.loss == "chunked" else f"liger-kernel {metadata.version('liger-kernel')}"
+        attention = "our own, document by document" if self.attention is None else self.attention.name
+        loss = "our own" if self.loss == "chunked" else with_version("liger-kernel")
         return {"attention": attention, "loss": loss}
 
 

@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.backends.fsdp.kernels import ATTENTION_KEY, AttentionChoice, LossChoice
+from skills_pipe.training.backends.fsdp.kernels import AttentionChoice, LossChoice
 from skills_pipe.training.checkpoint.ranks import on_all, rank
+from skills_pipe.training.config.rules.kernels import ATTENTION_KEY
 from skills_pipe.training.models import liger
 from skills_pipe.training.models.kernels import varlen
 from skills_pipe.training.models.kernels.agreement import disagreement
@@ -123,7 +124,10 @@ def _try_attention(find: Finder, attention: Attention, dtype: torch.dtype, devic
         return NOT_INSTALLED
     if not any(kernel.takes(dtype, layer) for layer in attention.layers):
         return TAKES_NOTHING
-    return disagreement(kernel, None, attention.cases(kernel, dtype, device), dtype)
+    found = disagreement(kernel, None, attention.cases(kernel, dtype, device), dtype)
+    if found is not None:
+        require_usable(device, f"{kernel.name} {found}", where=ATTENTION_KEY, fix=f"set {ATTENTION_KEY}=sdpa")
+    return found
 
 
 def _try_liger(model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -135,7 +139,24 @@ def _try_liger(model: PreTrainedModel, dtype: torch.dtype, device: torch.device)
         return f"cannot be used: {error.what}"
     except Exception as error:  # as above
         return f"cannot be imported: {error}"
-    return disagreement(liger.summed_by_liger, ours, loss_cases(model, dtype, device), dtype)
+    found = disagreement(liger.summed_by_liger, ours, loss_cases(model, dtype, device), dtype)
+    if found is not None:
+        require_usable(device, f"Liger {found}", where=liger.KEY, fix=f"set {liger.KEY}=chunked")
+    return found
+
+
+def require_usable(device: torch.device, told: str, *, where: str, fix: str) -> None:
+    """Make sure that a GPU computes on after a kernel that is not believed; what goes wrong there may stay wrong.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        raise ConfigError(f"{told}, and left the GPU unusable", where=where, fix=fix) from error
 
 
 def _refusal(refused: Mapping[str, str], key: str, fix: str) -> ConfigError:

@@ -29,6 +29,7 @@ class Conditions:
         shared_experts: other ranks have experts of this one's tokens.
         tensor: ranks that share each layer; heads, neurons and words of the shape are then those of one of them.
         sequence: these ranks share the tokens outside of attention and MLP.
+        masks: no kernel for attention knows windows, so that masks are made.
     """
 
     cpu: bool = False
@@ -37,6 +38,7 @@ class Conditions:
     shared_experts: bool = False
     tensor: int = 1
     sequence: bool = False
+    masks: bool = False
 
     @property
     def apart(self) -> int:
@@ -124,7 +126,8 @@ def _attention(shape: ModelShape, window: int | None, document: int, width: int,
         whole = shape.kind.fused and not shape.kind.positions and own == width
         values = queries + 2 * keys if whole else keys
         # In fp32 it is no kernel that knows a window, but one that is given a mask.
-        mask = FLOAT * document if window is not None and window < document and own == FLOAT else 0
+        masked = (own == FLOAT or conditions.masks) and window is not None and window < document
+        mask = own * document if masked else 0
         return own * (2 * queries + keys + values) + queries * width + FLOAT * shape.heads + mask
     looking = min(conditions.looking or document, document)
     if looking > SCORES_AT_ONCE:

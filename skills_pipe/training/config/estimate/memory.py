@@ -156,6 +156,7 @@ def _conditions(policy: PolicyConfig, row: int) -> Conditions:
         shared_experts=dtensor.expert_parallel_size > 1,
         tensor=dtensor.tensor_parallel_size,
         sequence=dtensor.sequence_parallel,
+        masks=dtensor.attention_kernel == "sdpa",
     )
 
 

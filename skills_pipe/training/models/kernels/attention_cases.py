@@ -28,7 +28,10 @@ _SOME_LOOK = (5, 100, 1, 33, 64)
 """Tokens of the same documents that look, as where ranks share a row."""
 
 _LAST_LOOK = 33
-"""Tokens that look at a window of its real length and at what lies before it: few, so that it costs little."""
+"""Tokens that look at a long document: few, so that it costs little."""
+
+_FAR = 4096
+"""How far they look at least, unless their window ends before: kernels go other ways there than in short documents."""
 
 _STEEP = 0.2
 """Part of the cap that scores have on average, so that many are capped and softmax still has several terms."""
@@ -40,7 +43,7 @@ class Attention:
 
     Attributes:
         heads, kv_heads, head_dim: sizes.
-        layers: one of each kind, without dropout.
+        layers: one of each kind.
     """
 
     heads: int
@@ -56,6 +59,8 @@ class Attention:
         parts: list[Any] = [part for part in model.modules() if hasattr(part, "scaling") and hasattr(part, "head_dim")]
         sinks = next((part.sinks for part in parts if getattr(part, "sinks", None) is not None), None)
         kinds = {(part.scaling, window) for part in parts for window in windows_of(config)}
+        # GPT-2 has its own name for it.
+        dropout = getattr(config, "attention_dropout", None) or getattr(config, "attn_pdrop", None) or 0.0
         return cls(
             heads=heads // ranks,
             kv_heads=(getattr(config, "num_key_value_heads", None) or heads) // ranks,
@@ -63,6 +68,7 @@ class Attention:
             layers=tuple(
                 Scores(
                     scaling=scaling,
+                    dropout=dropout,
                     window=window,
                     softcap=config.attn_logit_softcapping if config.model_type == _CAPPED else None,
                     sinks=sinks,
@@ -79,10 +85,12 @@ class Attention:
             short = layer if layer.window is None else replace(layer, window=min(layer.window, _SHORT))
             yield AttentionCase("documents", self, short, (_ALL_LOOK, _ALL_LOOK), dtype, device)
             yield AttentionCase("documents whose last tokens look", self, short, (_SOME_LOOK, _ALL_LOOK), dtype, device)
-            if layer.window is not None:
-                seen = layer.window + max(layer.window // 8, _LAST_LOOK)
-                name = f"a window of {layer.window} tokens"
-                yield AttentionCase(name, self, layer, ((_LAST_LOOK, 5), (seen, 5)), dtype, device)
+            # A row that stands for none, where there are more ranks than rows, is one token.
+            yield AttentionCase("one token", self, layer, ((1,), (1,)), dtype, device)
+            reach = min(layer.window or _FAR, _FAR)
+            seen = reach + max(reach // 8, _LAST_LOOK)
+            name = f"a document of {seen} tokens"
+            yield AttentionCase(name, self, layer, ((_LAST_LOOK, 5), (seen, 5)), dtype, device)
 
 
 class AttentionCase:
@@ -130,7 +138,11 @@ class AttentionCase:
         output = attend((query, key, value), self._lengths, (first, second), self._layer, kernel)
         gradients = torch.autograd.grad(output, (query, key, value), self._slope.to(dtype))
         names = ("output", "gradient of queries", "gradient of keys", "gradient of values")
-        return dict(zip(names, (output.detach(), *gradients), strict=True))
+        found = dict(zip(names, (output.detach(), *gradients), strict=True))
+        if max(self._lengths[1]) == 1:
+            # Who sees one token alone does so whatever the scores are: their gradients are rounding, and no more.
+            del found["gradient of queries"], found["gradient of keys"]
+        return found
 
 
 def _offsets(lengths: tuple[int, ...], device: torch.device) -> Tensor:

@@ -19,6 +19,9 @@ _SCALE = 0.37
 _TOKENS, _GROUPS = 96, 8
 """Losses are compared group by group: one sum may be right by chance, though it was rounded on the way."""
 
+_WIDTH = 1024
+"""Most of the width that is tried. Kernels depend on the words; a width of thousands would cost gigabytes."""
+
 _STEEP = 0.5
 """Part of the cap that logits have on average, so that many are capped."""
 
@@ -39,9 +42,11 @@ def ours(hidden: Tensor, weight: Tensor, labels: Tensor, *, scale: float, softca
 
 
 def loss_cases(model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> Iterator[LossCase]:
-    """One with the sizes of the model's output layer, of which its rank has all words."""
-    shape = tuple(model.get_output_embeddings().weight.shape)
-    yield LossCase.of(shape, getattr(model.config, "final_logit_softcapping", None), dtype, device)
+    """One with all words of the model's output layer, and its width up to :data:`_WIDTH`."""
+    vocabulary, width = model.get_output_embeddings().weight.shape
+    yield LossCase.of(
+        (vocabulary, min(width, _WIDTH)), getattr(model.config, "final_logit_softcapping", None), dtype, device
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +67,7 @@ class LossCase:
     name: ClassVar[str] = "some tokens"
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], softcap: float | None, dtype: torch.dtype, device: torch.device) -> LossCase:
+    def of(cls, shape: tuple[int, int], softcap: float | None, dtype: torch.dtype, device: torch.device) -> LossCase:
         """One with a weight of this shape."""
         vocabulary, width = shape
         generator = torch.Generator(device).manual_seed(0)

@@ -60,7 +60,7 @@ def flash_attn_3(device: torch.device) -> VarlenKernel | None:
         return None
     from flash_attn_interface import flash_attn_varlen_func
 
-    return VarlenKernel(name=_name("flash-attn-3"), compute=as_flash_attn(flash_attn_varlen_func), caps=True)
+    return VarlenKernel(name=with_version("flash-attn-3"), compute=as_flash_attn(flash_attn_varlen_func), caps=True)
 
 
 def flash_attn_2(device: torch.device) -> VarlenKernel | None:
@@ -69,7 +69,7 @@ def flash_attn_2(device: torch.device) -> VarlenKernel | None:
         return None
     from flash_attn import flash_attn_varlen_func
 
-    return VarlenKernel(name=_name("flash-attn"), compute=as_flash_attn(flash_attn_varlen_func), caps=True)
+    return VarlenKernel(name=with_version("flash-attn"), compute=as_flash_attn(flash_attn_varlen_func), caps=True)
 
 
 def torch_varlen(device: torch.device) -> VarlenKernel | None:
@@ -131,7 +131,8 @@ def _window(layer: Scores) -> tuple[int, int]:
     return (-1 if layer.window is None else layer.window - 1, 0)
 
 
-def _name(package: str) -> str:
+def with_version(package: str) -> str:
+    """``flash-attn 2.8.3``; the name alone where it was not installed under it, as builds of one's own are."""
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:

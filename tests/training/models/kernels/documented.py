@@ -13,7 +13,7 @@ from skills_pipe.training.models.scores import Scores
 
 FAULTS = (
     *("no window", "one token more in the window", "top left", "leaks", "another scale", "not causal"),
-    *("no cap", "wrong gradients", "another head"),
+    *("no cap", "wrong gradients", "another head", "sees nothing far"),
 )
 
 
@@ -53,6 +53,8 @@ def flash_attn_varlen_func(
         seen &= distance >= -right
     if left >= 0 and fault != "no window":
         seen &= distance <= left + (fault == "one token more in the window")
+    if fault == "sees nothing far":
+        seen &= distance < 256
     same = of_query[:, None] == of_key[None]
     # A kernel that leaks lets the first tokens of a document see the end of the one before.
     seen &= same | ((of_query[:, None] == of_key[None] + 1) & (fault == "leaks"))
