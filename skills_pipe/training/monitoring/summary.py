@@ -8,6 +8,8 @@ import rich
 import torch
 from rich.markup import escape
 from rich.table import Table
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.training.config import PolicyConfig, TrainingConfig, without_effect
@@ -72,7 +74,7 @@ def _model(run: Run) -> Rows:
         *_offloaded(run),
         ("ranks", _ranks(run)),
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
-        ("learning rate", _learning_rate(run.config, run.total_steps)),
+        *_learning_rates(run.config, run.total_steps),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
         ("activation checkpointing", _recomputed(policy)),
         *((f"{what} by", name) for what, name in run.backend.kernels.items()),
@@ -200,23 +202,37 @@ def _every(period: int) -> str:
     return "every step" if period == 1 else f"every {period} steps"
 
 
-def _learning_rate(config: TrainingConfig, total: int) -> str:
-    """The rate along the run, from a schedule that is stepped without training."""
+def _learning_rates(config: TrainingConfig, total: int) -> Rows:
+    """The rates along the run; those of AdamW beside Muon only where they are others.
+
+    The first are what ``train/lr`` will be.
+    """
     if config.policy.optimizer is None:
-        return ""
-    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], config.policy.optimizer)
+        return [("learning rate", "")]
+    # A matrix and a vector: Muon takes the one, AdamW the other.
+    weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((1, 1), (1,))]
+    optimizer = build_optimizer(weights, config.policy.optimizer)
     scheduler = build_scheduler(optimizer, config.policy.scheduler, total_steps=total)
+    groups = optimizer.param_groups
     if scheduler is None:
-        return f"{optimizer.param_groups[0]['lr']:.3g}, constant"
-    if total > _SIMULATED_STEPS:
-        return f"{config.policy.optimizer.kwargs.get('lr')}, scheduled"
-    rates = []
+        first, *others = [f"{group['lr']:.3g}, constant" for group in groups]
+    elif total > _SIMULATED_STEPS:
+        first, *others = [f"{group['initial_lr']:.3g}, scheduled" for group in groups]
+    else:
+        first, *others = _simulated(optimizer, scheduler, total)
+    return [("learning rate", first), *(("learning rate of other weights", each) for each in others if each != first)]
+
+
+def _simulated(optimizer: Optimizer, scheduler: LRScheduler, total: int) -> Iterable[str]:
+    """The rates of each group, from a schedule that is stepped without training."""
+    steps = []
     for _ in range(total):
-        rates.append(optimizer.param_groups[0]["lr"])
+        steps.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         scheduler.step()
     shown = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
-    return ", ".join(f"step {index + 1}: {rates[index]:.3g}" for index in shown)
+    for rates in zip(*steps, strict=True):
+        yield ", ".join(f"step {index + 1}: {rates[index]:.3g}" for index in shown)
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:

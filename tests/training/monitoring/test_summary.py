@@ -1,0 +1,45 @@
+"""What is told of a training before its first step is what the training then does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from skills_pipe.training.sft import main
+from tests.training.outputs import logged
+from tests.training.sft_arguments import arguments
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+SCHEDULE = (
+    "policy.scheduler=[{name: torch.optim.lr_scheduler.LinearLR, kwargs: {start_factor: 0.1, total_iters: 3}}, "
+    "{name: torch.optim.lr_scheduler.CosineAnnealingLR, kwargs: {T_max: 3, eta_min: 1.0e-6}}, {milestones: [3]}]"
+)
+RATE_OF_ADAMW = 1e-4
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, "policy.scheduler=null"])
+def test_the_learning_rate_that_is_told_is_the_one_that_is_logged(
+    schedule, tiny_model_folder, chat_data, tmp_path, capsys
+):
+    muon = f"policy.optimizer={{name: torch.optim.Muon, kwargs: {{lr: 1e-3, adamw: {{lr: {RATE_OF_ADAMW}}}}}}}"
+    words = arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=6", muon, schedule)
+    assert main([word for word in words if word != "policy.lr=1e-3"]) == 0
+    out = capsys.readouterr().out
+    (told,) = re.findall(r"^model: learning rate: (.*)$", out, re.MULTILINE)
+    (beside,) = re.findall(r"^model: learning rate of other weights: (.*)$", out, re.MULTILINE)
+
+    rates = logged(tmp_path, "train/lr")
+    shown = [f"step {step}: {rates[step]:.3g}" for step in (1, 2, 4, 5, 6)]
+    assert told == (", ".join(shown) if schedule == SCHEDULE else f"{rates[1]:.3g}, constant")
+    assert beside.split(",")[0].removeprefix("step 1: ") in ("1e-05", "0.0001"), "negative control: AdamW has its own"
+    assert beside.split(",")[0] != told.split(",")[0]
+
+
+def test_rates_that_are_the_same_are_told_once(tiny_model_folder, chat_data, tmp_path, capsys):
+    muon = "policy.optimizer={name: torch.optim.Muon, kwargs: {lr: 1e-3}}"
+    words = arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=1", muon)
+    assert main([word for word in words if word != "policy.lr=1e-3"]) == 0
+    out = capsys.readouterr().out
+    assert "model: learning rate: 0.001, constant\n" in out and "learning rate of other" not in out
