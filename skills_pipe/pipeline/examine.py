@@ -139,7 +139,7 @@ def _inputs(seen: Preview | None, subjects: Sequence[Checked], request: Request[
     """What the preview has found; an input that a check of the command has told something about is left out."""
     if seen is None:
         return Checked(subject="inputs and outputs", left_out="paths lead nowhere")
-    explained = {finding.where for subject in subjects for finding in subject.findings}
+    explained = {place for subject in subjects for told in subject.findings for place in (told.where, told.path)}
     own = [finding for finding in seen.findings if finding.path is None or finding.path not in explained]
     return Checked(subject="inputs and outputs", findings=tuple(_with_its_option(finding, request) for finding in own))
 

@@ -56,9 +56,9 @@ class Checked:
     told: bool = False
 
 
-def error(what: str, *, where: str | None = None, fix: str | None = None) -> Finding:
+def error(what: str, *, where: str | None = None, fix: str | None = None, path: str | None = None) -> Finding:
     """A finding that stops the submission."""
-    return Finding(severity=Severity.ERROR, what=what, where=where, fix=fix)
+    return Finding(severity=Severity.ERROR, what=what, where=where, fix=fix, path=path)
 
 
 def warning(what: str, *, where: str | None = None, fix: str | None = None) -> Finding:

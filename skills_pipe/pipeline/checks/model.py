@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skills_pipe.errors import ConfigError
@@ -16,8 +17,28 @@ if TYPE_CHECKING:
     from skills_pipe.training.config.estimate import ModelShape
 
 _FLAG = "--hf_model"
+_ARCHIVE = ".nemo"
 _OUTPUT_LAYER = "lm_head"
 _FIX = "give a folder with config.json and safetensors, or the id of a model on the hub"
+
+
+def check_archive(request: Request[Any], name: str) -> Iterator[Finding]:
+    """A model that is packed into one file.
+
+    Its name alone tells where nobody can look: ``folder/model.nemo`` may be a path as well as an id on the hub, where
+    no model is called so.
+    """
+    if name.endswith(_ARCHIVE) and not _is_folder(request, name):
+        fix = f"unpack it, and give the folder that this makes: ns convert --input_model={name} --output_model=FOLDER"
+        yield error(f"the model {name} is an archive, not a folder", where=_FLAG, fix=fix)
+
+
+def _is_folder(request: Request[Any], name: str) -> bool:
+    seen = request.look(name)
+    if seen is not None:
+        return seen.kind == "folder"
+    # Names that may be ids are paths from the folder in which jobs of this machine start.
+    return request.cluster.is_local and Path(request.cluster.absolute(name)).is_dir()
 
 
 def check_folder(request: Request[Any], name: str, folder: Look) -> Iterator[Finding]:
@@ -33,8 +54,8 @@ def check_folder(request: Request[Any], name: str, folder: Look) -> Iterator[Fin
     tell = error if request.cluster.is_local else warning
     config = request.look(f"{name}{CONFIG}")
     if folder.kind == "file":
-        fix = f"unpack it: ns convert --input_model={name}" if name.endswith(".nemo") else _FIX
-        yield tell(f"the model {name} is a file, not a folder", where=_FLAG, fix=fix)
+        if not name.endswith(_ARCHIVE):  # told by check_archive
+            yield tell(f"the model {name} is a file, not a folder", where=_FLAG, fix=_FIX)
     elif folder.kind == "folder" and config is not None and not config.exists:
         yield tell(f"{name} has no config.json: it is no model of transformers", where=_FLAG, fix=_FIX)
     elif config is not None and config.exists and not config.readable:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from skills_pipe.artifacts.names import ADAPTER_OF_STEP, CHECKPOINTS, parse_step, step_directory
 from skills_pipe.errors import OptionError
-from skills_pipe.pipeline.checks.finding import Checked, error
-from skills_pipe.pipeline.checks.request import Request
+from skills_pipe.pipeline.checks.finding import Checked, Finding, error
+from skills_pipe.pipeline.checks.request import Check, Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
 from skills_pipe.pipeline.commands.release import (
@@ -129,10 +129,32 @@ def check_steps(request: Request[ConvertOptions]) -> Checked:
     return Checked(subject=subject, findings=tuple(findings))
 
 
-COMMAND = Command(
-    options=ConvertOptions,
-    run=launch(plan, checks={"token of the hub": check_token, "steps to convert": check_steps}),
-)
+def check_training_folder(request: Request[ConvertOptions]) -> list[Finding]:
+    """A folder that lies inside of a training: that of its checkpoints, or one of these."""
+    given = PurePath(request.options.input_model)
+    missing = f"{request.cluster.absolute(request.options.input_model)}/{CHECKPOINTS}"
+    step = parse_step(given.name)
+    checkpoints = given if step is None else given.parent
+    if missing not in request.missing or checkpoints.name != CHECKPOINTS:
+        return []
+    what = "checkpoints" if step is None else f"the checkpoint of step {step}"
+    chosen = "" if step is None else f", with --conversion_step={step}"
+    fix = f"give the folder above: {checkpoints.parent}{chosen}"
+    return [
+        error(
+            f"{given} holds {what}, and is not the folder of a training", where="--input_model", fix=fix, path=missing
+        )
+    ]
+
+
+CHECKS: dict[str, Check[ConvertOptions]] = {
+    "token of the hub": check_token,
+    "folder of the training": check_training_folder,
+    "steps to convert": check_steps,
+}
+"""Subject -> check, of this command."""
+
+COMMAND = Command(options=ConvertOptions, run=launch(plan, checks=CHECKS))
 
 
 def _made(options: ConvertOptions, cluster: ClusterConfig, output: str, around: JobSetting) -> Stages:

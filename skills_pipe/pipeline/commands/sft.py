@@ -20,6 +20,7 @@ from skills_pipe.pipeline.commands.sft_checks import (
 )
 from skills_pipe.pipeline.commands.sft_hub import check_downloads
 from skills_pipe.pipeline.commands.sft_inputs import inputs_of, keys_of
+from skills_pipe.pipeline.commands.sft_model import check_packed_model
 from skills_pipe.pipeline.commands.sft_options import WANDB_PROJECT, Backend, SftOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.decisions.decide import OnChange
@@ -86,6 +87,7 @@ CHECKS: dict[str, Check[SftOptions]] = {
     "keys of the trainer": check_training,
     "metric of checkpoints": check_best,
     "base model": check_base_model,
+    "packed base model": check_packed_model,
     "rows of the data": check_rows,
     "downloads": check_downloads,
     "parallel sizes": check_size,
@@ -93,7 +95,12 @@ CHECKS: dict[str, Check[SftOptions]] = {
 }
 """Subject -> check, of this command."""
 
-COMMAND = LauncherCommand(options=SftOptions, run=launch(plan, checks=CHECKS), takes_extras=True)
+_ELSEWHERE = {
+    "--config": "only the trainer itself, python -m skills_pipe.training.sft, reads a YAML file; write its keys as "
+    "++key=value, or a section as '++section={key: value}'"
+}
+
+COMMAND = LauncherCommand(options=SftOptions, run=launch(plan, checks=CHECKS), takes_extras=True, elsewhere=_ELSEWHERE)
 
 
 def _check(options: SftOptions, cluster: ClusterConfig) -> None:

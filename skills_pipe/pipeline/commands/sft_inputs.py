@@ -58,6 +58,14 @@ def _as_written(keys: Keys, cluster: ClusterConfig) -> Iterator[str]:
     models = (path_of(keys, key) for key in ("policy.model_name", "policy.tokenizer.name"))
     yield from (cluster.absolute_or_id(name) for name in models if name)
     rows = (path_of(keys, key) for key in ("data.train_data_path", "data.val_data_path"))
-    yield from (as_input(path, cluster) for path in rows if path)
+    yield from (as_input(_of_name(path), cluster) for path in rows if path)
     texts = (path_of(keys, key) for key in ("data.prompt_file", "data.system_prompt_file"))
     yield from (cluster.absolute(path) for path in texts if path)
+
+
+def _of_name(path: str) -> str:
+    """The data set on the hub that goes by a name, as ``rajpurkar/squad`` by ``squad``; any other path as it is."""
+    from skills_pipe.training.config.dataset_names import named_by
+
+    named = named_by(path)
+    return named[1].get("data_path", path) if named else path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from skills_pipe.errors import OptionError, did_you_mean
@@ -77,14 +77,25 @@ def divide(words: Sequence[str], options: Sequence[Option], *, takes_extras: boo
     return found
 
 
-def misplaced(words: Sequence[str], options: Sequence[Option], *, takes_extras: bool) -> list[OptionError]:
-    """Mistakes among the words that are no options, in which Typer leaves flags that it does not know."""
+def misplaced(
+    words: Sequence[str], options: Sequence[Option], *, takes_extras: bool, elsewhere: Mapping[str, str]
+) -> list[OptionError]:
+    """Mistakes among the words that are no options, in which Typer leaves flags that it does not know.
+
+    Args:
+        elsewhere: flags of other programs -> what to do here in their place.
+    """
     arguments = [option for option in options if option.kind is Kind.ARGUMENT]
     flags = [word.partition("=")[0] for word in words if _is_flag(word)]
     plain = [word for word in words if not _is_flag(word)]
     room = len(plain) if any(option.repeats for option in arguments) else len(arguments)
     return [
-        *(_unknown(flag, options) for flag in flags),
+        *(
+            OptionError(f"there is no option {flag}", fix=elsewhere[flag])
+            if flag in elsewhere
+            else _unknown(flag, options)
+            for flag in flags
+        ),
         *(_too_many(word, options, takes_extras=takes_extras) for word in plain[room:]),
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
@@ -28,11 +28,13 @@ class Command:
         run: takes an instance of it and the words for the inner program; what it returns is what the Python function
             returns, and when that is a number, the exit code of the command.
         takes_extras: whether there is an inner program that takes ``++key=value``.
+        elsewhere: options that it does not have, and that are looked for here -> what to do in their place.
     """
 
     options: type
     run: Callable[[Any, tuple[str, ...]], Any]
     takes_extras: bool = False
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all_options(self) -> tuple[Option, ...]:
@@ -91,7 +93,9 @@ class CommandLine(TyperCommand):
         ctx.params = {name: value for name, value in given.items() if value is not None}
         plain = [ctx.params.get(option.name, ()) for option in options if option.kind is Kind.ARGUMENT]
         plain = [word for value in plain for word in ([value] if isinstance(value, str) else value)]
-        problems = words.problems + misplaced([*plain, *left], options, takes_extras=takes_extras)
+        problems = words.problems + misplaced(
+            [*plain, *left], options, takes_extras=takes_extras, elsewhere=command.elsewhere
+        )
         if problems:
             raise join_problems(problems)
         if words.verbatim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind, Mount
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft_checks import check_base_model
+from skills_pipe.pipeline.commands.sft_model import check_packed_model
 from skills_pipe.pipeline.commands.sft_options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.training.config import load_config
@@ -108,11 +110,36 @@ def test_folders_that_hold_no_model_are_told_before_anything_runs(launch, tmp_pa
     assert code == 0 and "config.json" not in output, output
 
 
-def test_archives_are_to_be_unpacked_first(launch, tmp_path):
-    (tmp_path / "model.nemo").write_text("")
-    code, output = launch("model.nemo")
-    assert code == 2
-    assert "model.nemo is a file, not a folder (--hf_model): unpack it: ns convert --input_model=" in output
+@pytest.mark.parametrize("name", ["model.nemo", "folder/model.nemo", "./folder/model.nemo"])
+def test_archives_are_to_be_unpacked_first(launch, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    code, output = launch(name)
+    assert code == 2, "folder/model.nemo could be an id on the hub as well"
+    (line,) = [line for line in output.splitlines() if "is an archive, not a folder (--hf_model): unpack it" in line]
+    words = shlex.split(line[line.index("ns convert") :].replace("FOLDER", "unpacked"))[1:]
+    assert main([*words, "--dry_run"]) == 0, "the command that is told is one"
+    # The controls: a model in a folder that is called so, and the unpacked one.
+    path.unlink()
+    for folder in (path, tmp_path / "unpacked"):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        code, output = launch(folder.relative_to(tmp_path) if folder != path else name)
+        assert code == 0 and "is an archive" not in output, output
+
+
+def test_an_archive_on_a_cluster_is_told_where_nobody_can_look():
+    cluster = ClusterConfig(name="slurm", executor=ExecutorKind.SLURM, job_dir="/jobs", account="me", partition="gpu")
+
+    def told(name):
+        options = build(SftOptions, {"output_dir": "/w/o", "hf_model": name, "training_data": "/w/d", "num_gpus": 1})
+        request = Request(options=options, extras=(), cluster=cluster, plan=plan(options, (), cluster))
+        return [str(finding) for finding in check_packed_model(request)]
+
+    assert "the model es/m.nemo is an archive" in told("es/m.nemo")[0]
+    assert "the model /w/m.nemo is an archive" in told("/w/m.nemo")[0]
+    assert told("es/m") == [], "the control"
 
 
 def test_layers_are_compared_with_the_model_on_disk(launch, tmp_path):

@@ -162,6 +162,29 @@ def test_checkpoints_that_are_not_there_are_told_with_the_option_that_names_the_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("run/checkpoints", "give the folder above: run\n"),
+        ("run/checkpoints/", "give the folder above: run\n"),
+        ("run/checkpoints/step_2", "give the folder above: run, with --conversion_step=2\n"),
+    ],
+)
+def test_a_folder_inside_of_a_training_is_told_with_the_one_that_is_meant(given, fix, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/checkpoints/step_2").mkdir(parents=True)
+    words = ["convert", "--output_model=model", "--dry_run"]
+    assert main([*words, f"--input_model={given}"]) == 2
+    told = capsys.readouterr().err
+    assert f"{given.rstrip('/')} holds" in told and f"(--input_model): {fix}" in told
+    assert "does not exist" not in told, "it is told once"
+    # The controls: the folder above, and a training in a folder that is called so.
+    assert main([*words, "--input_model=run"]) == 0
+    (tmp_path / "run/checkpoints/checkpoints/step_2").mkdir(parents=True)
+    assert main([*words, "--input_model=run/checkpoints"]) == 0
+    assert "folder above" not in capsys.readouterr().err
+
+
 def test_steps_that_are_not_there_are_told_before_anything_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for step in (2, 10):

@@ -1,13 +1,16 @@
 """``ns nemo_rl sft``: the plan that options make."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.sft import plan
+from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
 from skills_pipe.pipeline.commands.sft_options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
@@ -268,6 +271,31 @@ def test_what_is_read_is_what_the_trainer_will_read(options, extras, read):
     assert planned(extras=extras, **options).stage("sft").inputs == ("meta-llama/Llama-3.1-8B", *read)
 
 
+@pytest.mark.parametrize("cluster", [HERE, SLURM], ids=["here", "slurm"])
+@pytest.mark.parametrize("name", ["squad", "OpenAssistant", "tulu3_sft_mixture", "OpenMathInstruct-2"])
+def test_a_dataset_by_its_name_is_read_from_the_hub_where_other_keys_are_wrong_too(cluster, name):
+    wrong = planned(cluster, training_data=name, validation_data="squad", extras=("++policy.learning_rate=3",))
+    right = planned(cluster, training_data=name, validation_data="squad")
+    assert wrong.stage("sft").inputs == right.stage("sft").inputs
+    assert all(path.startswith("hf://datasets/") for path in wrong.stage("sft").inputs[1:])
+    # The control: what is no name stays a path.
+    other = planned(cluster, training_data="/workspace/squad", extras=("++policy.learning_rate=3",))
+    assert other.stage("sft").inputs[1:] == ("/workspace/squad",)
+
+
+def test_a_wrong_key_is_told_alone_where_the_data_have_a_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "model").mkdir()
+    words = ["nemo_rl", "sft", "--output_dir=out", "--hf_model=./model", "--dry_run", "++policy.learning_rate=3"]
+    assert main([*words, "--training_data=squad"]) == 2
+    told = capsys.readouterr().err
+    assert "unknown key policy.learning_rate" in told and "does not exist" not in told, told
+    # The control: what is no name of any, and not there.
+    assert main([*words, "--training_data=squads"]) == 2
+    assert "squads, which does not exist (--training_data)" in capsys.readouterr().err
+
+
 def test_the_revision_of_a_dataset_decides_the_result_too():
     one, other = (planned(extras=(f"++data.train.revision={name}",)).stage("sft") for name in ("v1", "v2"))
     assert one.inputs == other.inputs
@@ -308,3 +336,35 @@ def test_layout_and_logging_are_not():
 )
 def test_options_that_cannot_be_are_refused(options, told):
     assert told in refused(**options)
+
+
+def test_a_yaml_of_the_trainer_is_answered_with_the_way_to_write_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "d.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    words = ["nemo_rl", "sft", "--output_dir=out", "--hf_model=./model", "--training_data=d.jsonl", "--dry_run"]
+    assert main([*words, "--config=x.yaml"]) == 2
+    told = capsys.readouterr().err
+    assert "there is no option --config: " in told and "++key=value" in told and "did you mean" not in told
+    assert main([*words, "--confi"]) == 2
+    assert "did you mean" in capsys.readouterr().err, "the control: other options get the nearest one"
+
+
+def test_a_section_can_be_one_override_as_the_documents_say():
+    optimizer = "++policy.optimizer={name: torch.optim.SGD, kwargs: {lr: 0.1}}"
+    adapters = "++policy.dtensor_cfg.lora_cfg={enabled: true, dim: 16}"
+    page = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
+    assert f'"{adapters}"' in page and f'~policy.optimizer "{optimizer}"' in page
+
+    policy = configured("~policy.optimizer", optimizer, adapters).policy
+    assert (policy.optimizer.name, policy.optimizer.kwargs) == ("torch.optim.SGD", {"lr": 0.1})
+    assert (policy.dtensor_cfg.lora_cfg.enabled, policy.dtensor_cfg.lora_cfg.dim) == (True, 16)
+    assert policy.dtensor_cfg.lora_cfg.alpha == configured().policy.dtensor_cfg.lora_cfg.alpha
+    # The control: without ~ arguments of the packaged optimizer stay.
+    assert "betas" in configured(optimizer).policy.optimizer.kwargs
+
+
+def configured(*extras):
+    config, problems = read_keys(keys_of(planned(extras=extras).job("sft-sft-0").command))
+    assert not problems
+    return config
