@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skills_pipe.errors import ConfigError
+from skills_pipe.training.config.arguments import drop_arguments, named_classes
 from skills_pipe.training.config.files import load_layers
 from skills_pipe.training.config.grammar import Override, parse_overrides
 from skills_pipe.training.config.layouts import Canonical
@@ -120,7 +121,9 @@ def _resolved(
     layers = load_layers(source)
     given = source if isinstance(source, Mapping) else {}
     origins = Origins(files=layers.files, overrides=overrides, given=given)
+    named = named_classes(layers.tree, overrides)
     applied = apply_overrides(layers.tree, overrides, known_keys())
+    drop_arguments(layers.tree, named, overrides, origins)
     found.unknown.extend(applied.unknown)
     found.wrong.extend(applied.wrong)
     return origins, *resolve(layers.tree, origins)

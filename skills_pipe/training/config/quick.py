@@ -42,6 +42,8 @@ class _NotPlainError(Exception):
 
 def _apply(tree: dict[str, Any], override: Override) -> None:
     """Set one scalar where a scalar stands, or anew in a section that is there."""
+    if override.key == "policy.optimizer.name":  # its arguments may have to go
+        raise _NotPlainError
     *outer, name = override.key.split(".")
     section: Any = tree
     for part in outer:

@@ -1,6 +1,9 @@
-"""Optimizers and schedules are named by import path; a short name is answered with what to write."""
+"""Optimizers and schedules are named by import path, and get the arguments that somebody meant for them."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +49,12 @@ def test_a_short_name_of_a_schedule_is_answered_with_one_that_falls_to_nothing(n
 
     written = problem.fix.removeprefix("write ").replace("1000", "4")
     policy = load_config(None, [*NEEDED, "policy.lr=1", f"++policy.scheduler={written}"]).policy
-    optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], policy.optimizer)
-    scheduler = build_scheduler(optimizer, policy.scheduler)
+    stepped = build_optimizer([torch.nn.Parameter(torch.zeros(1))], policy.optimizer)
+    scheduler = build_scheduler(stepped, policy.scheduler)
     rates = []
     for _ in range(5):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
+        rates.append(stepped.param_groups[0]["lr"])
+        stepped.step()
         scheduler.step()
     assert rates[0] == 1
     assert rates[2] == pytest.approx(0.5)
@@ -61,3 +64,87 @@ def test_a_short_name_of_a_schedule_is_answered_with_one_that_falls_to_nothing(n
 def test_so_is_one_in_a_list():
     written = "[{name: linear}, {name: torch.optim.lr_scheduler.ConstantLR}, {milestones: [3]}]"
     assert "torch.optim.lr_scheduler.LinearLR" in str(refused(f"++policy.scheduler={written}"))
+
+
+def optimizer(*overrides: str, source: Path | None = None) -> dict[str, Any]:
+    """Name and arguments that a configuration ends with."""
+    made = load_config(source, [*NEEDED, *overrides]).policy.optimizer
+    assert made is not None
+    build_optimizer([torch.nn.Parameter(torch.zeros(2, 2))], made)
+    return {"name": made.name, **made.kwargs}
+
+
+SGD = "++policy.optimizer.name=torch.optim.SGD"
+PACKAGED = {"lr": 1e-6, "weight_decay": 0.01, "betas": [0.9, 0.98], "eps": 1e-8}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kwargs"),
+    [
+        ([SGD], {"lr": 1e-6}),
+        ([SGD, "policy.lr=0.1"], {"lr": 0.1}),
+        (["policy.lr=0.1", SGD], {"lr": 0.1}),
+        ([SGD, "policy.weight_decay=0.01"], {"lr": 1e-6, "weight_decay": 0.01}),
+        (
+            [SGD, "policy.optimizer.kwargs.lr=0.1", "++policy.optimizer.kwargs.momentum=0.9"],
+            {"lr": 0.1, "momentum": 0.9},
+        ),
+        (["policy.optimizer.kwargs.weight_decay=0.01", SGD], {"lr": 1e-6, "weight_decay": 0.01}),
+        ([SGD, "++policy.optimizer.kwargs={momentum: 0.9}"], {"lr": 1e-6, "momentum": 0.9}),
+        (
+            ["++policy.optimizer={name: torch.optim.SGD, kwargs: {lr: 0.1, momentum: 0.9}}"],
+            {"lr": 0.1, "momentum": 0.9},
+        ),
+        (["++policy={optimizer: {name: torch.optim.SGD, kwargs: {momentum: 0.9}}}"], {"lr": 1e-6, "momentum": 0.9}),
+    ],
+)
+def test_another_optimizer_gets_no_arguments_that_nobody_set_for_it(overrides, kwargs):
+    assert optimizer(*overrides) == {"name": "torch.optim.SGD", **kwargs}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kwargs"),
+    [
+        ([], {}),
+        (["++policy.optimizer.name=torch.optim.AdamW"], {}),
+        (["++policy.optimizer={name: torch.optim.AdamW, kwargs: {lr: 0.1}}"], {"lr": 0.1}),
+        ([SGD, "++policy.optimizer.name=torch.optim.AdamW"], {}),
+        (["++policy.optimizer.kwargs.amsgrad=true"], {"amsgrad": True}),
+    ],
+)
+def test_the_packaged_one_keeps_its_arguments(overrides, kwargs):
+    assert optimizer(*overrides) == {"name": "torch.optim.AdamW", **PACKAGED, **kwargs}
+
+
+def test_muon_and_the_adamw_beside_it_have_their_own_decay_rates():
+    assert optimizer("++policy.optimizer.name=torch.optim.Muon") == {"name": "torch.optim.Muon", "lr": 1e-6}
+
+
+def test_what_overrides_give_to_the_wrong_class_stays_and_is_refused():
+    with pytest.raises(ConfigError, match=r"torch\.optim\.SGD has no argument 'betas'"):
+        optimizer(SGD, "++policy.optimizer.kwargs.betas=[0.9, 0.9]")
+
+
+def test_arguments_of_a_file_stay_with_another_name_and_go_with_another_section(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("policy: {optimizer: {name: torch.optim.SGD, kwargs: {lr: 0.1, momentum: 0.9}}}")
+    rms = "torch.optim.RMSprop"
+    assert optimizer(f"policy.optimizer.name={rms}", source=path) == {"name": rms, "lr": 0.1, "momentum": 0.9}
+    made = optimizer("++policy.optimizer={name: torch.optim.Adam, kwargs: {lr: 0.2}}", source=path)
+    assert made == {"name": "torch.optim.Adam", "lr": 0.2}
+    same = optimizer("++policy.optimizer={name: torch.optim.SGD, kwargs: {lr: 0.2}}", source=path)
+    assert same == {"name": "torch.optim.SGD", "lr": 0.2, "momentum": 0.9}
+
+
+def test_so_do_those_of_a_schedule(tmp_path):
+    path, schedules = tmp_path / "own.yaml", "torch.optim.lr_scheduler"
+    path.write_text(f"policy: {{scheduler: {{name: {schedules}.LinearLR, kwargs: {{total_iters: 8}}}}}}")
+
+    def kwargs(name: str, given: str) -> Any:
+        override = f"++policy.scheduler={{name: {schedules}.{name}, kwargs: {given}}}"
+        scheduler = load_config(path, [*NEEDED, override]).policy.scheduler
+        assert scheduler is not None
+        return scheduler.parts[0].kwargs
+
+    assert kwargs("CosineAnnealingLR", "{T_max: 9}") == {"T_max": 9}
+    assert kwargs("LinearLR", "{start_factor: 0.5}") == {"total_iters": 8, "start_factor": 0.5}

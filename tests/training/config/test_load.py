@@ -225,6 +225,7 @@ def test_preflight_reports_an_unreadable_file_instead_of_raising(tmp_path):
         ["++policy.scheduler={name: torch.optim.lr_scheduler.ConstantLR, kwargs: {factor: 0.5}}"],
         ["data.val_data_path=held.jsonl", "data.input_key=question", "policy.tokenizer.chat_template=null"],
         ["policy.optimizer.kwargs.lr=5e-5"],
+        ["policy.optimizer.name=torch.optim.SGD"],
     ],
 )
 def test_a_stored_configuration_loads_back_to_an_equal_one(tmp_path, overrides):

@@ -83,6 +83,7 @@ def test_what_a_launcher_sets_goes_the_short_way(texts):
         "++policy.lr='${policy.min_lr}'",
         "++policy.lr='???'",
         "++policy.optimizer=none",
+        "++policy.optimizer.name=torch.optim.SGD",
         "++logger.wandb.tags=[a, b]",
         "++policy.optimizer.kwargs.betas.0=1",
         "++logger.log_dir=7",

@@ -158,7 +158,13 @@ class PolicyConfig:
     megatron_cfg: Annotated[MegatronConfig, Key("The megatron backend.")]
     dynamic_batching: Annotated[DynamicBatchingConfig, Key("Microbatches of about equal token count without packing.")]
     sequence_packing: Annotated[SequencePackingConfig, Key("Several samples in one row.")]
-    optimizer: Annotated[ObjectConfig | None, Key("Optimizer of the fsdp backend.")]
+    optimizer: Annotated[
+        ObjectConfig | None,
+        Key(
+            "Optimizer of the fsdp backend. Where an override names another one, the packaged kwargs go, but for lr "
+            "(policy.lr) and, if policy.weight_decay is set, weight_decay."
+        ),
+    ]
     scheduler: Annotated[
         SchedulerConfig | None,
         Key(
