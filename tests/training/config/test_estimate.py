@@ -241,6 +241,20 @@ def test_an_estimate_takes_documents_of_the_length_that_keeps_most():
     assert blocks > activation_bytes(shape, row, width=2, conditions=Conditions(document=2048))
 
 
+def test_without_a_kernel_for_windows_their_masks_are_kept():
+    model = AutoConfig.for_model("mistral", **{**SIZES, "sliding_window": 96})
+    shape = ModelShape.of(model.to_dict())
+    assert shape is not None
+
+    def kept(document, *, masks):
+        conditions = Conditions(document=document, masks=masks)
+        return activation_bytes(shape, 1024, width=2, conditions=conditions)
+
+    # A number in half precision for each pair of tokens, in each layer; short documents are within their window.
+    assert kept(1024, masks=True) - kept(1024, masks=False) == 2 * 1024 * 1024 * shape.layers
+    assert kept(96, masks=True) == kept(96, masks=False)
+
+
 def test_recomputing_keeps_the_inputs_of_layers_and_one_layer(model):
     shape = shape_of(model)
     all_of_it = activation_bytes(shape, TOKENS, width=2)
