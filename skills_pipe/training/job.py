@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import rich
@@ -14,7 +15,7 @@ from skills_pipe.artifacts.names import ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import UserError
 from skills_pipe.training.carry_out import carry_out
-from skills_pipe.training.config import TrainingConfig, load_config
+from skills_pipe.training.config import TrainingConfig, load_config, typed_for_megatron
 from skills_pipe.training.distributed import World, join
 from skills_pipe.training.setup import build_run, load_parts
 from skills_pipe.training.signals import SignalListener
@@ -45,15 +46,15 @@ def train_as_configured(file: Path | None, overrides: Sequence[str], *, strict: 
             return _refuse(error, Path(wanted) if wanted else None, speak=speak)
         # FSDP2, which lets weights travel, wants a group even of one rank.
         with join(group_of_one=config.policy.dtensor_cfg.cpu_offload) as world:
-            return _run(config, world, listener)
+            return _run(config, world, listener, notes=typed_for_megatron(config, overrides))
 
 
-def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
+def _run(config: TrainingConfig, world: World, listener: SignalListener, notes: Sequence[str]) -> int:
     path = _verdict_path(config)
     if world.first:
         path.unlink(missing_ok=True)
     try:
-        verdict = _train(config, world, listener)
+        verdict = _train(config, world, listener, notes)
     except UserError as error:
         return _refuse(error, path, speak=world.first)
     # The verdict speaks for all ranks, so it waits for all of them.
@@ -66,9 +67,9 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener) -> int:
     return _EXIT_CODES[verdict.outcome]
 
 
-def _train(config: TrainingConfig, world: World, listener: SignalListener) -> Verdict:
+def _train(config: TrainingConfig, world: World, listener: SignalListener, notes: Sequence[str]) -> Verdict:
     parts = load_parts(config, world)
-    return carry_out(build_run(config, parts, world, listener), parts)
+    return carry_out(replace(build_run(config, parts, world, listener), notes=notes), parts)
 
 
 def _verdict_path(config: TrainingConfig) -> Path:

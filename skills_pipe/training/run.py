@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +45,7 @@ class Run:
         resumed: the checkpoint that the job goes on from, None at the start of a run.
         profiler: None when no step is profiled.
         nodes: None when nobody asks what they use.
+        notes: what is to be said of the keys beside what the configuration tells.
     """
 
     config: TrainingConfig
@@ -61,6 +63,7 @@ class Run:
     resumed: ResumePoint | None = None
     profiler: StepProfiler | None = None
     nodes: NodeMonitor | None = None
+    notes: Sequence[str] = ()
 
     @cached_property
     def performance(self) -> Performance:

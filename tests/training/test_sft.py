@@ -316,6 +316,15 @@ def test_a_mistake_of_the_users_is_one_line_and_a_failed_verdict(
     assert Verdict.read(tmp_path / "verdict.json").outcome is Outcome.FAILED
 
 
+def test_keys_of_the_other_backend_are_noted(tiny_model_folder, chat_data, tmp_path, capsys):
+    extra = ["sft.max_num_steps=1", "checkpointing.enabled=false"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *extra)) == 0
+    assert "note: policy.megatron_cfg" not in capsys.readouterr().out
+    typed = "++policy.megatron_cfg.scheduler.lr_warmup_iters=50"
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *extra, typed)) == 0
+    assert "note: policy.megatron_cfg.scheduler.lr_warmup_iters: the fsdp backend" in capsys.readouterr().out
+
+
 def test_unknown_keys_are_let_through_when_asked(tiny_model_folder, chat_data, tmp_path):
     extra = ["++sft.no_such_key=1", "--strict=false", "sft.max_num_steps=1"]
     with pytest.warns(UserWarning, match="no_such_key"):

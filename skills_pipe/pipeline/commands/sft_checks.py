@@ -11,7 +11,7 @@ from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.errors import ClusterConfigError, ConfigError
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime
-from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
+from skills_pipe.pipeline.commands.sft_inputs import Keys, keys_of, read_keys
 from skills_pipe.pipeline.options.overrides import key_of
 from skills_pipe.pipeline.plan import Job
 
@@ -48,10 +48,12 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
     trainer = _trainer(request)
     if trainer is None:
         return []
-    config, problems = read_keys(keys_of(trainer.command))
+    keys = keys_of(trainer.command)
+    config, problems = read_keys(keys)
     if config is None:
         return [_finding(problem, request.extras) for problem in problems]
     return [
+        *map(warning, _of_the_other_backend(config, keys)),
         *_check_fixed(request.extras),
         *_check_steps(request.options, config),
         *_check_wandb(config, request.cluster),
@@ -183,6 +185,12 @@ def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:
         for key, flag in _FIXED.items()
         if key in typed
     ]
+
+
+def _of_the_other_backend(config: TrainingConfig, keys: Keys) -> list[str]:
+    from skills_pipe.training.config import typed_for_megatron
+
+    return typed_for_megatron(config, keys)
 
 
 def _check_wandb(config: TrainingConfig, cluster: ClusterConfig) -> list[Finding]:

@@ -8,6 +8,7 @@ The launcher checks the same overrides with :func:`check_overrides` before it su
 
 from skills_pipe.training.config.dump import to_tree, to_yaml
 from skills_pipe.training.config.load import ConfigErrors, ConfigWarning, check_overrides, load_config
+from skills_pipe.training.config.rules.megatron import typed_for_megatron
 from skills_pipe.training.config.rules.unsupported import unsupported, without_effect
 from skills_pipe.training.config.schema import (
     CheckpointingConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "load_config",
     "to_tree",
     "to_yaml",
+    "typed_for_megatron",
     "unsupported",
     "without_effect",
 ]

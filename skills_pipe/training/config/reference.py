@@ -60,6 +60,10 @@ with another `name`, of an optimizer or a scheduler, replaces the `kwargs` of a 
 Values are read by Hydra's grammar: `1e-5` is a number, `null` is null, `[1,2]` a list, `{a: 1}` a section. Quote
 text with commas, brackets or equal signs, inside the quotes of the shell: `"++logger.wandb.name='base, second try'"`.
 
+Overrides of two keys of one size, as `policy.tensor_model_parallel_size` and `policy.dtensor_cfg.tensor_parallel_size`,
+must agree. Overrides of `policy.megatron_cfg` without that backend are named, before the queue too, with what to set
+instead.
+
 ## How long a run is
 
 `min(max_num_epochs * steps of an epoch, max_num_steps)`. A limit that is null does not count; when both are null, the

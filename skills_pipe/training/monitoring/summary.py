@@ -45,7 +45,8 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     )
     for sentence in [*data.train.report.warnings(), *_too_long(run, data)]:
         console.print(f"warning: {sentence}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
-    notes = [*data.notes, *(run.resumed.warnings if run.resumed is not None else ()), *without_effect(run.config)]
+    resumed = run.resumed.warnings if run.resumed is not None else ()
+    notes = [*data.notes, *resumed, *without_effect(run.config), *run.notes]
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 

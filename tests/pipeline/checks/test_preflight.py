@@ -207,6 +207,14 @@ def test_good_keys_have_no_findings():
     assert training_findings("++sft.max_num_steps=100", "++policy.train_global_batch_size=8") == []
 
 
+def test_keys_of_the_other_backend_are_told_before_the_queue():
+    (told,) = training_findings("++policy.megatron_cfg.optimizer.lr=5e-5", "++policy.lr=1e-5")
+    assert not errors_in([told])
+    assert "policy.megatron_cfg.optimizer.lr: the fsdp backend does not read it" in told.what
+    # The control: the switch between the backends, which the launcher sets itself, is read.
+    assert training_findings("++policy.megatron_cfg.enabled=false") == []
+
+
 def test_unknown_keys_are_told_with_the_nearest_one():
     found = texts(training_findings("++sft.max_num_step=100"))
     assert "did you mean 'sft.max_num_steps'" in found

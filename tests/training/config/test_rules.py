@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config import load_config, without_effect
+from skills_pipe.training.config import load_config, typed_for_megatron, without_effect
 
 NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
 
@@ -95,6 +95,46 @@ def test_what_is_accepted_without_effect_is_named():
     cache, name = without_effect(load_config(None, [*NEEDED, *consolidated]))
     assert cache.startswith("checkpointing.model_cache_dir:")
     assert name.startswith("checkpointing.model_repo_id:")
+
+
+MEGATRON = "policy.megatron_cfg"
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        (
+            "optimizer.lr=5e-5",
+            "optimizer.lr: the fsdp backend does not read it; set policy.lr or policy.optimizer.kwarg",
+        ),
+        ("optimizer.adam_beta2=0.9", "set policy.optimizer"),
+        ("scheduler.lr_warmup_iters=50", "set policy.scheduler"),
+        ("peft.dim=16", "set policy.dtensor_cfg.lora_cfg.dim"),
+        ("peft.lora_dtype=float32", "set policy.dtensor_cfg.lora_cfg"),
+        ("tensor_model_parallel_size=2", "set policy.tensor_model_parallel_size"),
+        ("activation_checkpointing=true", "set policy.dtensor_cfg.activation_checkpointing"),
+        ("moe_permute_fusion=false", "leave it out"),
+        ("pipeline_model_parallel_size=2", "leave it out"),
+    ],
+)
+def test_keys_that_were_typed_for_the_other_backend_are_named_with_those_of_this_one(override, advice):
+    typed = [*NEEDED, f"++{MEGATRON}.{override}"]
+    (sentence,) = typed_for_megatron(load_config(None, typed), typed)
+    assert sentence.startswith(f"{MEGATRON}.{override.partition('=')[0]}: the fsdp backend does not read it; ")
+    assert advice in sentence
+
+
+def test_each_of_them_is_named_once():
+    typed = [f"++{MEGATRON}.peft.dim=8", f"++{MEGATRON}={{peft: {{dim: 16, alpha: 8}}, enabled: false}}"]
+    told = typed_for_megatron(load_config(None, [*NEEDED, *typed]), typed)
+    assert [line.partition(":")[0] for line in told] == [f"{MEGATRON}.peft.dim", f"{MEGATRON}.peft.alpha"]
+
+
+def test_what_a_file_says_of_the_other_backend_needs_no_remark(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("policy: {megatron_cfg: {optimizer: {lr: 5.0e-5}, peft: {dim: 16}}}")
+    typed = [*NEEDED, f"++{MEGATRON}.enabled=false", "++policy.dtensor_cfg.lora_cfg.enabled=true"]
+    assert typed_for_megatron(load_config(path, typed), typed) == []
 
 
 def test_a_refusal_names_the_key_that_was_set(tmp_path):
