@@ -20,7 +20,15 @@ from skills_pipe.training.data.cache.content import Contents
 from skills_pipe.training.data.cache.files import DocumentWriter, open_documents
 from skills_pipe.training.data.cache.key import cache_key
 from skills_pipe.training.data.cache.store import Store
-from skills_pipe.training.data.chunk import ChunkEncoder, DataSettings, EncodedChunk, Recipe, mask_rules
+from skills_pipe.training.data.chunk import (
+    NOTHING_TRAINED,
+    TOO_LONG,
+    ChunkEncoder,
+    DataSettings,
+    EncodedChunk,
+    Recipe,
+    mask_rules,
+)
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.fast_form import highest_id
 from skills_pipe.training.data.progress import TokenizingProgress
@@ -164,6 +172,7 @@ class _Tally:
 
     def __init__(self, settings: DataSettings) -> None:
         self._refuses = settings.on_bad_row == "error"
+        self._limit = settings.max_length
         self._faults: list[BadRow] = []
         self._bad = 0
         self.counts: Counter[str] = Counter()
@@ -193,11 +202,7 @@ class _Tally:
         if self._bad:
             self._dropped[BAD_ROW] = self._bad
         if not written.documents:
-            reasons = "; ".join(f"{reason}: {count}" for reason, count in self._dropped.items())
-            raise DataError(
-                f"no document is left of {self.counts['rows_read']} rows" + (f" ({reasons})" if reasons else ""),
-                where=names,
-            )
+            raise self._nothing_left(names)
         percentiles = np.percentile(written.lengths(), _PERCENTILES, method="inverted_cdf")
         return DataReport(
             documents=written.documents,
@@ -207,6 +212,21 @@ class _Tally:
             targets=written.targets,
             length_percentiles=dict(zip(_PERCENTILES, map(int, percentiles), strict=True)),
             **cast(Mapping[str, Any], self.counts),
+        )
+
+    def _nothing_left(self, names: str) -> DataError:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in self._dropped.items())
+        fixes = {
+            TOO_LONG: f"raise policy.max_total_sequence_length, and data.max_input_seq_length where that is set (the "
+            f"limit is {self._limit} tokens), or set data.overlong=truncate",
+            NOTHING_TRAINED: "give the rows answers: the text of the assistant is what is trained",
+            BAD_ROW: "mend the data: without data.on_bad_row=skip the first bad rows are named",
+        }
+        most = max(self._dropped, key=lambda reason: self._dropped[reason], default=None)
+        return DataError(
+            f"no document is left of {self.counts['rows_read']} rows" + (f" ({reasons})" if reasons else ""),
+            where=names,
+            fix=fixes.get(most) if most else None,
         )
 
     def _named(self) -> list[str]:

@@ -26,7 +26,8 @@ from skills_pipe.training.data.tracing.quick import QuickTemplate
 TOO_LONG: Final = "longer than the limit"
 NOTHING_TRAINED: Final = "nothing to train"
 
-_KINDS: Final = {"pair": "input and output", "chat": "messages", "both": "messages, input and output"}
+KINDS: Final = {"pair": "input and output", "chat": "messages", "both": "messages, input and output"}
+"""What rows of a form consist of, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ class ChunkEncoder:
             return [sample_of_pieces(row, self._rules)]
         form = self._recipe.template.form
         if form not in (None, row.form):
-            what = f"a row of {_KINDS[row.form]} among rows of {_KINDS[form]}"
+            what = f"a row of {KINDS[row.form]} among rows of {KINDS[form]}"
             return BadRow(where=row.where, what=what)
         try:
             samples = make_samples(row, self._template, self._rules)

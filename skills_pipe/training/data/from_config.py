@@ -15,6 +15,7 @@ from skills_pipe.training.data.batches import BatchSettings
 from skills_pipe.training.data.build import BuildOptions, DataSettings, build_dataset
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.dynamic import Budget
+from skills_pipe.training.data.kinds import check_kinds
 from skills_pipe.training.data.mixture import Mixture, Share
 from skills_pipe.training.data.notes import reading_notes
 from skills_pipe.training.data.packs import Packs
@@ -57,6 +58,7 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
     sources = find_sources(config.data)
     template = template_of(config.policy.tokenizer, tokenizer, sources.all_train)
     settings, options = data_settings(config), build_options(config)
+    check_kinds(template, sources)
     validation = _build_each(sources.validation, tokenizer, template, config)
     notes = reading_notes(config.data, sources)
     weights = [dataset.weight for dataset in config.data.train]
@@ -77,6 +79,7 @@ def load_validation(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) 
     """
     sources = find_sources(config.data)
     template = template_of(config.policy.tokenizer, tokenizer, sources.all_train)
+    check_kinds(template, sources)
     return _build_each(sources.validation, tokenizer, template, config)
 
 

@@ -266,6 +266,24 @@ def test_nothing_left_is_an_error_that_says_why(tmp_path):
         build(path, on_bad_row="skip")
 
 
+def test_where_nothing_is_left_the_reason_of_most_rows_has_the_advice(tmp_path):
+    def advice(*rows, **settings):
+        with pytest.raises(DataError, match="no document is left") as caught:
+            build(write_jsonl(tmp_path / "rows.jsonl", rows), on_bad_row="skip", **settings)
+        return caught.value.fix
+
+    long, silent = question("q" * 300), question("q")
+    silent["messages"][1]["train"] = False
+    found = advice(long, long, BAD, max_length=99)
+    assert "raise policy.max_total_sequence_length" in found and "the limit is 99 tokens" in found
+    assert "data.overlong=truncate" in found
+    assert len(build(write_jsonl(tmp_path / "rows.jsonl", [long]), max_length=99, overlong="truncate")) == 1
+    assert len(build(write_jsonl(tmp_path / "rows.jsonl", [long]), max_length=999)) == 1, "what is told works"
+    # The controls: other reasons have other advice.
+    assert advice(BAD, BAD, long).startswith("mend the data")
+    assert advice(silent).startswith("give the rows answers")
+
+
 def test_the_fingerprint_follows_content_and_not_place(tmp_path):
     rows = chat_rows(10)
     same = build(write_jsonl(tmp_path / "a.jsonl", rows)).fingerprint

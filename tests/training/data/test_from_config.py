@@ -2,7 +2,13 @@ import pytest
 
 from skills_pipe.errors import ConfigError, DataError
 from skills_pipe.training.config import load_config
-from skills_pipe.training.data.from_config import batch_sampler, batch_settings, data_settings, load_data
+from skills_pipe.training.data.from_config import (
+    batch_sampler,
+    batch_settings,
+    data_settings,
+    load_data,
+    load_validation,
+)
 from tests.training.tiny import CHAT_TEMPLATE, chat_rows, tiny_tokenizer, write_jsonl
 
 
@@ -28,10 +34,39 @@ def test_training_and_validation_rows_get_the_same_template(tmp_path, chats):
     assert data.template.text == CHAT_TEMPLATE
 
 
-def test_validation_rows_of_another_form_are_refused(tmp_path, chats):
-    pairs = write_jsonl(tmp_path / "val.jsonl", [{"input": "q", "output": "a"}])
+KINDS = {"messages": chat_rows(12, seed=1), "input and output": [{"input": "q", "output": f"a{n}"} for n in range(12)]}
+
+
+@pytest.mark.parametrize("on_bad_row", ["error", "skip"])
+@pytest.mark.parametrize(("first", "second"), [tuple(KINDS), tuple(reversed(KINDS))])
+def test_validation_rows_of_another_kind_are_told_in_one_line_with_what_serves_both(
+    first, second, on_bad_row, tmp_path
+):
+    train = write_jsonl(tmp_path / "train.jsonl", KINDS[first])
+    val = write_jsonl(tmp_path / "val.jsonl", KINDS[second])
+    words = [f"data.val_data_path={val}", f"data.on_bad_row={on_bad_row}"]
+    for load in (load_data, load_validation):
+        with pytest.raises(DataError) as caught:
+            load(config_of(train, *words), tiny_tokenizer())
+        told = str(caught.value)
+        assert told.count("\n") == 0 and "on_bad_row" not in told
+        assert f"{train} holds rows of {first}, {val} rows of {second} (" in told
+        assert "++policy.tokenizer.chat_template=default" in told
+
+    # What is told works, and nothing is left out.
+    data = load_data(config_of(train, *words, "++policy.tokenizer.chat_template=default"), tiny_tokenizer())
+    assert (len(data.train), len(data.validation["val"])) == (12, 12)
+    assert "<|im_start|>assistant" in tiny_tokenizer().decode(data.train[0].input_ids)
+    assert "<|im_start|>assistant" in tiny_tokenizer().decode(data.validation["val"][0].input_ids)
+
+
+def test_a_single_row_of_another_kind_is_a_bad_row(tmp_path, chats):
+    """The control of the test above."""
+    mixed = write_jsonl(tmp_path / "val.jsonl", [KINDS["input and output"][0], *KINDS["messages"]])
     with pytest.raises(DataError, match="a row of input and output among rows of messages"):
-        load_data(config_of(chats, f"data.val_data_path={pairs}"), tiny_tokenizer())
+        load_data(config_of(chats, f"data.val_data_path={mixed}"), tiny_tokenizer())
+    data = load_data(config_of(chats, f"data.val_data_path={mixed}", "data.on_bad_row=skip"), tiny_tokenizer())
+    assert len(data.validation["val"]) == 12
 
 
 def test_without_validation_rows_there_is_no_validation_set(chats):
