@@ -209,6 +209,7 @@ class Stage:
         options: those that decide what the output is; part of its identity.
         inputs: container paths it reads that no stage of this plan makes; their fingerprints are part of its identity.
         upstream: stages of this plan whose outputs it reads.
+        metrics: container path of the file with what its jobs measured; it is set aside with the output.
     """
 
     name: str
@@ -216,6 +217,7 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     upstream: tuple[str, ...] = ()
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

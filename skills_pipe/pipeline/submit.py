@@ -15,6 +15,7 @@ from skills_pipe.errors import PlanError, UserError
 from skills_pipe.pipeline.checks.finding import Finding
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.cluster.environment import private_environment
+from skills_pipe.pipeline.cluster.paths import PathMap
 from skills_pipe.pipeline.code.choose import remember
 from skills_pipe.pipeline.code.package import asking_for, install
 from skills_pipe.pipeline.code.record import write_record
@@ -27,7 +28,7 @@ from skills_pipe.pipeline.executors.local import LocalExecutor
 from skills_pipe.pipeline.executors.machine import Machine
 from skills_pipe.pipeline.executors.registry import cancel_run, statuses_of, submitted
 from skills_pipe.pipeline.executors.slurm.executor import SlurmExecutor
-from skills_pipe.pipeline.plan import Plan
+from skills_pipe.pipeline.plan import Plan, Stage
 from skills_pipe.pipeline.records.command_line import write_command_line
 from skills_pipe.pipeline.records.owner import Claim, OutputOwner, Wish, claim_outputs
 from skills_pipe.pipeline.records.process import ProcessId
@@ -168,7 +169,9 @@ def _hand_over(
     for job, text in seen.scripts.items():
         run.write_script(job, text)
     show_decisions(seen.decisions, explain=flags.explain, console=console)
-    show_moved([(before, aside) for before, aside in claim.moved if before in claim.records], console=console)
+    # Manifests that lie beside their files are not told.
+    told = {*claim.records, *(path for stage in seen.plan.stages for path in _metrics(stage, cluster))}
+    show_moved([(before, aside) for before, aside in claim.moved if before in told], console=console)
     actions = {decision.stage: decision.action.value for decision in seen.decisions}
     with LiveBoard(console=console) as board:
         _executor(seen, cluster, run, board).submit(run, seen.to_run, actions)
@@ -200,10 +203,16 @@ def _claim(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: Run
             identity=seen.identities[decision.stage],
         )
         if decision.action is Action.RESTART:
-            anew.append(path)
+            anew += [path, *_metrics(seen.plan.stage(decision.stage), cluster)]
     code = asking_for(flags.code, cluster.job_dir) if flags.code and not cluster.is_local else None
     wish = Wish(run=seen.run.at, owners=owners, set_aside=anew, along=code)
     return claim_outputs(store.site, wish, is_live=lambda owner, age: _is_live(owner, age, store), flag=store.flag)
+
+
+def _metrics(stage: Stage, cluster: ClusterConfig) -> tuple[str, ...]:
+    """Where the metrics of a stage lie on the cluster; nothing without any, or where no mount shows them."""
+    place = PathMap.of(cluster).to_cluster(stage.metrics) if stage.metrics else None
+    return (place,) if place is not None else ()
 
 
 def _is_live(owner: OutputOwner, age: float, store: RunStore) -> bool:

@@ -104,6 +104,48 @@ def test_restart_sets_the_old_output_aside(tmp_path, capsys):
     assert json.loads(manifest_path(aside).read_text())["kind"] == "test"
 
 
+def with_metrics(folder: Path, lr: int) -> Plan:
+    """A training that writes metrics, by options that decide what it makes."""
+    plan = training_plan(folder, "finish", jobs=1)
+    stage = replace(plan.stages[0], options={"lr": lr}, metrics=str(folder / "logs" / "metrics.jsonl"))
+    return replace(plan, stages=(stage, plan.stages[1]))
+
+
+def test_restart_sets_the_metrics_of_the_old_output_aside_with_it(tmp_path, capsys):
+    submit(with_metrics(tmp_path, 1), local(tmp_path))
+    metrics = tmp_path / "logs" / "metrics.jsonl"
+    for number in (1, 2):
+        metrics.parent.mkdir(exist_ok=True)
+        metrics.write_text(f"of run {number}")
+        flags = SubmitFlags(on_change=OnChange.RESTART)
+        assert submit(with_metrics(tmp_path, number + 1), local(tmp_path), flags=flags).actions["sft"] == "restart"
+        aside = metrics.with_name(f"old_metrics.jsonl.{number}")
+        assert aside.read_text() == f"of run {number}" and not metrics.exists()
+        assert (tmp_path / f"old_checkpoints.{number}").is_dir()
+        assert f"{metrics} is made anew; the old one is {aside}\n" in capsys.readouterr().out
+
+
+def test_metrics_stay_where_a_training_goes_on_or_is_refused(tmp_path):
+    """The control: only what begins anew writes other metrics."""
+    submit(with_metrics(tmp_path, 1), local(tmp_path))
+    metrics = tmp_path / "logs" / "metrics.jsonl"
+    metrics.parent.mkdir(exist_ok=True)
+    metrics.write_text("of run 1")
+    with pytest.raises(PlanError):
+        submit(with_metrics(tmp_path, 2), local(tmp_path))
+    submit(with_metrics(tmp_path, 2), local(tmp_path), flags=SubmitFlags(on_change=OnChange.CONTINUE))
+    assert metrics.read_text() == "of run 1" and not list(metrics.parent.glob("old_*"))
+
+
+def test_a_plan_from_before_metrics_were_named_can_be_read():
+    plan = with_metrics(Path("/w"), 1)
+    assert Plan.from_json(plan.to_json()) == plan
+    value = plan.to_json()
+    for stage in value["stages"]:
+        del stage["metrics"]
+    assert Plan.from_json(value).stages[0].metrics is None
+
+
 def test_continue_keeps_what_is_there(tmp_path):
     """More steps for a finished training: the checkpoints stay, the seal is broken until it is done again."""
     submit(training_plan(tmp_path, "finish", jobs=1, total=2), local(tmp_path))

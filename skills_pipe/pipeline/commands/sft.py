@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, TRAINING_LOGS
+from skills_pipe.artifacts.names import CHECKPOINTS, FINAL_HF_MODEL, METRICS, TRAINING_LOGS
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion
@@ -26,7 +26,7 @@ from skills_pipe.pipeline.console.command import Command as LauncherCommand
 from skills_pipe.pipeline.decisions.decide import OnChange
 from skills_pipe.pipeline.launch import launch
 from skills_pipe.pipeline.options.groups import resources
-from skills_pipe.pipeline.options.overrides import of_result, override
+from skills_pipe.pipeline.options.overrides import of_result, override, path_of
 from skills_pipe.pipeline.plan import Command, Job, Launch, Plan, Stage, chain, gate
 
 if TYPE_CHECKING:
@@ -127,11 +127,13 @@ def _check(options: SftOptions, cluster: ClusterConfig) -> None:
 
 
 def _training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, cluster: ClusterConfig) -> Stage:
+    logs = path_of(keys_of(job.command), "logger.log_dir")
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
         options={"backend": options.backend.value, **of_result(extras)},
         inputs=inputs_of(keys_of(job.command), cluster),
+        metrics=f"{cluster.absolute(logs)}/{METRICS}" if logs else None,
     )
 
 

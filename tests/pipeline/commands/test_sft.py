@@ -302,6 +302,22 @@ def test_the_revision_of_a_dataset_decides_the_result_too():
     assert one.options != other.options
 
 
+def test_the_metrics_of_a_training_are_where_the_trainer_writes_them():
+    metrics = [
+        planned(extras=extras, **options).stage("sft").metrics
+        for extras, options in [
+            ((), {}),
+            ((), {"log_dir": "/workspace/logs"}),
+            (("++logger.log_dir=/workspace/own",), {"log_dir": "/workspace/logs"}),
+        ]
+    ]
+    assert metrics == [
+        "/workspace/run/training-logs/metrics.jsonl",
+        "/workspace/logs/training-logs/metrics.jsonl",
+        "/workspace/own/metrics.jsonl",
+    ]
+
+
 def test_layout_and_logging_are_not():
     one = planned(num_gpus=8, num_nodes=1)
     other = planned(num_gpus=4, num_nodes=2, partition="x", wandb_project="p", extras=("++logger.wandb_enabled=false",))

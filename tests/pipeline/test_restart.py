@@ -1,0 +1,42 @@
+"""A training that is begun anew: nothing of the old one is lost."""
+
+import pytest
+
+from skills_pipe.artifacts.metrics import read_metrics
+from skills_pipe.pipeline.cli import sft_nemo_rl, wrap_arguments
+from tests.training.tiny import chat_rows, save_tiny_model, write_jsonl
+
+
+def trained(steps, **options):
+    keys = f"++sft.max_num_steps={steps} ++policy.train_global_batch_size=4 ++policy.max_total_sequence_length=160"
+    sft_nemo_rl(
+        ctx=wrap_arguments(f"{keys} ++policy.precision=float32"),
+        expname="training",
+        output_dir="out",
+        hf_model="./base",
+        training_data="train.jsonl",
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_checkpoints_model_and_metrics_are_set_aside(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKILLS_PIPE_JOB_DIR", str(tmp_path / "records"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("NEMO_SKILLS_CONFIG", raising=False)
+    save_tiny_model(tmp_path / "base")
+    write_jsonl(tmp_path / "train.jsonl", chat_rows(16))
+    logs = tmp_path / "out" / "training-logs"
+
+    trained(2)
+    before = (logs / "metrics.jsonl").read_text()
+    trained(3, on_change="restart")
+    assert (logs / "old_metrics.jsonl.1").read_text() == before
+    assert [line["step"] for line in read_metrics(logs / "metrics.jsonl") if "train/loss" in line] == [1, 2, 3]
+    assert (tmp_path / "out" / "old_checkpoints.1" / "step_2").is_dir()
+    assert (tmp_path / "out" / "old_final_hf_model.1").is_dir()
+    # The control: what goes on writes to the same file.
+    trained(4, on_change="continue")
+    assert [line["step"] for line in read_metrics(logs / "metrics.jsonl") if "train/loss" in line] == [1, 2, 3, 4]
+    assert len(list(logs.glob("old_metrics*"))) == 1
