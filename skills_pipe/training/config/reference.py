@@ -31,7 +31,7 @@ A training run is described by one tree of keys. It is put together from
 
 `ns nemo_rl sft` takes no YAML file. There each of its keys is an override, `++policy.lr=1e-5`, and a section can be
 one too, laid over what is there: `"++policy.dtensor_cfg.lora_cfg={enabled: true, dim: 16}"`. To replace what is there,
-take it out first: `~policy.optimizer "++policy.optimizer={name: torch.optim.SGD, kwargs: {lr: 0.1}}"`.
+take it out first: `~policy.optimizer.kwargs "++policy.optimizer.kwargs={lr: 0.1}"`.
 
 The layout is that of NeMo-RL's `sft.yaml`, so its files can be used as they are. Unknown keys, wrong values and
 contradictions are errors, all of them reported at once; `--strict=false` lets unknown keys pass with a warning.

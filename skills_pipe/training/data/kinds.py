@@ -21,7 +21,7 @@ _LOOKED_AT: Final = 20
 def check_kinds(template: ChatTemplate, sources: RunSources) -> None:
     """Refuse a data set whose first rows are all of one kind, and not that of the training data's first row.
 
-    It would be refused row by row, or left out whole. Single rows of another kind are bad rows, told when they are read.
+    It would be refused row by row, or left out whole. Single rows of another kind are bad rows: told as they are read.
 
     Raises:
         DataError: there is one.

@@ -367,17 +367,17 @@ def test_a_yaml_of_the_trainer_is_answered_with_the_way_to_write_it(tmp_path, mo
 
 
 def test_a_section_can_be_one_override_as_the_documents_say():
-    optimizer = "++policy.optimizer={name: torch.optim.SGD, kwargs: {lr: 0.1}}"
+    arguments = "++policy.optimizer.kwargs={lr: 0.1}"
     adapters = "++policy.dtensor_cfg.lora_cfg={enabled: true, dim: 16}"
     page = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
-    assert f'"{adapters}"' in page and f'~policy.optimizer "{optimizer}"' in page
+    assert f'"{adapters}"' in page and f'~policy.optimizer.kwargs "{arguments}"' in page
 
-    policy = configured("~policy.optimizer", optimizer, adapters).policy
-    assert (policy.optimizer.name, policy.optimizer.kwargs) == ("torch.optim.SGD", {"lr": 0.1})
+    policy = configured("~policy.optimizer.kwargs", arguments, adapters).policy
+    assert policy.optimizer.kwargs == {"lr": 0.1}
     assert (policy.dtensor_cfg.lora_cfg.enabled, policy.dtensor_cfg.lora_cfg.dim) == (True, 16)
     assert policy.dtensor_cfg.lora_cfg.alpha == configured().policy.dtensor_cfg.lora_cfg.alpha
-    # The control: without ~ arguments of the packaged optimizer stay.
-    assert "betas" in configured(optimizer).policy.optimizer.kwargs
+    # The control: without ~ it is laid over the other arguments.
+    assert "betas" in configured(arguments).policy.optimizer.kwargs
 
 
 def configured(*extras):
