@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from skills_pipe.errors import did_you_mean
 
 Form = Literal["pair", "chat", "both"]
 """What a row consists of: an input and an output, messages, or both (then its messages are used)."""
 
+KINDS: Final[Mapping[Form, str]] = {
+    "pair": "input and output",
+    "chat": "messages",
+    "both": "messages, input and output",
+}
+"""What rows of a form consist of, for people."""
 
 _ROLES = ("system", "user", "assistant", "tool")
 

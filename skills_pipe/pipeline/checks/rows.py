@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from itertools import islice
 
-from skills_pipe.artifacts.rows import RowKeys, UnfitRow, parse_row, row_form, starts_array
+from skills_pipe.artifacts.rows import Form, RowKeys, UnfitRow, parse_row, row_form, starts_array
 
 _ROWS = 20
 
@@ -24,6 +25,17 @@ def faults_in(head: bytes, keys: RowKeys, *, whole: bool) -> list[str]:
         return []  # it cannot be read in part
     faults = ((number, _fault(line, keys)) for number, line in islice(_lines(head, whole=whole), _ROWS))
     return [f"line {number}: {fault}" for number, fault in faults if fault]
+
+
+def forms_in(head: bytes, keys: RowKeys, *, whole: bool) -> list[Form]:
+    """Forms of the first rows that can be used, in their order; arguments as of :func:`faults_in`."""
+    if starts_array(head):
+        return []
+    forms = []
+    for _, line in islice(_lines(head, whole=whole), _ROWS):
+        with contextlib.suppress(UnfitRow):
+            forms.append(row_form(parse_row(line), keys))
+    return forms
 
 
 def _lines(head: bytes, *, whole: bool) -> Iterator[tuple[int, bytes]]:

@@ -20,6 +20,7 @@ from skills_pipe.pipeline.commands.sft_checks import (
 )
 from skills_pipe.pipeline.commands.sft_hub import check_downloads
 from skills_pipe.pipeline.commands.sft_inputs import inputs_of, keys_of
+from skills_pipe.pipeline.commands.sft_kinds import check_kinds_of_rows
 from skills_pipe.pipeline.commands.sft_model import check_packed_model
 from skills_pipe.pipeline.commands.sft_options import WANDB_PROJECT, Backend, SftOptions
 from skills_pipe.pipeline.console.command import Command as LauncherCommand
@@ -89,6 +90,7 @@ CHECKS: dict[str, Check[SftOptions]] = {
     "base model": check_base_model,
     "packed base model": check_packed_model,
     "rows of the data": check_rows,
+    "kinds of rows": check_kinds_of_rows,
     "downloads": check_downloads,
     "parallel sizes": check_size,
     "memory of the GPUs": check_fit,

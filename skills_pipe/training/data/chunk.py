@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from skills_pipe.artifacts.rows import KINDS
 from skills_pipe.errors import DataError
 from skills_pipe.training.data.bpe.structure import ByteBpe
 from skills_pipe.training.data.dataset import Example
@@ -25,9 +26,6 @@ from skills_pipe.training.data.tracing.quick import QuickTemplate
 
 TOO_LONG: Final = "longer than the limit"
 NOTHING_TRAINED: Final = "nothing to train"
-
-KINDS: Final = {"pair": "input and output", "chat": "messages", "both": "messages, input and output"}
-"""What rows of a form consist of, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)

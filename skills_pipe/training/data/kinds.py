@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Final
 
-from skills_pipe.artifacts.rows import Form
+from skills_pipe.artifacts.rows import KINDS, Form
 from skills_pipe.errors import DataError
-from skills_pipe.training.data.chunk import KINDS
 from skills_pipe.training.data.rows import Conversation
 from skills_pipe.training.data.sources import DataSource, read_rows
 from skills_pipe.training.data.sources.configured import RunSources
