@@ -21,4 +21,5 @@ def test_kernels_for_half_precision_do_not_compute_in_float32(kernel):
 
 @pytest.mark.parametrize("kernel", ["auto", "sdpa"])
 def test_what_is_asked_for_without_a_name_is_no_mistake(kernel):
-    load_config(None, [*NEEDED, f"policy.dtensor_cfg.attention_kernel={kernel}", FLOAT])
+    config = load_config(None, [*NEEDED, f"policy.dtensor_cfg.attention_kernel={kernel}", FLOAT])
+    assert config.policy.dtensor_cfg.attention_kernel == kernel
