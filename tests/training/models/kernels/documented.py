@@ -61,7 +61,7 @@ def flash_attn_varlen_func(
     group = q.shape[1] // k.shape[1]
     k, v = (each.roll(int(fault == "another head"), 1).repeat_interleave(group, dim=1) for each in (k, v))
     if fault == "wrong gradients":
-        k = _Scaled.apply(k)
+        k = OtherGradient.apply(k)
     usual = q.shape[2] ** -0.5
     scale = 1.1 * usual if fault == "another scale" else (softmax_scale or usual)
     precise = torch.promote_types(q.dtype, torch.float32)
@@ -72,7 +72,7 @@ def flash_attn_varlen_func(
     return torch.einsum("hqk,khd->qhd", weights, v)
 
 
-class _Scaled(torch.autograd.Function):
+class OtherGradient(torch.autograd.Function):
     """Only the gradient is another."""
 
     @staticmethod

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from skills_pipe.training.models.kernels.agreement import disagreement
 from skills_pipe.training.models.kernels.loss_cases import LossCase, loss_cases, ours
+from tests.training.models.kernels.documented import OtherGradient
 from tests.training.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -51,24 +52,12 @@ def mean(hidden, weight, labels, *, scale, softcap=None):
     return ours(hidden, weight, labels, scale=scale / len(labels), softcap=softcap)
 
 
-class Other(torch.autograd.Function):
-    """Only the gradient is another."""
-
-    @staticmethod
-    def forward(ctx, value):
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * 1.05
-
-
 def wrong_gradient_of_the_weight(hidden, weight, labels, *, scale, softcap=None):
-    return ours(hidden, Other.apply(weight), labels, scale=scale, softcap=softcap)
+    return ours(hidden, OtherGradient.apply(weight), labels, scale=scale, softcap=softcap)
 
 
 def wrong_gradient_of_hidden_states(hidden, weight, labels, *, scale, softcap=None):
-    return ours(Other.apply(hidden), weight, labels, scale=scale, softcap=softcap)
+    return ours(OtherGradient.apply(hidden), weight, labels, scale=scale, softcap=softcap)
 
 
 def against(loss, dtype=torch.bfloat16, sizes="wide"):
@@ -118,3 +107,12 @@ def test_the_sizes_are_those_of_the_model(architecture):
     assert case.weight.shape == model.get_output_embeddings().weight.shape
     assert case.softcap == getattr(model.config, "final_logit_softcapping", None)
     assert (case.softcap is not None) == (architecture == "gemma2")
+
+
+def test_of_a_wide_model_all_words_are_tried_in_a_part_of_the_width(monkeypatch):
+    model = tiny_model("llama")
+    vocabulary, width = model.get_output_embeddings().weight.shape
+    monkeypatch.setattr("skills_pipe.training.models.kernels.loss_cases._WIDTH", width // 2)
+    (case,) = loss_cases(model, torch.bfloat16, CPU)
+    assert case.weight.shape == (vocabulary, width // 2)
+    assert case.hidden.shape[1] == width // 2
