@@ -76,6 +76,11 @@ class JobFailed(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, to be quoted in one of ours."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:
     """Advice naming the closest choice to a misspelt ``word``, or None when nothing is near.
 

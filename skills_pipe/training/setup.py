@@ -27,12 +27,14 @@ from skills_pipe.training.config.rules.unsupported import COMPILING_OPTIMIZERS
 from skills_pipe.training.config.schedule import seconds, total_steps
 from skills_pipe.training.data.from_config import TrainingData, batch_sampler, batch_settings, load_data
 from skills_pipe.training.data.template import PASSTHROUGH
+from skills_pipe.training.data.tokenizer import load_tokenizer
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.compiled import require_compiler
-from skills_pipe.training.models.load import ModelSpec, load_tokenizer, open_model
+from skills_pipe.training.models.load import open_model
 from skills_pipe.training.models.lora import adapted_modules, linear_modules
 from skills_pipe.training.models.positions import check_positions
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
+from skills_pipe.training.models.spec import ModelSpec
 from skills_pipe.training.monitoring.metrics import MetricsLogger
 from skills_pipe.training.monitoring.nodes import NodeMonitor
 from skills_pipe.training.monitoring.profiler import StepProfiler

@@ -22,11 +22,13 @@ from skills_pipe.training.data.report import DataReport
 from skills_pipe.training.data.rows import BadRow, Conversation
 from skills_pipe.training.data.sources.alpaca import alpaca_prompt
 from skills_pipe.training.data.template import INFER, resolve_template
+from skills_pipe.training.data.tokenizer import load_tokenizer
 from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.generate import Generation, Prompt, generate, positions_left
-from skills_pipe.training.models.load import ModelSpec, load_model, load_tokenizer
+from skills_pipe.training.models.load import load_model
 from skills_pipe.training.models.lora.merge import merged
 from skills_pipe.training.models.loss import SupervisedLoss
+from skills_pipe.training.models.spec import ModelSpec
 
 _LONGEST = 1 << 20
 """Tokens of a row whose loss is asked for: as many as memory holds."""

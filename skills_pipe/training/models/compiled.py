@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ConfigError, first_line
 from skills_pipe.training.models.layers import layers_of
 
 _MARK = "is_compiled"
@@ -83,4 +83,4 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost error that says something."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from types import ModuleType
 from typing import Any
 
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ConfigError, first_line
 from skills_pipe.training.config.schema.logger import MlflowConfig
 from skills_pipe.training.monitoring.run_ids import RunIds
 
@@ -159,5 +159,4 @@ class MlflowTracker:
 
 def said(error: Exception) -> str:
     """The first line of an error, without the password that an address in it may hold."""
-    first = next(iter(str(error).splitlines()), type(error).__name__)
-    return _PASSWORD.sub("***", first)
+    return _PASSWORD.sub("***", first_line(error))

@@ -38,8 +38,10 @@ from skills_pipe.training.checkpoint.ranks import on_first
 from skills_pipe.training.config import ObjectConfig, TrainingConfig, load_config
 from skills_pipe.training.data.from_config import load_validation
 from skills_pipe.training.data.template import INFER
+from skills_pipe.training.data.tokenizer import load_tokenizer
 from skills_pipe.training.distributed import World, join
-from skills_pipe.training.models.load import ModelSpec, load_tokenizer, open_model
+from skills_pipe.training.models.load import open_model
+from skills_pipe.training.models.spec import ModelSpec
 from skills_pipe.training.program import leave
 from skills_pipe.training.release.lineage import Lineage
 from skills_pipe.training.release.whole import check_whole

@@ -23,7 +23,8 @@ from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.models.load import open_model
+from skills_pipe.training.models.spec import ModelSpec
 from skills_pipe.training.setup import build_run, load_parts
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import SignalListener

@@ -16,9 +16,10 @@ from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.quantization import QuantizationSpec
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.models.load import open_model
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.models.quantized import quantized_matrices
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.backends.scenario import BATCH, PACKED, STEPS, Found, dataset, whole
 from tests.training.backends.test_adapters import DORA, LORA
 from tests.training.backends.test_fsdp import ALONE, assert_same

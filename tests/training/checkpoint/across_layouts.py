@@ -15,7 +15,8 @@ from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.schema.policy import SchedulerConfig
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.models.load import open_model
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.backends.layouts import MIXTURES, ROWS, settings
 from tests.training.backends.scenario import BATCH, dataset, whole
 from tests.training.checkpoint.runs import info_at, new_manager, position_at

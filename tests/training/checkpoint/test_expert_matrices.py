@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from skills_pipe.training.checkpoint.expert_matrices import FAMILIES, ExpertMatrices
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.checkpoint.safetensors_file import Tensor
-from skills_pipe.training.models.load import ModelSpec, load_model
+from skills_pipe.training.models.load import load_model
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.checkpoint.runs import equal_models, new_trainee, save_steps
 
 EXPERTS, INNER, WIDTH = 3, 4, 5

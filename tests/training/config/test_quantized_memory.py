@@ -12,8 +12,9 @@ from skills_pipe.training.backends.fsdp.settings import FsdpSettings
 from skills_pipe.training.config.estimate import ModelShape, estimate_memory, operations_per_step
 from skills_pipe.training.distributed import World
 from skills_pipe.training.models.flops import ModelFlops
-from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.models.load import open_model
 from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.config.test_adapter_memory import policy
 from tests.training.config.test_estimate import LLAMA_8B
 from tests.training.models.quantized.peft_models import WIDE

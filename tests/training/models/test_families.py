@@ -12,9 +12,9 @@ import torch
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import Documents
-from skills_pipe.training.models.load import ModelSpec, load_model_config
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.positions import beyond_positions, check_positions, trained_positions
+from skills_pipe.training.models.spec import ModelSpec, load_model_config
 from tests.training.models.test_attention import LENGTHS, logits_alone, logits_packed, packed_row
 from tests.training.tiny import tiny_config, tiny_model
 

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.models.attention import IMPLEMENTATION
-from skills_pipe.training.models.load import ModelSpec, load_model
+from skills_pipe.training.models.load import load_model
 from skills_pipe.training.models.positions import check_positions
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.tiny import ARCHITECTURES, save_tiny_model, tiny_config
 
 

@@ -20,8 +20,8 @@ from skills_pipe.training.data.cyclic import ShuffledCyclicSequence
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.template import PASSTHROUGH, ChatTemplate
+from skills_pipe.training.data.tokenizer import load_tokenizer
 from skills_pipe.training.distributed import join
-from skills_pipe.training.models.load import load_tokenizer
 from skills_pipe.training.setup import Parts, build_run
 from skills_pipe.training.signals import SignalListener
 

@@ -29,8 +29,8 @@ from skills_pipe.training.data.doctor.histogram import draw_png
 from skills_pipe.training.data.doctor.show import as_json, show
 from skills_pipe.training.data.inspection.arguments import count, data_parser, parse, training_config
 from skills_pipe.training.data.inspection.opening import open_data
-from skills_pipe.training.models.load import ModelSpec, load_model_config
 from skills_pipe.training.models.positions import trained_positions
+from skills_pipe.training.models.spec import ModelSpec, load_model_config
 
 PROGRAM: Final = "skills_pipe.training.data.doctor"
 

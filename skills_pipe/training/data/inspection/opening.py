@@ -10,7 +10,7 @@ from skills_pipe.training.data.from_config import data_settings, template_of
 from skills_pipe.training.data.inspection.selection import Selection, select
 from skills_pipe.training.data.notes import reading_notes
 from skills_pipe.training.data.sources.configured import RunSources, find_sources
-from skills_pipe.training.models.load import load_tokenizer
+from skills_pipe.training.data.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from skills_pipe.errors import first_line
+
 _TIMES = 4.0
 """How much further than ours a kernel may be off."""
 
@@ -65,7 +67,7 @@ def disagreement(kernel: C, ours: C, cases: Iterable[Case[C]], dtype: torch.dtyp
         # On a GPU what goes wrong is often told only when a number is read, which is in here.
         return next((told for case in cases if (told := _against(kernel, ours, case, dtype)) is not None), None)
     except Exception as error:  # of any kind: a kernel that fails, or cannot be tried, is not used
-        return f"cannot be tried: {_first_line(error)}"
+        return f"cannot be tried: {first_line(error)}"
 
 
 def _against(kernel: C, ours: C, case: Case[C], dtype: torch.dtype) -> str | None:
@@ -98,7 +100,3 @@ def _distance(value: Tensor, exact: Tensor) -> float:
         apart += (mine.to(exact.dtype) - theirs).square().sum(dtype=torch.float64)
         whole += theirs.square().sum(dtype=torch.float64)
     return float((apart / whole).sqrt())
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

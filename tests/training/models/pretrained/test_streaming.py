@@ -15,10 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.backends.fsdp.backend import FsdpBackend
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models.load import ModelSpec, load_model, open_model
+from skills_pipe.training.models.load import load_model, open_model
 from skills_pipe.training.models.pretrained.empty import materialise, parameters_on_meta
 from skills_pipe.training.models.pretrained.files import stored_tensors
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.backends.scenario import SCENARIOS
 from tests.training.tiny import ARCHITECTURES, save_tiny_model
 

@@ -16,7 +16,8 @@ from skills_pipe.training.config import ObjectConfig
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.quantization import QuantizationSpec
 from skills_pipe.training.distributed import World
-from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.models.load import open_model
+from skills_pipe.training.models.spec import ModelSpec
 from skills_pipe.training.monitoring.performance import process_peak
 
 ADAPTERS = FsdpSettings(

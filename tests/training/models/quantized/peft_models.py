@@ -11,11 +11,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from skills_pipe.training.config.adapters import AdapterSpec
 from skills_pipe.training.config.quantization import BLOCK, QuantizationSpec
-from skills_pipe.training.models.load import ModelSpec, open_model
+from skills_pipe.training.models.load import open_model
 from skills_pipe.training.models.lora import freeze_but_adapters, initialise
 from skills_pipe.training.models.lora.apply import base_name
 from skills_pipe.training.models.pretrained.empty import materialise
 from skills_pipe.training.models.quantized import fill_quantized, quantize_layers
+from skills_pipe.training.models.spec import ModelSpec
 from tests.training.models.lora.peft_models import Pair, with_adapters_of_peft
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
