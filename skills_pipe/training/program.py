@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NoReturn
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import torch, transformers and what needs them inside of this block: it takes a sixth less time.
-
-    Modules are some millions of objects that stay. Python's collector of garbage would look at all of them again and
-    again while they come, and never after the block.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-        # Once: what a program in the same process leaves later is garbage like any other.
-        if not gc.get_freeze_count():
-            gc.freeze()
-    finally:
-        gc.enable()
 
 
 def end(main: Callable[[], int]) -> NoReturn:

@@ -17,7 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skills_pipe.training.program import end, importing
+from skills_pipe.training.importing import importing
+from skills_pipe.training.program import end
 
 
 def main(argv: Sequence[str] | None = None) -> int:

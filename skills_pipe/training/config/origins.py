@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _line_of(file: Path, key: str) -> int | None:
     """Line of ``key`` in a YAML file, counted from 1; None when the file does not set it."""
     import yaml
 
-    node: Any = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = _composed(file.read_text(encoding="utf-8"))
     line = None
     for part in key.split("."):
         if isinstance(node, yaml.MappingNode):
@@ -96,3 +97,11 @@ def _line_of(file: Path, key: str) -> int | None:
             return None
         line, node = pair[0].start_mark.line + 1, pair[1]
     return line
+
+
+@lru_cache(maxsize=4)
+def _composed(text: str) -> Any:
+    """The tree of nodes of a YAML text; asked for by each key that is looked for in it."""
+    import yaml
+
+    return yaml.compose(text, Loader=yaml.SafeLoader)

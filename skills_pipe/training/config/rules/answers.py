@@ -26,9 +26,10 @@ def answer_metric(name: str, sets: Sequence[str], settings: AnswersConfig | None
 
 def broken_answer_rules(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
     """Every rule about answers that a canonical configuration breaks."""
-    settings, where = config.sft.val_answers, origins.where(_KEY)
+    settings = config.sft.val_answers
     if settings is None:
         return
+    where = origins.where(_KEY)
     if not config.data.validation and not any(dataset.split_validation_size for dataset in config.data.train):
         fix = "set data.val_data_path, data.validation or data.split_validation_size"
         yield ConfigError(f"{_KEY} needs validation data", where=where, fix=fix)
