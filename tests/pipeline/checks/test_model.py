@@ -14,9 +14,8 @@ from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind, Mount
 from skills_pipe.pipeline.commands.sft import plan
-from skills_pipe.pipeline.commands.sft_checks import check_base_model
-from skills_pipe.pipeline.commands.sft_model import check_packed_model
-from skills_pipe.pipeline.commands.sft_options import SftOptions
+from skills_pipe.pipeline.commands.sft.checks.base_model import check_base_model, check_packed_model
+from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.training.config import load_config
 from skills_pipe.training.config.estimate import FAMILIES, ModelShape

@@ -3,7 +3,7 @@ import pytest
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.commands.profiling import read_step_range
 from skills_pipe.training.config import load_config
-from tests.pipeline.commands.test_sft import planned
+from tests.pipeline.commands.sft.test_command import planned
 
 TRAINER = ("python", "-m", "skills_pipe.training.sft")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from skills_pipe.errors import ClusterConfigError
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
+from skills_pipe.pipeline.commands.sft.checks.trainer import config_of
 from skills_pipe.pipeline.decisions.fingerprint import HUB_DATASET
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.request import Request
-    from skills_pipe.pipeline.commands.sft_options import SftOptions
+    from skills_pipe.pipeline.commands.sft.options import SftOptions
 
 _OFFLINE = "HF_HUB_OFFLINE"
 _YES = ("1", "true", "yes", "on")
@@ -38,8 +38,7 @@ def check_downloads(request: Request[SftOptions]) -> Checked:
 
 def _kept_elsewhere(request: Request[SftOptions]) -> set[str]:
     """Data sets whose downloads lie in a folder of their own."""
-    trainer = next((job for job in request.plan.jobs if job.segment), None)
-    config = read_keys(keys_of(trainer.command))[0] if trainer else None
+    config = config_of(request)
     datasets = (*config.data.train, *config.data.validation) if config else ()
     return {f"{HUB_DATASET}{dataset.data_path}" for dataset in datasets if dataset.download_dir}
 

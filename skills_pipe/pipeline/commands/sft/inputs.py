@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from skills_pipe.errors import ConfigError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.data_names import as_input
+from skills_pipe.pipeline.commands.sft.keys import Keys, read_keys
 from skills_pipe.pipeline.options.overrides import path_of
-from skills_pipe.pipeline.plan import Command
 
 if TYPE_CHECKING:
     from skills_pipe.training.config import TrainingConfig
-
-Keys = tuple[str, ...]
-
-
-def keys_of(command: Command) -> Keys:
-    """The words of a trainer's command that set keys; the user's come last, and win."""
-    return tuple(word for word in command.argv if word.startswith(("+", "~")))
-
-
-@lru_cache(maxsize=1)
-def read_keys(keys: Keys) -> tuple[TrainingConfig | None, tuple[ConfigError, ...]]:
-    """The configuration that keys make, or what is wrong with them. The plan asks for it, and every check."""
-    from skills_pipe.training.config import ConfigErrors, load_config
-
-    try:
-        return load_config(None, keys), ()
-    except ConfigErrors as problems:
-        return None, problems.problems
-    except ConfigError as problem:
-        return None, (problem,)
 
 
 def inputs_of(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:

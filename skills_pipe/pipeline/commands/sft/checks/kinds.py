@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from skills_pipe.artifacts.rows import KINDS, Form, RowKeys
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
-from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
+from skills_pipe.pipeline.commands.sft.checks.trainer import config_of
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.request import Request
-    from skills_pipe.pipeline.commands.sft_options import SftOptions
+    from skills_pipe.pipeline.commands.sft.options import SftOptions
     from skills_pipe.training.config.schema.data import DatasetConfig
 
 _FIX = (
@@ -21,8 +21,7 @@ _FIX = (
 
 def check_kinds_of_rows(request: Request[SftOptions]) -> list[Finding]:
     """What the trainer would refuse, or leave out whole; as far as the first rows show it."""
-    trainer = next((job for job in request.plan.jobs if job.segment), None)
-    config = read_keys(keys_of(trainer.command))[0] if trainer else None
+    config = config_of(request)
     if config is None or (config.policy.tokenizer.chat_template or "").lower() != "infer_from_data":
         return []
     first, *others = (*config.data.train, *config.data.validation)

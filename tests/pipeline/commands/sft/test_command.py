@@ -10,8 +10,8 @@ from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.sft import plan
-from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
-from skills_pipe.pipeline.commands.sft_options import SftOptions
+from skills_pipe.pipeline.commands.sft.keys import keys_of, read_keys
+from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
 
@@ -369,7 +369,7 @@ def test_a_yaml_of_the_trainer_is_answered_with_the_way_to_write_it(tmp_path, mo
 def test_a_section_can_be_one_override_as_the_documents_say():
     arguments = "++policy.optimizer.kwargs={lr: 0.1}"
     adapters = "++policy.dtensor_cfg.lora_cfg={enabled: true, dim: 16}"
-    page = (Path(__file__).parents[3] / "docs/configuration.md").read_text()
+    page = (Path(__file__).parents[4] / "docs/configuration.md").read_text()
     assert f'"{adapters}"' in page and f'~policy.optimizer.kwargs "{arguments}"' in page
 
     policy = configured("~policy.optimizer.kwargs", arguments, adapters).policy
@@ -384,36 +384,3 @@ def configured(*extras):
     config, problems = read_keys(keys_of(planned(extras=extras).job("sft-sft-0").command))
     assert not problems
     return config
-
-
-PAIR = '{"input": "a", "output": "b"}\n'
-CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
-
-
-@pytest.mark.parametrize(
-    ("train", "val", "told"),
-    [
-        (PAIR, CHAT, "train.jsonl holds rows of input and output, {val} rows of messages ("),
-        (CHAT, PAIR, "train.jsonl holds rows of messages, {val} rows of input and output ("),
-    ],
-)
-def test_data_of_two_kinds_are_told_before_the_queue(train, val, told, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
-    (tmp_path / "train.jsonl").write_text(train * 3)
-    words = ["nemo_rl", "sft", "--output_dir=out", "--hf_model=./model", "--training_data=train.jsonl", "--dry_run"]
-    words += ["--validation_data=val.jsonl", "++sft.max_num_steps=1", "++policy.train_global_batch_size=1"]
-
-    def dry_run(text, *more):
-        (tmp_path / "val.jsonl").write_text(text)
-        code = main([*words, *more])
-        return code, "".join(capsys.readouterr())
-
-    code, output = dry_run(val * 3)
-    assert code == 2 and told.format(val=tmp_path / "val.jsonl") in output, output
-    assert "++policy.tokenizer.chat_template=default" in output
-    # The controls: with what is told, with rows of one kind, and with a single row of the other.
-    for text, more in ((val * 3, ["++policy.tokenizer.chat_template=default"]), (train * 3, []), (val + train, [])):
-        code, output = dry_run(text, *more)
-        assert code == 0 and "holds rows of" not in output, output

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 from skills_pipe.pipeline.checks.finding import Checked, error
 from skills_pipe.pipeline.commands.conversion import BEST
-from skills_pipe.pipeline.commands.sft_inputs import keys_of, read_keys
+from skills_pipe.pipeline.commands.sft.checks.trainer import config_of
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.request import Request
-    from skills_pipe.pipeline.commands.sft_options import SftOptions
+    from skills_pipe.pipeline.commands.sft.options import SftOptions
 
 
 def check_best(request: Request[SftOptions]) -> Checked:
     """An error where ``--conversion_step=best`` would find no metric after all the training."""
     subject = "metric of checkpoints"
-    trainer = next((job for job in request.plan.jobs if job.segment), None)
-    config = read_keys(keys_of(trainer.command))[0] if trainer else None
+    config = config_of(request)
     if request.options.conversion_step != BEST or config is None:
         return Checked(subject=subject)
     metric, data = config.checkpointing.metric_name, config.data

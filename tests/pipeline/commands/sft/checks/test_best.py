@@ -5,8 +5,8 @@ import pytest
 from skills_pipe.pipeline.checks.request import Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands.sft import plan
-from skills_pipe.pipeline.commands.sft_best import check_best
-from skills_pipe.pipeline.commands.sft_options import SftOptions
+from skills_pipe.pipeline.commands.sft.checks.best import check_best
+from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")

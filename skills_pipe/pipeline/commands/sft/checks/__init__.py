@@ -1,0 +1,1 @@
+"""Checks of a training before the queue, one subject in each file."""

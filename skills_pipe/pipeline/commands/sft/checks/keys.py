@@ -1,0 +1,82 @@
+"""Checks of the keys that the trainer will get, read the same way as it reads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.commands.sft.checks.programs import check_programs
+from skills_pipe.pipeline.commands.sft.checks.steps import check_steps
+from skills_pipe.pipeline.commands.sft.checks.trainer import trainer_of
+from skills_pipe.pipeline.commands.sft.checks.wandb import check_wandb
+from skills_pipe.pipeline.commands.sft.keys import Keys, keys_of, read_keys
+from skills_pipe.pipeline.options.overrides import key_of
+
+if TYPE_CHECKING:
+    from skills_pipe.pipeline.checks.request import Request
+    from skills_pipe.pipeline.commands.sft.options import SftOptions
+    from skills_pipe.training.config import TrainingConfig
+
+_FLAGS = {
+    "policy.model_name": "--hf_model",
+    "policy.megatron_cfg.enabled": "--backend",
+    "policy.dtensor_cfg.enabled": "--backend",
+    "cluster.gpus_per_node": "--num_gpus",
+    "cluster.num_nodes": "--num_nodes",
+    "data.train_data_path": "--training_data",
+    "data.val_data_path": "--validation_data",
+    "logger.log_dir": "--log_dir",
+    "logger.wandb.project": "--wandb_project",
+}
+"""Keys that the launcher sets, and the flags that they come from."""
+
+_FIXED = {
+    "checkpointing.checkpoint_dir": "--output_dir",
+    "cluster.gpus_per_node": "--num_gpus",
+    "cluster.num_nodes": "--num_nodes",
+}
+"""Keys that only the flags may set: later stages, or the job itself, go by the flag."""
+
+
+def check_training(request: Request[SftOptions]) -> list[Finding]:
+    """What is wrong with the trainer's keys, and with the steps that are to be converted or averaged."""
+    trainer = trainer_of(request)
+    if trainer is None:
+        return []
+    keys = keys_of(trainer.command)
+    config, problems = read_keys(keys)
+    if config is None:
+        return [_finding(problem, request.extras) for problem in problems]
+    return [
+        *map(warning, _of_the_other_backend(config, keys)),
+        *_check_fixed(request.extras),
+        *check_steps(request.options, config),
+        *check_wandb(config, request.cluster),
+        *check_programs(config, trainer, request.cluster),
+    ]
+
+
+def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:
+    typed = [key_of(word) for word in extras]
+    return [
+        error(f"{key} follows from {flag}", where=f"++{key}", fix=f"give {flag} instead")
+        for key, flag in _FIXED.items()
+        if key in typed
+    ]
+
+
+def _of_the_other_backend(config: TrainingConfig, keys: Keys) -> list[str]:
+    from skills_pipe.training.config import typed_for_megatron
+
+    return typed_for_megatron(config, keys)
+
+
+def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:
+    """A problem of the configuration; one with a key that the launcher has set names the flag."""
+    typed = {key_of(word) for word in extras}
+    where = problem.where
+    for key, flag in _FLAGS.items():
+        if key not in typed and f"++{key}=" in (where or ""):
+            where = flag
+    return error(problem.what, where=where, fix=problem.fix)

@@ -1,0 +1,106 @@
+"""The stage of training and its job: what the trainer is told, and what decides the result."""
+
+from __future__ import annotations
+
+from skills_pipe.artifacts.names import CHECKPOINTS, METRICS, TRAINING_LOGS
+from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.commands.data_names import as_jobs_see
+from skills_pipe.pipeline.commands.profiling import profiled, profiling_keys
+from skills_pipe.pipeline.commands.sft.inputs import inputs_of
+from skills_pipe.pipeline.commands.sft.keys import keys_of
+from skills_pipe.pipeline.commands.sft.options import WANDB_PROJECT, Backend, SftOptions
+from skills_pipe.pipeline.decisions.decide import OnChange
+from skills_pipe.pipeline.options.groups import resources
+from skills_pipe.pipeline.options.overrides import of_result, override, path_of
+from skills_pipe.pipeline.plan import Command, Job, Launch, Stage
+
+STAGE = "sft"
+ENTRY = "skills_pipe.training.sft"
+
+
+def training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, cluster: ClusterConfig) -> Stage:
+    """What training makes of what; which of the user's keys decide its result."""
+    logs = path_of(keys_of(job.command), "logger.log_dir")
+    return Stage(
+        name=STAGE,
+        output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
+        options={"backend": options.backend.value, **of_result(extras)},
+        inputs=inputs_of(keys_of(job.command), cluster),
+        metrics=f"{cluster.absolute(logs)}/{METRICS}" if logs else None,
+    )
+
+
+def training_job(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig, log_dir: str) -> Job:
+    """One segment of training, on every GPU or CPU process that is asked for.
+
+    Args:
+        options: of the command.
+        extras: the user's keys of the trainer, which win.
+        cluster: where it runs.
+        log_dir: absolute; the folder of its logs lies there.
+    """
+    return Job(
+        name=f"{options.expname}-{STAGE}",
+        stage=STAGE,
+        command=Command(
+            argv=profiled(
+                ("python", "-m", ENTRY, *_keys(options, cluster, log_dir), *extras),
+                options.profile_step_range,
+                options.profiler,
+                f"{log_dir}/{TRAINING_LOGS}",
+            ),
+            container="nemo-rl",
+            launch=Launch.PER_GPU,
+            working_dir=cluster.working_dir,
+            installation_command=options.installation_command,
+        ),
+        resources=resources(options, cluster, num_gpus=options.num_gpus or 0, num_nodes=options.num_nodes),
+        log_dir=f"{log_dir}/{TRAINING_LOGS}",
+    )
+
+
+def _keys(options: SftOptions, cluster: ClusterConfig, log_dir: str) -> tuple[str, ...]:
+    megatron = options.backend is Backend.MEGATRON
+    keys: dict[str, str | int | bool | tuple[int, ...]] = {
+        "policy.model_name": cluster.absolute_or_id(options.hf_model),
+        "cluster.gpus_per_node": max(1, options.num_gpus or 0),
+        "cluster.num_nodes": options.num_nodes,
+        "logger.log_dir": f"{log_dir}/{TRAINING_LOGS}",
+        "checkpointing.checkpoint_dir": f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
+        "policy.dtensor_cfg.enabled": not megatron,
+        "policy.megatron_cfg.enabled": megatron,
+    }
+    if options.on_change is OnChange.CONTINUE:
+        keys["checkpointing.on_change"] = "continue"
+    if options.needed_steps:
+        keys["checkpointing.keep_steps"] = options.needed_steps
+    if options.training_data:
+        keys["data.train_data_path"] = as_jobs_see(options.training_data, cluster)
+    if options.validation_data:
+        keys["data.val_data_path"] = as_jobs_see(options.validation_data, cluster)
+    keys |= profiling_keys(options.profile_step_range, options.profiler)
+    return tuple(override(key, value) for key, value in {**keys, **_wandb_keys(options, cluster)}.items())
+
+
+def _wandb_keys(options: SftOptions, cluster: ClusterConfig) -> dict[str, str | int | bool]:
+    project = options.wandb_project or (None if cluster.is_local else WANDB_PROJECT)
+    if options.disable_wandb or project is None:
+        return {"logger.wandb_enabled": False}
+    # The same id in every job of the chain: they write to one run.
+    parts = [options.expname, options.wandb_group, project]
+    keys: dict[str, str | int | bool] = {
+        "logger.wandb_enabled": True,
+        "logger.wandb.project": project,
+        "logger.wandb.name": options.expname,
+        "logger.wandb.id": "-".join(part for part in parts if part),
+    }
+    if options.wandb_project is None:
+        # Nobody has asked for it: where it cannot log in, training goes on without.
+        keys["logger.wandb.optional"] = True
+    if options.wandb_group:
+        keys["logger.wandb.group"] = options.wandb_group
+    too_long = [key for key, value in keys.items() if isinstance(value, str) and len(value) > 128]
+    if too_long:
+        raise OptionError(f"{too_long[0]} has more than 128 characters, the most that Weights & Biases takes")
+    return keys
