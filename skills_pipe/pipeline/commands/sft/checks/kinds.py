@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skills_pipe.artifacts.rows import KINDS, Form, RowKeys
-from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.artifacts.rows import Form, RowKeys
+from skills_pipe.pipeline.checks.finding import Finding, error
 from skills_pipe.pipeline.commands.sft.checks.trainer import config_of
 
 if TYPE_CHECKING:
@@ -13,14 +13,11 @@ if TYPE_CHECKING:
     from skills_pipe.pipeline.commands.sft.options import SftOptions
     from skills_pipe.training.config.schema.data import DatasetConfig
 
-_FIX = (
-    "set ++policy.tokenizer.chat_template=default, which makes the text of both by the tokenizer's template, "
-    "or write both files with rows of one kind"
-)
-
 
 def check_kinds_of_rows(request: Request[SftOptions]) -> list[Finding]:
-    """What the trainer would refuse, or leave out whole; as far as the first rows show it."""
+    """What the trainer would refuse, as far as the first rows show it."""
+    from skills_pipe.training.config.rules.kinds import another_kind
+
     config = config_of(request)
     if config is None or (config.policy.tokenizer.chat_template or "").lower() != "infer_from_data":
         return []
@@ -28,14 +25,10 @@ def check_kinds_of_rows(request: Request[SftOptions]) -> list[Finding]:
     forms = _forms(request, first)
     if not forms:
         return []
-    tell = warning if config.data.on_bad_row == "skip" else error
-    findings = []
-    for dataset in others:
-        found = set(_forms(request, dataset))
-        if len(found) == 1 and forms[0] not in found:
-            what = f"{first.data_path} holds rows of {KINDS[forms[0]]}, {dataset.data_path} rows of "
-            findings.append(tell(f"{what}{KINDS[found.pop()]}", where="policy.tokenizer.chat_template", fix=_FIX))
-    return findings
+    problems = (
+        another_kind((str(first.data_path), forms[0]), (str(each.data_path), _forms(request, each))) for each in others
+    )
+    return [error(problem.what, where=problem.where, fix=problem.fix) for problem in problems if problem is not None]
 
 
 def _forms(request: Request[SftOptions], dataset: DatasetConfig) -> list[Form]:

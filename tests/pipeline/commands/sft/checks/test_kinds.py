@@ -28,9 +28,11 @@ def test_data_of_two_kinds_are_told_before_the_queue(train, val, told, tmp_path,
         code = main([*words, *more])
         return code, "".join(capsys.readouterr())
 
-    code, output = dry_run(val * 3)
-    assert code == 2 and told.format(val=tmp_path / "val.jsonl") in output, output
-    assert "++policy.tokenizer.chat_template=default" in output
+    # As in the trainer: data of which every row would be left out are no single bad rows.
+    for more in ([], ["++data.on_bad_row=skip"]):
+        code, output = dry_run(val * 3, *more)
+        assert code == 2 and told.format(val=tmp_path / "val.jsonl") in output, output
+        assert "++policy.tokenizer.chat_template=default" in output
     # The controls: with what is told, with rows of one kind, and with a single row of the other.
     for text, more in ((val * 3, ["++policy.tokenizer.chat_template=default"]), (train * 3, []), (val + train, [])):
         code, output = dry_run(text, *more)
