@@ -16,6 +16,7 @@ from typing import Any
 
 from skills_pipe.artifacts.identity import digest
 from skills_pipe.artifacts.manifest import Manifest
+from skills_pipe.training.checkpoint.changes import Changes
 
 _FACT = "jobs"
 _PACKAGE = Path(__file__).parents[2]
@@ -36,6 +37,8 @@ class TrainingJob:
         code: hash of the sources of this program, see :func:`code_hash`.
         versions: of Python and of the libraries that compute.
         kernels: what computed attention and the loss; of jobs before they were recorded none.
+        changes: what it trained with otherwise than the job before it, from its first step on; see
+            :mod:`skills_pipe.training.checkpoint.changes`.
     """
 
     first_step: int
@@ -46,9 +49,12 @@ class TrainingJob:
     code: str
     versions: Mapping[str, str]
     kernels: Mapping[str, str] = field(default_factory=dict)
+    changes: Changes = field(default_factory=dict)
 
     @classmethod
-    def now(cls, *, first_step: int, ranks: int, kernels: Mapping[str, str] | None = None) -> TrainingJob:
+    def now(
+        cls, *, first_step: int, ranks: int, kernels: Mapping[str, str] | None = None, changes: Changes | None = None
+    ) -> TrainingJob:
         """The job that this process belongs to."""
         return cls(
             first_step=first_step,
@@ -59,6 +65,7 @@ class TrainingJob:
             code=code_hash(),
             versions=_versions(),
             kernels=dict(kernels or {}),
+            changes=dict(changes or {}),
         )
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.background import BackgroundWriter
+from skills_pipe.training.checkpoint.changes import Changes, changes_since
 from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of, other_kernels
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
@@ -101,7 +102,7 @@ class CheckpointManager:
             return None
         point = restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
         before = jobs_of(found.manifest)
-        self._begin_job(before, done=point.info.total_steps)
+        self._begin_job(before, done=point.info.total_steps, changes=on_first(lambda: changes_since(found, self._run)))
         self._notices.extend(other_kernels(before, self._run.kernels))
         return point
 
@@ -174,10 +175,12 @@ class CheckpointManager:
         self.close()
         on_first(lambda: manifests.seal(self._folder, kind="training", facts=facts))
 
-    def _begin_job(self, before: tuple[TrainingJob, ...] = (), *, done: int = 0) -> None:
-        """Enter this job behind those that have trained the first ``done`` steps."""
-        kernels = self._run.kernels
-        mine = on_first(lambda: TrainingJob.now(first_step=done + 1, ranks=world_size(), kernels=kernels))
+    def _begin_job(
+        self, before: tuple[TrainingJob, ...] = (), *, done: int = 0, changes: Changes | None = None
+    ) -> None:
+        """Enter this job, with what it changes, behind those that have trained the first ``done`` steps."""
+        ranks, kernels = world_size(), self._run.kernels
+        mine = on_first(lambda: TrainingJob.now(first_step=done + 1, ranks=ranks, kernels=kernels, changes=changes))
         self._run = replace(self._run, jobs=(*before, mine))
 
     def _clear(self) -> list[str]:

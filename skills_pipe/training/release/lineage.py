@@ -36,7 +36,8 @@ class Lineage:
         base_model: fingerprint of the model that was trained.
         data: fingerprint of the training data and their order.
         config: sha256 of the training configuration as the checkpoint holds it.
-        training_config: that configuration; of environment variables the names only, addresses without passwords.
+        training_config: that configuration; of environment variables the names only, addresses without passwords. It
+            is that of the last steps: what a job changed, and from which step on, stands with the job.
         checkpoint: hash of the contents of the checkpoint.
         jobs: that trained it, as :class:`skills_pipe.training.checkpoint.jobs.TrainingJob` has them.
         code: hash of the sources that exported it; each job has that of those that trained it.
@@ -74,7 +75,7 @@ class Lineage:
             config=hashlib.sha256(step.config.read_bytes()).hexdigest(),
             training_config=without_values_of_variables(yaml.safe_load(step.config.read_text(encoding="utf-8")) or {}),
             checkpoint=manifest.digest,
-            jobs=tuple(asdict(job) for job in jobs_of(manifest)),
+            jobs=tuple(without_values_of_variables(asdict(job)) for job in jobs_of(manifest)),
             code=code_hash(),
             trained_by=manifest.identity.digest if manifest.identity else None,
             exported_by=identity.digest if identity else None,

@@ -10,6 +10,7 @@ import yaml
 
 from skills_pipe.artifacts.names import METRICS, TRAINING_LOGS
 from skills_pipe.errors import DataError
+from skills_pipe.training.checkpoint.changes import BASE_MODEL, DATA
 from skills_pipe.training.config.dataset_names import is_id
 from skills_pipe.training.monitoring.curves import Curves, draw_png
 from skills_pipe.training.release.lineage import Lineage
@@ -18,6 +19,11 @@ CARD = "README.md"
 PICTURE = "loss.png"
 
 _ROWS = 10
+
+_CHANGES = 10
+"""Changes of one job that the card shows."""
+
+_FINGERPRINTS = {DATA: "fingerprint of the data", BASE_MODEL: "fingerprint of the base model"}
 
 
 def write_card(folder: Path, lineage: Lineage, metrics_files: Iterable[Path]) -> None:
@@ -51,7 +57,7 @@ def card(lineage: Lineage, curves: Curves | None) -> str:
         f"# {_name(base)}, fine-tuned",
         f"This is {_code(base)} after {lineage.step:,} steps of supervised fine-tuning: {what}, in {lineage.dtype}.",
         "## Data\n\n" + _table(("", ""), _data_rows(lineage)),
-        "## Training\n\n" + _table(("", ""), _training_rows(config)),
+        "## Training\n\n" + _table(("", ""), _training_rows(config)) + _changes(lineage),
         "## Results\n\n" + _table(("metric", f"at step {lineage.step}"), _metric_rows(lineage.metrics)),
         *([] if curves is None else [_curve(curves)]),
         "## Origin\n\n" + _table(("", ""), _origin_rows(lineage)) + "\n\nAll of it, with every key of the "
@@ -103,7 +109,7 @@ def _data_rows(lineage: Lineage) -> list[tuple[str, str]]:
         ("trained on", _listed(_paths(data.get("train")))),
         ("validated on", _listed(_paths(data.get("validation")))),
         ("fingerprint", _code(lineage.data)),
-        ("documents seen", f"{sft['consumed_samples']:,}"),
+        (f"documents seen{_counted_from(lineage)}", f"{sft['consumed_samples']:,}"),
         ("trained tokens seen", f"{sft['total_valid_tokens']:,}"),
     ]
 
@@ -121,6 +127,29 @@ def _training_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seed", config.get("sft", {}).get("seed")),
     ]
     return [(name, _code(value)) for name, value in rows if value is not None]
+
+
+def _changes(lineage: Lineage) -> str:
+    """What was trained with before; empty where nothing changed on the way."""
+    rows = []
+    for job in lineage.jobs:
+        changes = [*job.get("changes", {}).items()]
+        rows += [
+            (str(job["first_step"]), _FINGERPRINTS.get(key, _code(key)), _code(value["before"]), _code(value["now"]))
+            for key, value in changes[:_CHANGES]
+        ]
+        if len(changes) > _CHANGES:
+            rows.append((str(job["first_step"]), f"{len(changes) - _CHANGES} more, in `lineage.json`", "", ""))
+    if not rows:
+        return ""
+    head = ("from step", "changed", "before", "from then on")
+    return f"\n\nThis holds of the last steps. What changed on the way:\n\n{_table(head, rows)}"
+
+
+def _counted_from(lineage: Lineage) -> str:
+    """Where documents were counted anew: with other data, or another order of them."""
+    anew = [job["first_step"] for job in lineage.jobs if job.get("changes", {}).keys() & {DATA, "sft.seed"}]
+    return f" from step {anew[-1]} on" if anew else ""
 
 
 def _metric_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -14,8 +14,9 @@ from skills_pipe.training.checkpoint.jobs import code_hash
 from skills_pipe.training.monitoring.curves import Curves
 from skills_pipe.training.release.lineage import Lineage, read_lineage, without_values_of_variables
 from skills_pipe.training.release.model_card import card, metrics_files
+from skills_pipe.training.sft import main
 from tests.training.outputs import logged
-from tests.training.sft_arguments import BATCH
+from tests.training.sft_arguments import BATCH, arguments
 
 
 def front_matter(text):
@@ -130,3 +131,31 @@ def test_a_folder_without_a_lineage_is_told(tmp_path):
     (tmp_path / "lineage.json").write_text("{")
     with pytest.raises(CheckpointError, match="is damaged"):
         read_lineage(tmp_path)
+
+
+def test_what_changed_on_the_way_stands_with_the_step_from_which_on_it_held(
+    model, held_out, tiny_model_folder, chat_data, tmp_path
+):
+    before = arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=4")
+    assert main(before) == 0
+    after = arguments(tiny_model_folder, held_out, tmp_path, "sft.max_num_steps=6", "policy.max_grad_norm=0.5")
+    assert main([*after, "checkpointing.on_change=continue"]) == 0
+    folder = export(Export(training_folder=tmp_path, output=tmp_path / "hf"))
+
+    first, second = Lineage.read(folder).jobs
+    assert (first["first_step"], first["changes"]) == (1, {})
+    assert second["first_step"] == 5
+    assert {key: tuple(value.values()) for key, value in second["changes"].items() if key != "data"} == {
+        "data.train.0.data_path": (str(chat_data), str(held_out)),
+        "policy.max_grad_norm": (1.0, 0.5),
+        "sft.max_num_steps": (4, 6),
+    }
+    assert second["changes"]["data"]["now"] == Lineage.read(folder).data != second["changes"]["data"]["before"]
+    text = (folder / "README.md").read_text()
+    assert "| from step | changed | before | from then on |" in text
+    assert f"| 5 | `data.train.0.data_path` | `{chat_data}` | `{held_out}` |" in text
+    assert "| 5 | `policy.max_grad_norm` | `1.0` | `0.5` |" in text
+    assert f"| documents seen from step 5 on | {2 * BATCH} |" in text
+    # The control: a run that was never changed.
+    assert "from then on" not in (model / "README.md").read_text()
+    assert all(job["changes"] == {} for job in Lineage.read(model).jobs)

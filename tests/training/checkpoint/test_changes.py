@@ -1,0 +1,40 @@
+"""What a job changes is told by key; where and how a run logs, saves and starts is no change of it."""
+
+from dataclasses import replace
+
+from skills_pipe.training.checkpoint.changes import changes_since, settings_of
+from skills_pipe.training.checkpoint.resume import latest_whole
+from tests.training.checkpoint.runs import RUN, save_steps
+
+
+def test_a_change_has_its_value_before_and_now(tmp_path):
+    run = replace(RUN, config_yaml="policy: {lr: 1.0, kept: [1, 2]}\ndata: {train: [{path: a}]}\n")
+    save_steps(tmp_path, 1, run=run)
+    found = latest_whole(tmp_path)
+    other = replace(
+        run,
+        config_yaml="policy: {lr: 2.0, kept: [1, 2], added: 3}\ndata: {train: [{path: a}, {path: b}]}\n",
+        model_fingerprint="model-b",
+    )
+    assert changes_since(found, other) == {
+        "base_model": {"before": "model-a", "now": "model-b"},
+        "policy.lr": {"before": 1.0, "now": 2.0},
+        "policy.added": {"before": None, "now": 3},
+        "data.train.1.path": {"before": None, "now": "b"},
+    }
+    assert changes_since(found, run) == {}, "the control"
+
+
+def test_where_a_run_logs_saves_and_computes_is_no_change():
+    assert settings_of("logger: {log_dir: a}\ncheckpointing: {save_period: 1}\ncluster: {num_nodes: 2}\n") == {}
+
+
+def test_of_variables_the_names_alone_are_kept():
+    text = "policy: {dtensor_cfg: {env_vars: {TOKEN: s3cret}}}"
+    assert settings_of(text) == {"policy.dtensor_cfg.env_vars": ["TOKEN"]}
+
+
+def test_of_what_is_switched_off_no_key_is_told():
+    text = "policy: {megatron_cfg: {enabled: %s, clip_grad: 1.0}}"
+    assert settings_of(text % "false") == {"policy.megatron_cfg.enabled": False}
+    assert settings_of(text % "true") == {"policy.megatron_cfg.enabled": True, "policy.megatron_cfg.clip_grad": 1.0}
