@@ -209,7 +209,7 @@ class Stage:
         options: those that decide what the output is; part of its identity.
         inputs: container paths it reads that no stage of this plan makes; their fingerprints are part of its identity.
         upstream: stages of this plan whose outputs it reads.
-        metrics: container path of the file with what its jobs measured; it is set aside with the output.
+        metrics: container paths of what its jobs measured, and of what is drawn of it: set aside with the output.
     """
 
     name: str
@@ -217,7 +217,7 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     upstream: tuple[str, ...] = ()
-    metrics: str | None = None
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,7 +366,16 @@ def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _stage_from_json(value: Mapping[str, Any]) -> Stage:
-    return Stage(**{**value, "inputs": tuple(value["inputs"]), "upstream": tuple(value["upstream"])})
+    metrics = value.get("metrics") or ()
+    return Stage(
+        **{
+            **value,
+            "inputs": tuple(value["inputs"]),
+            "upstream": tuple(value["upstream"]),
+            # One path, or null, as plans were written before.
+            "metrics": (metrics,) if isinstance(metrics, str) else tuple(metrics),
+        }
+    )
 
 
 def _job_from_json(value: Mapping[str, Any]) -> Job:

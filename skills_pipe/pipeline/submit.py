@@ -211,8 +211,8 @@ def _claim(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: Run
 
 def _metrics(stage: Stage, cluster: ClusterConfig) -> tuple[str, ...]:
     """Where the metrics of a stage lie on the cluster; nothing without any, or where no mount shows them."""
-    place = PathMap.of(cluster).to_cluster(stage.metrics) if stage.metrics else None
-    return (place,) if place is not None else ()
+    places = map(PathMap.of(cluster).to_cluster, stage.metrics)
+    return tuple(place for place in places if place is not None)
 
 
 def _is_live(owner: OutputOwner, age: float, store: RunStore) -> bool:

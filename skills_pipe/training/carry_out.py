@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skills_pipe.artifacts.names import METRICS
+from skills_pipe.artifacts.names import LOSS_PICTURE, METRICS
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import UserError
 from skills_pipe.training.backends.base import TrainingDiverged
@@ -68,4 +68,4 @@ def _draw(log_dir: Path) -> None:
         found = curves.Curves.read(log_dir / METRICS)
     except UserError:
         return
-    curves.draw_png(found, log_dir / "loss.png")
+    curves.draw_png(found, log_dir / LOSS_PICTURE)

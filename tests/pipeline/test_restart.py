@@ -20,7 +20,7 @@ def trained(steps, **options):
 
 
 @pytest.mark.slow
-def test_checkpoints_model_and_metrics_are_set_aside(tmp_path, monkeypatch, capfd):
+def test_checkpoints_model_metrics_and_what_is_drawn_of_them_are_set_aside(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKILLS_PIPE_JOB_DIR", str(tmp_path / "records"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -31,8 +31,13 @@ def test_checkpoints_model_and_metrics_are_set_aside(tmp_path, monkeypatch, capf
 
     trained(2)
     before = (logs / "metrics.jsonl").read_text()
+    picture = (logs / "loss.png").read_bytes()
+    events = {path.name for path in (logs / "tensorboard").iterdir()}
     trained(3, on_change="restart")
     assert (logs / "old_metrics.jsonl.1").read_text() == before
+    assert (logs / "old_loss.png.1").read_bytes() == picture != (logs / "loss.png").read_bytes()
+    assert events and {path.name for path in (logs / "old_tensorboard.1").iterdir()} == events
+    assert not events & {path.name for path in (logs / "tensorboard").iterdir()}
     assert [line["step"] for line in read_metrics(logs / "metrics.jsonl") if "train/loss" in line] == [1, 2, 3]
     assert (tmp_path / "out" / "old_checkpoints.1" / "step_2").is_dir()
     assert (tmp_path / "out" / "old_final_hf_model.1").is_dir()

@@ -104,24 +104,30 @@ def test_restart_sets_the_old_output_aside(tmp_path, capsys):
     assert json.loads(manifest_path(aside).read_text())["kind"] == "test"
 
 
+MEASURED = ("metrics.jsonl", "tensorboard")
+
+
 def with_metrics(folder: Path, lr: int) -> Plan:
     """A training that writes metrics, by options that decide what it makes."""
     plan = training_plan(folder, "finish", jobs=1)
-    stage = replace(plan.stages[0], options={"lr": lr}, metrics=str(folder / "logs" / "metrics.jsonl"))
+    stage = replace(plan.stages[0], options={"lr": lr}, metrics=tuple(str(folder / "logs" / name) for name in MEASURED))
     return replace(plan, stages=(stage, plan.stages[1]))
 
 
 def test_restart_sets_the_metrics_of_the_old_output_aside_with_it(tmp_path, capsys):
     submit(with_metrics(tmp_path, 1), local(tmp_path))
-    metrics = tmp_path / "logs" / "metrics.jsonl"
+    metrics, events = (tmp_path / "logs" / name for name in MEASURED)
     for number in (1, 2):
-        metrics.parent.mkdir(exist_ok=True)
+        events.mkdir(exist_ok=True, parents=True)
+        (events / f"events.{number}").write_text("")
         metrics.write_text(f"of run {number}")
         flags = SubmitFlags(on_change=OnChange.RESTART)
         assert submit(with_metrics(tmp_path, number + 1), local(tmp_path), flags=flags).actions["sft"] == "restart"
         aside = metrics.with_name(f"old_metrics.jsonl.{number}")
         assert aside.read_text() == f"of run {number}" and not metrics.exists()
         assert (tmp_path / f"old_checkpoints.{number}").is_dir()
+        assert [path.name for path in events.with_name(f"old_tensorboard.{number}").iterdir()] == [f"events.{number}"]
+        assert not events.exists()
         assert f"{metrics} is made anew; the old one is {aside}\n" in capsys.readouterr().out
 
 
@@ -143,7 +149,10 @@ def test_a_plan_from_before_metrics_were_named_can_be_read():
     value = plan.to_json()
     for stage in value["stages"]:
         del stage["metrics"]
-    assert Plan.from_json(value).stages[0].metrics is None
+    assert Plan.from_json(value).stages[0].metrics == ()
+    # Or were one file.
+    value["stages"][0]["metrics"] = "/w/metrics.jsonl"
+    assert Plan.from_json(value).stages[0].metrics == ("/w/metrics.jsonl",)
 
 
 def test_continue_keeps_what_is_there(tmp_path):

@@ -22,7 +22,7 @@ import torch
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import write_json
-from skills_pipe.artifacts.names import MANIFEST, hf_model_step
+from skills_pipe.artifacts.names import LOSS_PICTURE, MANIFEST, hf_model_step
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.hf_folder import ADAPTER, KIND, LINEAGE, publish_model, run_main, size_in_bytes
 from skills_pipe.training.checkpoint.safetensors_file import (
@@ -33,7 +33,7 @@ from skills_pipe.training.checkpoint.safetensors_file import (
     read_tensors,
     write_model,
 )
-from skills_pipe.training.release.model_card import CARD, PICTURE, average_card
+from skills_pipe.training.release.model_card import CARD, average_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ def _copy_side_files(source: Path, target: Path) -> None:
     Nor adapters, card and loss curve: those of one step are not the average.
     """
     for entry in sorted(source.iterdir()):
-        if entry.name in (MANIFEST, LINEAGE, INDEX, ADAPTER, CARD, PICTURE) or entry.suffix == ".safetensors":
+        if entry.name in (MANIFEST, LINEAGE, INDEX, ADAPTER, CARD, LOSS_PICTURE) or entry.suffix == ".safetensors":
             continue
         if entry.is_dir():
             shutil.copytree(entry, target / entry.name)

@@ -8,8 +8,8 @@ import string
 from pathlib import Path
 
 from skills_pipe.artifacts.atomic import write_json
+from skills_pipe.artifacts.names import TRACKED_RUNS
 
-_FILE = "tracked_runs.json"
 _LENGTH = 21
 """What SwanLab takes; the others take anything."""
 
@@ -22,7 +22,7 @@ class RunIds:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / _FILE
+        self._path = folder / TRACKED_RUNS
 
     def of(self, service: str, given: str | None = None) -> str:
         """The id that was given, else the one of the jobs before, else a new one; it is kept."""

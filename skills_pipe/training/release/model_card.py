@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from skills_pipe.artifacts.names import METRICS, TRAINING_LOGS
+from skills_pipe.artifacts.names import LOSS_PICTURE, METRICS, TRAINING_LOGS
 from skills_pipe.errors import DataError
 from skills_pipe.training.checkpoint.changes import BASE_MODEL, DATA
 from skills_pipe.training.config.dataset_names import is_id
@@ -16,7 +16,6 @@ from skills_pipe.training.monitoring.curves import Curves, draw_png
 from skills_pipe.training.release.lineage import Lineage
 
 CARD = "README.md"
-PICTURE = "loss.png"
 
 _ROWS = 10
 
@@ -36,7 +35,7 @@ def write_card(folder: Path, lineage: Lineage, metrics_files: Iterable[Path]) ->
     """
     curves = _curves(metrics_files, lineage.step)
     if curves is not None:
-        draw_png(curves, folder / PICTURE)
+        draw_png(curves, folder / LOSS_PICTURE)
     (folder / CARD).write_text(card(lineage, curves), encoding="utf-8")
 
 
@@ -168,7 +167,7 @@ def _curve(curves: Curves) -> str:
         latest = [value for at, value in validated.items() if at <= step]
         rows.append((f"{step:,}", f"{smooth.values[index]:.4f}", f"{latest[-1]:.4f}" if latest else ""))
     head = ("step", "training loss, smoothed", "last validation loss")
-    return f"![Loss by step]({PICTURE})\n\n{_table(head, rows)}"
+    return f"![Loss by step]({LOSS_PICTURE})\n\n{_table(head, rows)}"
 
 
 def _origin_rows(lineage: Lineage) -> list[tuple[str, str]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from skills_pipe.artifacts.names import CHECKPOINTS, METRICS, TRAINING_LOGS
+from skills_pipe.artifacts.names import CHECKPOINTS, LOSS_PICTURE, METRICS, TRACKED_RUNS, TRAINING_LOGS
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.paths import is_below
 from skills_pipe.pipeline.commands.data_names import as_jobs_see
 from skills_pipe.pipeline.commands.profiling import profiled, profiling_keys
 from skills_pipe.pipeline.commands.sft.inputs import inputs_of
-from skills_pipe.pipeline.commands.sft.keys import keys_of
+from skills_pipe.pipeline.commands.sft.keys import Keys, keys_of, read_keys
 from skills_pipe.pipeline.commands.sft.options import WANDB_PROJECT, Backend, SftOptions
 from skills_pipe.pipeline.decisions.decide import OnChange
 from skills_pipe.pipeline.options.groups import resources
-from skills_pipe.pipeline.options.overrides import of_result, override, path_of
+from skills_pipe.pipeline.options.overrides import of_result, override
 from skills_pipe.pipeline.plan import Command, Job, Launch, Stage
 
 STAGE = "sft"
@@ -21,14 +22,27 @@ ENTRY = "skills_pipe.training.sft"
 
 def training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, cluster: ClusterConfig) -> Stage:
     """What training makes of what; which of the user's keys decide its result."""
-    logs = path_of(keys_of(job.command), "logger.log_dir")
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
         options={"backend": options.backend.value, **of_result(extras)},
         inputs=inputs_of(keys_of(job.command), cluster),
-        metrics=f"{cluster.absolute(logs)}/{METRICS}" if logs else None,
+        metrics=_measured(keys_of(job.command), cluster),
     )
+
+
+def _measured(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:
+    """What the trainer writes of its steps: a training that begins anew has a curve, and runs at services, of its own.
+
+    A folder for TensorBoard elsewhere than with the logs may be one that other trainings write to, too.
+    """
+    config, _ = read_keys(keys)
+    if config is None:
+        return ()
+    folder = cluster.absolute(config.logger.log_dir)
+    events = cluster.absolute(config.logger.tensorboard.log_dir)
+    own = (events,) if events != folder and is_below(events, folder) else ()
+    return (*(f"{folder}/{name}" for name in (METRICS, LOSS_PICTURE, TRACKED_RUNS)), *own)
 
 
 def training_job(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig, log_dir: str) -> Job:

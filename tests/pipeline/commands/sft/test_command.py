@@ -303,19 +303,23 @@ def test_the_revision_of_a_dataset_decides_the_result_too():
 
 
 def test_the_metrics_of_a_training_are_where_the_trainer_writes_them():
-    metrics = [
-        planned(extras=extras, **options).stage("sft").metrics
+    folders = [
+        {path.rpartition("/")[0] for path in planned(extras=extras, **options).stage("sft").metrics}
         for extras, options in [
             ((), {}),
             ((), {"log_dir": "/workspace/logs"}),
             (("++logger.log_dir=/workspace/own",), {"log_dir": "/workspace/logs"}),
         ]
     ]
-    assert metrics == [
-        "/workspace/run/training-logs/metrics.jsonl",
-        "/workspace/logs/training-logs/metrics.jsonl",
-        "/workspace/own/metrics.jsonl",
-    ]
+    assert folders == [{"/workspace/run/training-logs"}, {"/workspace/logs/training-logs"}, {"/workspace/own"}]
+    names = [path.rpartition("/")[2] for path in planned().stage("sft").metrics]
+    assert names == ["metrics.jsonl", "loss.png", "tracked_runs.json", "tensorboard"]
+
+
+@pytest.mark.parametrize("folder", ["/workspace/all", "${logger.log_dir}"])
+def test_events_in_a_folder_that_is_not_the_trainings_own_stay_where_they_are(folder):
+    metrics = planned(extras=(f"++logger.tensorboard.log_dir={folder}",)).stage("sft").metrics
+    assert [path.rpartition("/")[2] for path in metrics] == ["metrics.jsonl", "loss.png", "tracked_runs.json"]
 
 
 def test_layout_and_logging_are_not():
