@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skills_pipe.pipeline.checks.finding import Checked
+from skills_pipe.pipeline.checks.finding import Checked, errors_in
 from skills_pipe.pipeline.commands.sft.checks.trainer import (
     NO_CONFIG,
     config_of,
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 
 
 def check_size(request: Request[SftOptions]) -> Checked:
-    """Whether parallel sizes, batch and model fit each other."""
+    """Whether parallel sizes, batch and model fit each other, and the layout that they make."""
+    from skills_pipe.pipeline.checks.layout import layout_of
     from skills_pipe.pipeline.checks.sizes import check_sizes
 
     subject = "parallel sizes"
     config, trainer = config_of(request), trainer_of(request)
     if config is None or trainer is None:
         return Checked(subject=subject, left_out=NO_CONFIG)
-    shape, model = shape_of(request, config), model_of(request, config)
-    return Checked(
-        subject=subject, findings=tuple(check_sizes(config.policy, shape, ranks=ranks_of(trainer), model=model))
-    )
+    shape, model, ranks = shape_of(request, config), model_of(request, config), ranks_of(trainer)
+    found = check_sizes(config.policy, shape, ranks=ranks, model=model)
+    known = config.policy.dtensor_cfg.enabled and not errors_in(found)
+    note = layout_of(config.policy, ranks=ranks) if known else ""
+    return Checked(subject=subject, findings=tuple(found), note=note, told=ranks > 1)
 
 
 def check_fit(request: Request[SftOptions]) -> Checked:
