@@ -15,6 +15,7 @@ from skills_pipe.artifacts.names import ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import UserError
 from skills_pipe.training.carry_out import carry_out
+from skills_pipe.training.checkpoint.best import better_than_last
 from skills_pipe.training.config import TrainingConfig, load_config, typed_for_megatron
 from skills_pipe.training.distributed import World, join
 from skills_pipe.training.setup import build_run, load_parts
@@ -61,7 +62,8 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener, notes: 
     world.barrier()
     if world.first:
         verdict.write(path)
-        rich.get_console().print(f"{verdict.outcome.value}: {verdict.reason}", highlight=False, soft_wrap=True)
+        for line in (f"{verdict.outcome.value}: {verdict.reason}", *_hints(config, verdict)):
+            rich.get_console().print(line, highlight=False, soft_wrap=True)
     # A rank that ends with 75 makes torchrun stop the others: none may end before the verdict is on disk.
     world.barrier()
     return _EXIT_CODES[verdict.outcome]
@@ -70,6 +72,15 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener, notes: 
 def _train(config: TrainingConfig, world: World, listener: SignalListener, notes: Sequence[str]) -> Verdict:
     parts = load_parts(config, world)
     return carry_out(replace(build_run(config, parts, world, listener), notes=notes), parts)
+
+
+def _hints(config: TrainingConfig, verdict: Verdict) -> list[str]:
+    """Who watches for the best may not want the last checkpoint, of which a model is made unless asked."""
+    settings = config.checkpointing
+    if verdict.outcome is not Outcome.COMPLETE or config.sft.early_stopping is None or not settings.enabled:
+        return []
+    hint = better_than_last(Path(settings.checkpoint_dir))
+    return [hint] if hint is not None else []
 
 
 def _verdict_path(config: TrainingConfig) -> Path:

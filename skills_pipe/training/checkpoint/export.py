@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.adapter import AdapterRecord
+from skills_pipe.training.checkpoint.best import best_step
 from skills_pipe.training.checkpoint.expert_matrices import FAMILIES as EXPERT_FAMILIES
 from skills_pipe.training.checkpoint.expert_matrices import ExpertMatrices, Weights
 from skills_pipe.training.checkpoint.hf_folder import ADAPTER, KIND, LINEAGE, publish_model, run_main, size_in_bytes
@@ -35,7 +35,7 @@ from skills_pipe.training.checkpoint.layout import StepFolder, find_checkpoints,
 from skills_pipe.training.checkpoint.merged_weights import MergedWeights, base_tensors
 from skills_pipe.training.checkpoint.peft_folder import write_peft_folder
 from skills_pipe.training.checkpoint.resume import check_files
-from skills_pipe.training.checkpoint.retention import Retention, names
+from skills_pipe.training.checkpoint.retention import names
 from skills_pipe.training.checkpoint.safetensors_file import PIECE, Tensor, with_dtype, write_model
 from skills_pipe.training.checkpoint.stored_weights import StoredWeights
 from skills_pipe.training.release.archive.layout import is_archive
@@ -133,7 +133,7 @@ def find_step(folder: Path, wanted: str) -> tuple[Path, Manifest]:
     if wanted == "last":
         return whole[max(whole)]
     if wanted == "best":
-        return whole[_best(whole)]
+        return whole[best_step(whole)]
     step = int(wanted) if wanted.isdecimal() else None
     if step not in whole:
         raise CheckpointError(
@@ -258,25 +258,6 @@ def _weights(step: StepFolder, *, ema: bool) -> Path:
             fix="export the weights, or train with sft.ema_decay",
         )
     return step.average if ema else step.weights
-
-
-def _best(whole: dict[int, tuple[Path, Manifest]]) -> int:
-    latest = StepFolder(whole[max(whole)][0])
-    section = yaml.safe_load(latest.config.read_text()).get("checkpointing", {})
-    metric = section.get("metric_name")
-    if metric is None:
-        raise CheckpointError(
-            "the run ranks its checkpoints by no metric",
-            where="checkpointing.metric_name",
-            fix="name a step, or use --step=last",
-        )
-    metrics = {step: manifest.facts["metrics"] for step, (_, manifest) in whole.items()}
-    if not any(metric in values for values in metrics.values()):
-        raise CheckpointError(
-            f"no checkpoint has the metric {metric!r}", where="checkpointing.metric_name", fix="use --step=last"
-        )
-    rule = Retention(metric_name=metric, higher_is_better=bool(section.get("higher_is_better", False)))
-    return rule.ranked(metrics)[0]
 
 
 def _write_side_files(folder: Path, step: StepFolder, *, dtype: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from skills_pipe.artifacts.metrics import read_metrics
+from skills_pipe.pipeline.cli import main as launch
 from skills_pipe.training.sft import main
 from tests.training.sft_arguments import arguments
 from tests.training.test_sft import assert_equal_bits, logged, saved_steps, state, verdict
@@ -71,6 +72,32 @@ def test_training_ends_when_validation_no_longer_gets_better(tiny_model_folder, 
     assert_equal_bits(state(tmp_path, 3), before)
     assert main([*given, "sft.early_stopping.patience=4"]) == 0
     assert verdict(tmp_path).step == 5
+
+
+def test_a_training_that_ends_early_tells_how_its_best_checkpoint_becomes_a_model(
+    tiny_model_folder, chat_data, held_out, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    stopping = ["sft.val_period=1", "checkpointing.save_period=1", "checkpointing.keep_top_k=3"]
+    # Upwards: the loss rises from the first step on.
+    stopping += ["++policy.optimizer.kwargs.maximize=true", "sft.early_stopping={patience: 2}"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path / "out", *stopping, validation=held_out)) == 0
+    ended, hint = capsys.readouterr().out.splitlines()[-2:]
+    assert ended.startswith("complete: val:val_loss has not fallen in 2 validations: ")
+    told, _, command = hint.partition("; a model of it: ")
+    assert told == "the best checkpoint by val:val_loss is step_1, not the last one"
+    words = command.replace("FOLDER", "best").split()
+    assert words[0] == "ns" and launch([*words[1:], "--dry_run"]) == 0, "the command that is told is one"
+
+
+@pytest.mark.parametrize("extra", [[], ["sft.early_stopping={patience: 9}", "sft.val_period=1"]])
+def test_nothing_is_told_without_early_stopping_or_where_the_last_is_the_best(
+    extra, tiny_model_folder, chat_data, held_out, tmp_path, capsys
+):
+    """The control."""
+    settings = ["sft.max_num_steps=2", "checkpointing.save_period=1", *extra]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *settings, validation=held_out)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "complete: all 2 steps are done"
 
 
 NEMO_RL = {
