@@ -16,6 +16,7 @@ from skills_pipe.training.config.layouts import Canonical
 from skills_pipe.training.config.origins import PACKAGED, Origins
 from skills_pipe.training.config.overrides import apply_overrides
 from skills_pipe.training.config.quick import resolve_quickly
+from skills_pipe.training.config.rate import give_rate
 from skills_pipe.training.config.read import Reader, known_keys
 from skills_pipe.training.config.resolvers import Unresolved, resolve
 from skills_pipe.training.config.rules.broken import broken_rules
@@ -124,6 +125,7 @@ def _resolved(
     named = named_classes(layers.tree, overrides)
     applied = apply_overrides(layers.tree, overrides, known_keys())
     drop_arguments(layers.tree, named, overrides, origins)
+    give_rate(layers.tree)
     found.unknown.extend(applied.unknown)
     found.wrong.extend(applied.wrong)
     return origins, *resolve(layers.tree, origins)

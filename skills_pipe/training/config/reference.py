@@ -40,10 +40,11 @@ contradictions are errors, all of them reported at once; `--strict=false` lets u
 
 A file may inherit from others: `defaults: parent.yaml`, or a list of which later ones win; paths are relative to the
 file. Sections are merged, lists replaced. A top-level section with `_override_: true` replaces its parents' section.
-A file's own `policy.optimizer` replaces the packaged one, and a `policy.tokenizer` without `chat_template` means the
-tokenizer's own template. Where an override names another optimizer, the packaged `kwargs` go too; what overrides give
-stays, `lr` is `policy.lr`, and `weight_decay` is `policy.weight_decay` if that was set. An override that is a section
-with another `name`, of an optimizer or a scheduler, replaces the `kwargs` of a file likewise.
+A file's own `policy.optimizer` replaces the packaged one: without an `lr` of its own it trains at `policy.lr`, with
+`lr: null` at the default of its class. A `policy.tokenizer` without `chat_template` means the tokenizer's own template.
+Where an override names another optimizer, the packaged `kwargs` go too; what overrides give stays, `lr` is `policy.lr`,
+and `weight_decay` is `policy.weight_decay` if that was set. An override that is a section with another `name`, of an
+optimizer or a scheduler, replaces the `kwargs` of a file likewise.
 
 `${policy.lr}` stands for another key, `${.name}` for a neighbour, `${mul:a,b}`, `${add:a,b}`, `${div:a,b}` and
 `${max:a,b}` compute, `${oc.env:NAME}` reads an environment variable. They are resolved after all overrides.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ _FUSED_SHARDED = (torch.optim.Adam, AdamW)
 """Whose fused kernels know how tensors are sharded."""
 _WHOLE_ONLY = (torch.optim.Adafactor, torch.optim.Rprop)
 """That do what torch knows for whole tensors only."""
+_RATE = "lr"
 _LENGTH = "num_training_steps"
 """Argument of transformers' schedules."""
 
@@ -43,13 +45,15 @@ def build_optimizer(
 
     Args:
         parameters: of the model; those that are not trained are left out.
-        config: import path and arguments.
+        config: import path and arguments; an ``lr`` of None is not passed on.
         outer: parameters of two dimensions that are no matrices inside of the layers.
 
     Raises:
         ConfigError: the class cannot be imported, does not take these arguments, or needs more than gradients.
     """
     factory = _import(config.name, _OPTIMIZER)
+    if config.kwargs.get(_RATE, 0) is None:  # at the class's own, whatever it calls it
+        config = replace(config, kwargs={key: value for key, value in config.kwargs.items() if key != _RATE})
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if factory is Muon:
         return _muon(trained, config, outer)
@@ -174,9 +178,10 @@ def _check_arguments(factory: Callable[..., Any], config: ObjectConfig, where: s
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in config.kwargs:
         if key not in parameters and not takes_any:
-            raise ConfigError(
-                f"{config.name} has no argument {key!r}", where=f"{where}.kwargs", fix=did_you_mean(key, parameters)
-            )
+            fix = did_you_mean(key, parameters)
+            if key == _RATE and fix is None:  # which is there unless somebody says otherwise
+                fix = f"set ++{where}.kwargs.{_RATE}=null, and name its rate as it does"
+            raise ConfigError(f"{config.name} has no argument {key!r}", where=f"{where}.kwargs", fix=fix)
     return {key: _resolve(value) for key, value in config.kwargs.items()}
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config
+from skills_pipe.training.config.files import load_layers
+from skills_pipe.training.config.rate import give_rate
 from skills_pipe.training.config.rules.classes import _OPTIMIZERS
+from skills_pipe.training.config.schema.policy import ObjectConfig
 from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler
 
 NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
@@ -134,6 +139,61 @@ def test_arguments_of_a_file_stay_with_another_name_and_go_with_another_section(
     assert made == {"name": "torch.optim.Adam", "lr": 0.2}
     same = optimizer("++policy.optimizer={name: torch.optim.SGD, kwargs: {lr: 0.2}}", source=path)
     assert same == {"name": "torch.optim.SGD", "lr": 0.2, "momentum": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("section", "overrides", "kwargs"),
+    [
+        ("{name: torch.optim.AdamW, kwargs: {eps: 1.0e-6}}", [], {"lr": 2e-5, "eps": 1e-6}),
+        ("{name: torch.optim.AdamW}", [], {"lr": 2e-5}),
+        ("{name: torch.optim.AdamW}", ["policy.lr=3e-5"], {"lr": 3e-5}),
+        ("{name: torch.optim.Muon, kwargs: {adamw: {eps: 1.0e-6}}}", [], {"lr": 2e-5, "adamw": {"eps": 1e-6}}),
+        ("{name: torch.optim.AdamW, kwargs: {eps: 1.0e-6}}", ["~policy.optimizer.kwargs"], {"lr": 2e-5}),
+        # The controls: a rate of its own, and none.
+        ("{name: torch.optim.AdamW, kwargs: {lr: 0.1}}", [], {"lr": 0.1}),
+        ("{name: torch.optim.AdamW, kwargs: {lr: null}}", [], {"lr": None}),
+    ],
+)
+def test_an_optimizer_of_a_file_without_a_rate_trains_at_that_of_the_run(section, overrides, kwargs, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"policy: {{lr: 2.0e-5, optimizer: {section}}}")
+    made = optimizer(*overrides, source=path)
+    assert {key: value for key, value in made.items() if key != "name"} == kwargs
+
+
+def test_without_a_rate_of_the_run_a_class_has_its_own():
+    config = ObjectConfig(name="torch.optim.AdamW", kwargs={"lr": None})
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    assert build_optimizer([weight], config).param_groups[0]["lr"] == 1e-3
+    muon = build_optimizer([weight], replace(config, name="torch.optim.Muon"))
+    assert [group["lr"] for group in muon.param_groups] == [1e-3]
+
+
+class Unrated(torch.optim.SGD):
+    """An optimizer that calls its rate otherwise."""
+
+    def __init__(self, params, alpha: float = 0.5):
+        super().__init__(params, lr=alpha)
+
+
+def test_a_class_that_knows_no_such_argument_is_told_how_to_do_without():
+    weight, name = torch.nn.Parameter(torch.zeros(2, 2)), f"{__name__}.Unrated"
+    made = load_config(None, [*NEEDED, f"++policy.optimizer.name={name}"]).policy.optimizer
+    with pytest.raises(ConfigError, match=r"has no argument 'lr' .*: set (\S+), and name") as caught:
+        build_optimizer([weight], made)
+    told = str(caught.value).partition(": set ")[2].partition(",")[0]
+    made = load_config(None, [*NEEDED, f"++policy.optimizer.name={name}", told]).policy.optimizer
+    assert build_optimizer([weight], made).param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("section", ["null", "'${.other}'", "{kwargs: null, name: torch.optim.SGD}"])
+def test_a_section_that_stands_elsewhere_is_left_as_it_is(section, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"policy: {{other: {{name: torch.optim.SGD}}, optimizer: {section}}}")
+    tree = load_layers(path).tree
+    before = OmegaConf.to_yaml(tree)
+    give_rate(tree)
+    assert OmegaConf.to_yaml(tree) == before
 
 
 def test_so_do_those_of_a_schedule(tmp_path):

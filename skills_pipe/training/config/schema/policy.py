@@ -161,8 +161,8 @@ class PolicyConfig:
     optimizer: Annotated[
         ObjectConfig | None,
         Key(
-            "Optimizer of the fsdp backend. Where an override names another one, the packaged kwargs go, but for lr "
-            "(policy.lr) and, if policy.weight_decay is set, weight_decay."
+            "Optimizer of the fsdp backend; without an lr it trains at policy.lr. Where an override names another one, "
+            "the packaged kwargs go, but for lr (policy.lr) and, if policy.weight_decay is set, weight_decay."
         ),
     ]
     scheduler: Annotated[
