@@ -21,7 +21,7 @@ from skills_pipe.training.models.kernels.varlen import VarlenKernel
 from skills_pipe.training.models.liger import summed_by_liger
 from skills_pipe.training.models.row import Row
 
-Kernel = Literal["chunked", "liger"]
+LossKernel = Literal["chunked", "liger"]
 """What computes the loss: :func:`summed_cross_entropy`, or Liger."""
 
 _CHUNK_ELEMENTS = 2**24
@@ -41,8 +41,8 @@ class SupervisedLoss(nn.Module):
         row_multiple: what the number of tokens is made divisible by, where ranks share the tokens of a row: a document
             without labels is put at its end.
         context: ranks that share each row, of whose loss this one then gives its tokens' part; None: it has them all.
-        kernel: ``liger`` is for ranks that have all words, on GPUs. It has no part in rows with weights.
-        attention: computes that of all documents of a row at once; None: each document by itself.
+        loss_kernel: ``liger`` is for ranks that have all words, on GPUs. It has no part in rows with weights.
+        attention_kernel: computes that of all documents of a row at once; None: each document by itself.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class SupervisedLoss(nn.Module):
         noise: float | None = None,
         row_multiple: int = 1,
         context: ContextGroup | None = None,
-        kernel: Kernel = "chunked",
-        attention: VarlenKernel | None = None,
+        loss_kernel: LossKernel = "chunked",
+        attention_kernel: VarlenKernel | None = None,
     ) -> None:
         super().__init__()
-        self._kernel = kernel
-        self._attention = attention
+        self._loss_kernel = loss_kernel
+        self._attention_kernel = attention_kernel
         self._noise = noise
         self._row_multiple = row_multiple
         self._context = context
@@ -96,7 +96,7 @@ class SupervisedLoss(nn.Module):
         ).lengthened(self._row_multiple)
         if self._context is not None:
             row = row.shared(self._context)
-        documents = replace(row.documents, kernel=self._attention)
+        documents = replace(row.documents, kernel=self._attention_kernel)
         inputs = {"input_ids": row.input_ids}
         if self._noise is not None and self.model.training:
             embeddings = self.model.get_input_embeddings()(row.input_ids)
@@ -109,7 +109,7 @@ class SupervisedLoss(nn.Module):
         factors = row.weights[0, supervised] if row.weights is not None else None
         head, weight = Head.of(self.model)
         trained, targets = hidden[0, supervised], row.labels[0, supervised]
-        if self._kernel == "liger" and factors is None and len(targets):
+        if self._loss_kernel == "liger" and factors is None and len(targets):
             return summed_by_liger(trained, weight, targets, scale=scale, softcap=head.softcap)
         return summed_cross_entropy(trained, weight, targets, scale=scale, factors=factors, head=head)
 

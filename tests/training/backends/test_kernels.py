@@ -268,12 +268,12 @@ def test_training_with_a_kernel_is_training_without_one(architecture):
     changes = WINDOWS.get(architecture, {})
     plain = SupervisedLoss(tiny_model(architecture, **changes))
     value, expected = gradients(plain, rows)
-    found, by_kernel = gradients(SupervisedLoss(tiny_model(architecture, **changes), attention=kernel()), rows)
+    found, by_kernel = gradients(SupervisedLoss(tiny_model(architecture, **changes), attention_kernel=kernel()), rows)
 
     assert found == pytest.approx(value, rel=2e-6)
     assert off(by_kernel, expected) <= 2e-6
     # The control: one that leaks is seen, but in layers that no kernel takes.
-    leaking = gradients(SupervisedLoss(tiny_model(architecture, **changes), attention=kernel("leaks")), rows)[1]
+    leaking = gradients(SupervisedLoss(tiny_model(architecture, **changes), attention_kernel=kernel("leaks")), rows)[1]
     assert (off(leaking, expected) > 1e-4) == (architecture != "gpt_oss")
 
 
@@ -286,7 +286,7 @@ def shared_rows(world: World, *, architecture: str, fault: str | None) -> tuple[
         tiny_model(architecture, **changes),
         row_multiple=2 * world.size,
         context=ContextGroup(group=dist.group.WORLD),
-        attention=kernel(fault),
+        attention_kernel=kernel(fault),
     )
     mine, found = gradients(sharing, rows)
     for one in found.values():

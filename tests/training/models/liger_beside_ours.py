@@ -63,7 +63,7 @@ def difference(model: torch.nn.Module, *, trained: int | None = None, weights: b
     found = []
     for kernel in ("chunked", "liger"):
         model.zero_grad()
-        loss = SupervisedLoss(model, kernel=kernel)(
+        loss = SupervisedLoss(model, loss_kernel=kernel)(
             rows.input_ids, rows.position_ids, labels, Documents.of(rows.cu_seqlens), scale=SCALE, weights=factors
         )
         loss.backward()

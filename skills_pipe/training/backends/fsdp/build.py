@@ -142,8 +142,8 @@ def _loss_over(
         noise=settings.noise,
         row_multiple=layout.row_multiple,
         context=ContextGroup(group=mesh.context.get_group()) if mesh is not None and layout.context > 1 else None,
-        kernel=kernels.loss,
-        attention=kernels.attention,
+        loss_kernel=kernels.loss,
+        attention_kernel=kernels.attention,
     )
 
 

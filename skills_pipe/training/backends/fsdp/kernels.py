@@ -13,7 +13,7 @@ from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.rules.kernels import ATTENTION_KEY
 from skills_pipe.training.models import liger
 from skills_pipe.training.models.kernels.varlen import VarlenKernel, with_version
-from skills_pipe.training.models.loss import Kernel
+from skills_pipe.training.models.loss import LossKernel
 
 AttentionChoice = Literal["auto", "flash_attn", "varlen_attn", "sdpa"]
 LossChoice = Literal["auto", "chunked", "liger"]
@@ -29,7 +29,7 @@ class Kernels:
     """
 
     attention: VarlenKernel | None = None
-    loss: Kernel = "chunked"
+    loss: LossKernel = "chunked"
 
     @property
     def names(self) -> dict[str, str]:

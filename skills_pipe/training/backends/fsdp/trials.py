@@ -20,7 +20,7 @@ from skills_pipe.training.models.kernels.agreement import disagreement
 from skills_pipe.training.models.kernels.attention_cases import Attention
 from skills_pipe.training.models.kernels.loss_cases import loss_cases, ours
 from skills_pipe.training.models.kernels.varlen import VarlenKernel
-from skills_pipe.training.models.loss import Kernel
+from skills_pipe.training.models.loss import LossKernel
 
 Finder = Callable[[torch.device], VarlenKernel | None]
 Trial = Callable[[], str | None]
@@ -91,7 +91,7 @@ def tried_attention(
 
 def tried_loss(
     model: PreTrainedModel, wanted: LossChoice, dtype: torch.dtype, device: torch.device, *, tensor: int
-) -> Kernel:
+) -> LossKernel:
     """What computes the loss: Liger's kernels where they can and agree with ours.
 
     Args:

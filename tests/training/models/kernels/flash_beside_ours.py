@@ -65,7 +65,7 @@ def differentiated(model: torch.nn.Module, kernel: Any) -> list[torch.Tensor]:
     """Loss and gradients of packed rows."""
     rows = build_microbatch(dataset(), range(BATCH // 2))
     model.zero_grad()
-    loss = SupervisedLoss(model, attention=kernel)(
+    loss = SupervisedLoss(model, attention_kernel=kernel)(
         rows.input_ids, rows.position_ids, rows.labels, Documents.of(rows.cu_seqlens), scale=0.01
     )
     loss.backward()
