@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from skills_pipe.errors import OptionError, did_you_mean
+from skills_pipe.errors import OptionError, did_you_mean, first_line
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def parse_overrides(tokens: Iterable[str]) -> dict[str, Any]:
         try:
             override = parser.parse_override(token)
         except HydraException as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise OptionError(f"cannot read {token!r}: {reason}", fix="write ++key=value") from error
         if override.is_delete() or override.is_sweep_override():
             raise OptionError(f"{token!r} neither sets a key nor gives it one value", fix="write ++key=value")

@@ -62,10 +62,11 @@ def _run(config: TrainingConfig, world: World, listener: SignalListener, notes: 
     world.barrier()
     if world.first:
         verdict.write(path)
-        for line in (f"{verdict.outcome.value}: {verdict.reason}", *_hints(config, verdict)):
-            rich.get_console().print(line, highlight=False, soft_wrap=True)
+        _say(f"{verdict.outcome.value}: {verdict.reason}")
     # A rank that ends with 75 makes torchrun stop the others: none may end before the verdict is on disk.
     world.barrier()
+    if world.first and (hint := _hint(config, verdict)):
+        _say(hint)
     return _EXIT_CODES[verdict.outcome]
 
 
@@ -74,13 +75,16 @@ def _train(config: TrainingConfig, world: World, listener: SignalListener, notes
     return carry_out(replace(build_run(config, parts, world, listener), notes=notes), parts)
 
 
-def _hints(config: TrainingConfig, verdict: Verdict) -> list[str]:
+def _hint(config: TrainingConfig, verdict: Verdict) -> str | None:
     """Who watches for the best may not want the last checkpoint, of which a model is made unless asked."""
     settings = config.checkpointing
     if verdict.outcome is not Outcome.COMPLETE or config.sft.early_stopping is None or not settings.enabled:
-        return []
-    hint = better_than_last(Path(settings.checkpoint_dir))
-    return [hint] if hint is not None else []
+        return None
+    return better_than_last(Path(settings.checkpoint_dir))
+
+
+def _say(line: str) -> None:
+    rich.get_console().print(line, highlight=False, soft_wrap=True)
 
 
 def _verdict_path(config: TrainingConfig) -> Path:

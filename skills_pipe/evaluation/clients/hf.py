@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 from transformers.utils.logging import disable_progress_bar
 
-from skills_pipe.errors import CheckpointError, DataError, OptionError
+from skills_pipe.errors import CheckpointError, DataError, OptionError, first_line
 from skills_pipe.evaluation.clients.base import CONTEXT_WINDOW_EXCEEDED, Answer, Request, failed
 from skills_pipe.evaluation.clients.rows import RowLimits, RowNoise
 from skills_pipe.evaluation.settings import Inference
@@ -60,7 +60,7 @@ class HfClient:
             self._tokenizer = AutoTokenizer.from_pretrained(options.model)
             self._model = AutoModelForCausalLM.from_pretrained(options.model, dtype=_dtype(options.dtype))
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise CheckpointError(
                 f"cannot load the model: {reason}", where=f"--model={options.model}", fix="check the path or hub name"
             ) from error
@@ -226,7 +226,7 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise OptionError(f"cannot use device {name!r}: {reason}", where="++device", fix="leave it out") from error
     return device
 

@@ -5,22 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from skills_pipe.training.config.result import NOT_OF_RESULT
+
 # What Hydra's grammar takes without quotes, and what it would then read as something other than a text.
 _PLAIN = re.compile(r"[A-Za-z0-9_/\-.%*@:+?|]+")
 _NOT_TEXT = re.compile(r"(?i)true|false|null|nan|[+-]?(inf|[\d_.]+(e[+-]?\d+)?)")
-
-_NOT_OF_RESULT = (
-    "logger.",
-    "cluster.",
-    "data.num_workers",
-    "data.use_tiktoken",
-    "data.cache_dir",
-    "data.force_reprocess",
-    "checkpointing.stop_after_steps",
-    "checkpointing.checkpoint_must_save_by",
-    "inference.batch_size",
-)
-"""Keys that change how a program runs or reports, not what it makes."""
 
 
 def override(key: str, value: str | int | bool | tuple[int, ...]) -> str:
@@ -73,6 +62,6 @@ def of_result(words: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         name, _, value = word.partition("=")
-        if not key_of(word).startswith(_NOT_OF_RESULT):
+        if not key_of(word).startswith(NOT_OF_RESULT):
             found[f"~{key_of(word)}" if name.startswith("~") else f"++{key_of(word)}"] = value
     return found

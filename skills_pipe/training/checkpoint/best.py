@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,22 +42,24 @@ def better_than_last(folder: Path) -> str | None:
     Args:
         folder: ``checkpointing.checkpoint_dir``.
     """
-    whole = {step: (path, manifest) for step, path, manifest in whole_steps(folder)}
     try:
+        whole = {step: (path, manifest) for step, path, manifest in whole_steps(folder)}
         best = best_step(whole) if whole else None
-    except CheckpointError:  # nothing says which is the best
+        metric = _ranking(whole[max(whole)][0])[0] if whole else None
+    # Nothing says which is the best, or it cannot be read: a training that is complete stays so.
+    except (CheckpointError, OSError, yaml.YAMLError):
         return None
     if best is None or best == max(whole):
         return None
-    metric, _ = _ranking(whole[max(whole)][0])
     training = folder.parent if folder.name == CHECKPOINTS else folder
     return (
-        f"the best checkpoint by {metric} is {step_directory(best)}, not the last one; a model of it: "
-        f"ns convert --input_model={training} --output_model=FOLDER --conversion_step=best"
+        f"the best checkpoint by {metric} is {step_directory(best)}, not the last one; "
+        f"a model of it, with the same --cluster: ns convert --input_model={shlex.quote(str(training))} "
+        "--output_model=FOLDER --conversion_step=best"
     )
 
 
 def _ranking(step: Path) -> tuple[str | None, bool]:
     """The metric, and whether more of it is better."""
-    section = yaml.safe_load(StepFolder(step).config.read_text()).get("checkpointing", {})
+    section = yaml.safe_load(StepFolder(step).config.read_text(encoding="utf-8")).get("checkpointing") or {}
     return section.get("metric_name"), bool(section.get("higher_is_better", False))

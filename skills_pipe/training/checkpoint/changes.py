@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from skills_pipe.training.checkpoint.layout import StepFolder
+from skills_pipe.training.config.result import NOT_OF_RESULT
+from skills_pipe.training.config.without_secrets import without_secrets
 
 if TYPE_CHECKING:
     from skills_pipe.training.checkpoint.resume import Found
@@ -20,10 +23,14 @@ Changes = Mapping[str, Mapping[str, Any]]
 DATA, BASE_MODEL = "data", "base_model"
 """Fingerprints, under the names that they have in ``lineage.json``; no key of a configuration is called so."""
 
-_NOT_OF_RESULT = ("logger", "cluster", "checkpointing")
-"""Sections that say where a run is logged and kept, and on what machines it runs."""
+_KEPT = "checkpointing."
+"""Keys that say what is kept of a training, and where."""
 
-_VARIABLES = "env_vars"
+_ITEM = re.compile(r".*?\.\d+(?=\.)")
+"""The key of a section in a list of them, as of a data set, at the start of a key in it."""
+
+_NAMES = ("data_path", "dataset_name", "path", "name")
+"""Keys by which such a section is told."""
 
 
 def changes_since(found: Found, run: RunDescription) -> Changes:
@@ -36,14 +43,33 @@ def changes_since(found: Found, run: RunDescription) -> Changes:
 
 
 def settings_of(config_yaml: str) -> dict[str, Any]:
-    """Dotted key -> value of a configuration, without sections that decide nothing; of variables the names alone."""
-    tree = yaml.safe_load(config_yaml) or {}
-    return dict(_leaves({name: section for name, section in tree.items() if name not in _NOT_OF_RESULT}))
+    """Dotted key -> value of those keys of a configuration that decide what is trained, without secrets."""
+    leaves = _leaves(without_secrets(yaml.safe_load(config_yaml) or {}))
+    return {key: value for key, value in leaves if not key.startswith((*NOT_OF_RESULT, _KEPT))}
 
 
 def _between(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
+    before, now = _with_whole_items(before, now), _with_whole_items(now, before)
     keys = dict.fromkeys([*before, *now])
     return {key: {"before": before.get(key), "now": now.get(key)} for key in keys if before.get(key) != now.get(key)}
+
+
+def _with_whole_items(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings``, with one value in the place of all keys of a section in a list that ``other`` does not have.
+
+    An empty list is left out where the other one has sections in it.
+    """
+    there = {match.group() for key in other if (match := _ITEM.match(key))}
+    told: dict[str, Any] = {}
+    for key, value in settings.items():
+        match = _ITEM.match(key)
+        if match is None or match.group() in there:
+            if value != [] or not any(item.startswith(f"{key}.") for item in there):
+                told[key] = value
+        elif match.group() not in told:
+            names = (settings.get(f"{match.group()}.{name}") for name in _NAMES)
+            told[match.group()] = next((name for name in names if name), True)
+    return told
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -53,8 +79,6 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """
     if isinstance(value, dict) and value.get("enabled") is False:
         value = {"enabled": False}
-    if key.endswith(f".{_VARIABLES}"):
-        value = sorted(value or ())
     if isinstance(value, dict):
         parts = value.items()
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

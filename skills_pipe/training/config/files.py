@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ConfigError, first_line
 from skills_pipe.training.config.origins import PACKAGED
 from skills_pipe.training.config.tutorial import is_tutorial, to_canonical
 from skills_pipe.training.config.yaml_text import load_yaml
@@ -63,7 +63,7 @@ def _given(sections: Mapping[str, Any]) -> Layers:
     try:
         return Layers(tree=_as_mapping(OmegaConf.create(dict(sections))), files=())
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"the configuration cannot be used: {reason}", fix="give plain values") from error
 
 
@@ -163,7 +163,7 @@ def _load(path: Path) -> DictConfig:
     try:
         return _as_mapping(OmegaConf.create(value or {}))
     except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"the file cannot be used: {reason}", where=where, fix="correct it") from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ConfigError, first_line
 from skills_pipe.training.config.grammar import Action, Override
 from skills_pipe.training.config.read import meant_key
 
@@ -46,7 +46,7 @@ def apply_overrides(tree: DictConfig, overrides: Sequence[Override], known: Coll
         try:
             problem = _apply(tree, override, known)
         except OmegaConfBaseException as error:
-            problem = ConfigError(f"{override.key} cannot be set so: {_first_line(error)}", where=_where(override))
+            problem = ConfigError(f"{override.key} cannot be set so: {first_line(error)}", where=_where(override))
         if problem:
             problems.wrong.append(problem)
     return problems
@@ -122,7 +122,3 @@ def _is_set(tree: DictConfig, key: str) -> bool:
 
 def _where(override: Override) -> str:
     return f"override {override.text!r}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

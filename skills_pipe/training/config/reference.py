@@ -41,7 +41,8 @@ contradictions are errors, all of them reported at once; `--strict=false` lets u
 A file may inherit from others: `defaults: parent.yaml`, or a list of which later ones win; paths are relative to the
 file. Sections are merged, lists replaced. A top-level section with `_override_: true` replaces its parents' section.
 A file's own `policy.optimizer` replaces the packaged one: without an `lr` of its own it trains at `policy.lr`, with
-`lr: null` at the default of its class. A `policy.tokenizer` without `chat_template` means the tokenizer's own template.
+`lr: null` at the default of its class, and `kwargs: ${...}` are left as they are. A `policy.tokenizer` without
+`chat_template` means the tokenizer's own template.
 Where an override names another optimizer, the packaged `kwargs` go too; what overrides give stays, `lr` is `policy.lr`,
 and `weight_decay` is `policy.weight_decay` if that was set. An override that is a section with another `name`, of an
 optimizer or a scheduler, replaces the `kwargs` of a file likewise.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from skills_pipe.errors import ConfigError
+from skills_pipe.errors import ConfigError, first_line
 from skills_pipe.training.config.origins import Origins
 
 UNKNOWN: Final = "<unknown>"
@@ -71,7 +71,7 @@ def not_set(key: str, origins: Origins) -> ConfigError:
 
 
 def _cannot_be_resolved(key: str, error: Exception, where: str | None) -> ConfigError:
-    reason = str(error).splitlines()[0]
+    reason = first_line(error)
     return ConfigError(f"{key} cannot be resolved: {reason}", where=where, fix="check what stands in ${...}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -201,7 +202,9 @@ def _construct(factory: Callable[..., Any], where: str, *args: Any, **kwargs: An
     try:
         return factory(*args, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{factory.__name__} does not take these arguments: {error}", where=where) from error
+        about_rate = _RATE in kwargs and re.search(rf"\b{_RATE}\b", str(error))
+        fix = f"set ++{where}.kwargs.{_RATE}=null if it finds its rate itself" if about_rate else None
+        raise ConfigError(f"{factory.__name__} does not take these arguments: {error}", where=where, fix=fix) from error
 
 
 def _stepped_alone(built: Any, where: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skills_pipe.errors import ConfigError, DataError, OptionError
+from skills_pipe.errors import ConfigError, DataError, OptionError, first_line
 
 Message = dict[str, str]
 
@@ -174,9 +174,8 @@ def load_tokenizer(name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise OptionError(
-            f"no tokenizer can be loaded from {name!r}: {first_line}",
+            f"no tokenizer can be loaded from {name!r}: {first_line(error)}",
             where="tokenizer",
             fix="give a folder with tokenizer.json, or a Hugging Face name",
         ) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skills_pipe.errors import ConfigError, OptionError, UserError, did_you_mean
+from skills_pipe.errors import ConfigError, OptionError, UserError, did_you_mean, first_line
 from skills_pipe.training.prepare.build import build
 from skills_pipe.training.prepare.processor import Processor
 
@@ -96,7 +96,7 @@ class _Composed:
         try:
             node = OmegaConf.to_container(self.tree.processors[number], resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
-            message = str(error).strip().splitlines()[0]
+            message = first_line(error)
             unset = re.search(r"(?:issing mandatory value:?|nterpolation key) '?([\w.]+)'?", message)
             if unset is None:
                 raise ConfigError(message, where=f"processors.{number}") from error

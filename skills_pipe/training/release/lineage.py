@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +17,7 @@ from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.hf_folder import LINEAGE
 from skills_pipe.training.checkpoint.jobs import code_hash, jobs_of
 from skills_pipe.training.checkpoint.layout import StepFolder
-
-_SIGNED_IN = re.compile(r"(\w://)[^/\s]+@")
-"""An address up to its host, with what signs in there."""
+from skills_pipe.training.config.without_secrets import without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +70,9 @@ class Lineage:
             base_model=manifest.facts["model"],
             data=manifest.facts["data"],
             config=hashlib.sha256(step.config.read_bytes()).hexdigest(),
-            training_config=without_values_of_variables(yaml.safe_load(step.config.read_text(encoding="utf-8")) or {}),
+            training_config=without_secrets(yaml.safe_load(step.config.read_text(encoding="utf-8")) or {}),
             checkpoint=manifest.digest,
-            jobs=tuple(without_values_of_variables(asdict(job)) for job in jobs_of(manifest)),
+            jobs=tuple(asdict(job) for job in jobs_of(manifest)),
             code=code_hash(),
             trained_by=manifest.identity.digest if manifest.identity else None,
             exported_by=identity.digest if identity else None,
@@ -120,20 +117,3 @@ def read_lineage(model: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({error})", fix="export the model again") from error
     return value
-
-
-def without_values_of_variables(tree: Any) -> Any:
-    """A configuration without what may be a secret: models, and what says how they were made, are given away.
-
-    Of environment variables the names stay, and of an address the part behind user and password.
-    """
-    if isinstance(tree, str):
-        return _SIGNED_IN.sub(r"\1***@", tree)
-    if isinstance(tree, list):
-        return [without_values_of_variables(value) for value in tree]
-    if not isinstance(tree, dict):
-        return tree
-    return {
-        name: sorted(value) if name == "env_vars" and value else without_values_of_variables(value)
-        for name, value in tree.items()
-    }

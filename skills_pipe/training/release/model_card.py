@@ -22,6 +22,9 @@ _ROWS = 10
 _CHANGES = 10
 """Changes of one job that the card shows."""
 
+_WIDTH = 160
+"""Characters that it shows of a value."""
+
 _FINGERPRINTS = {DATA: "fingerprint of the data", BASE_MODEL: "fingerprint of the base model"}
 
 
@@ -134,7 +137,7 @@ def _changes(lineage: Lineage) -> str:
     for job in lineage.jobs:
         changes = [*job.get("changes", {}).items()]
         rows += [
-            (str(job["first_step"]), _FINGERPRINTS.get(key, _code(key)), _code(value["before"]), _code(value["now"]))
+            (str(job["first_step"]), _FINGERPRINTS.get(key, _code(key)), _short(value["before"]), _short(value["now"]))
             for key, value in changes[:_CHANGES]
         ]
         if len(changes) > _CHANGES:
@@ -143,6 +146,12 @@ def _changes(lineage: Lineage) -> str:
         return ""
     head = ("from step", "changed", "before", "from then on")
     return f"\n\nThis holds of the last steps. What changed on the way:\n\n{_table(head, rows)}"
+
+
+def _short(value: Any) -> str:
+    """A value in one line of a table; the whole of it is in ``lineage.json``."""
+    line = " ".join(str(value).replace("`", "'").split())
+    return _code(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…")
 
 
 def _counted_from(lineage: Lineage) -> str:

@@ -20,13 +20,33 @@ def test_a_change_has_its_value_before_and_now(tmp_path):
         "base_model": {"before": "model-a", "now": "model-b"},
         "policy.lr": {"before": 1.0, "now": 2.0},
         "policy.added": {"before": None, "now": 3},
-        "data.train.1.path": {"before": None, "now": "b"},
+        "data.train.1": {"before": None, "now": "b"},
     }
     assert changes_since(found, run) == {}, "the control"
 
 
+def test_a_data_set_that_is_added_or_left_out_is_one_change(tmp_path):
+    run = replace(RUN, config_yaml="data: {train: [{data_path: a, weight: 2.0}], validation: []}\n")
+    save_steps(tmp_path, 1, run=run)
+    validated = "validation: [{data_path: v, seed: 1}]"
+    other = replace(run, config_yaml=f"data: {{train: [{{data_path: a, weight: 1.0}}], {validated}}}\n")
+    changes = changes_since(latest_whole(tmp_path), other)
+    assert changes == {
+        "data.train.0.weight": {"before": 2.0, "now": 1.0},
+        "data.validation.0": {"before": None, "now": "v"},
+    }
+    save_steps(tmp_path / "later", 1, run=other)
+    back = changes_since(latest_whole(tmp_path / "later"), run)
+    assert back["data.validation.0"] == {"before": "v", "now": None}
+
+
 def test_where_a_run_logs_saves_and_computes_is_no_change():
-    assert settings_of("logger: {log_dir: a}\ncheckpointing: {save_period: 1}\ncluster: {num_nodes: 2}\n") == {}
+    text = "logger: {log_dir: a}\ncheckpointing: {save_period: 1}\ncluster: {num_nodes: 2}\ndata: {num_workers: 2}\n"
+    assert settings_of(text) == {}
+
+
+def test_passwords_in_addresses_are_not_kept():
+    assert settings_of("data: {train: 's3://key:secret@bucket/a'}") == {"data.train": "s3://***@bucket/a"}
 
 
 def test_of_variables_the_names_alone_are_kept():

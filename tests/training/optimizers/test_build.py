@@ -115,7 +115,16 @@ def test_several_schedules_follow_each_other_at_the_milestones():
         ("torch.optin.AdamW", {}, r"no module 'torch\.optin'"),
         ("AdamW", {}, r"no module ''.*policy\.optimizer\.name"),
         ("torch.optim.AdamW", {"learn_rate": 1}, r"has no argument 'learn_rate'"),
-        ("torch.optim.AdamW", {"lr": -1.0}, r"does not take these arguments: Invalid learning"),
+        (
+            "torch.optim.AdamW",
+            {"lr": -1.0},
+            r"does not take these arguments: Invalid learning rate: -1.0 \(policy\.optim[^:]*$",
+        ),
+        (
+            "transformers.optimization.Adafactor",
+            {"lr": 1.0},
+            r"does not take these.*\+\+policy\.optimizer\.kwargs\.lr=null",
+        ),
     ],
 )
 def test_a_wrong_optimizer_is_one_clear_line(name, kwargs, message):

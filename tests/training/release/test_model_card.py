@@ -1,6 +1,7 @@
 """The card and the lineage of a model tell what was done, and no more than is known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from skills_pipe.training.checkpoint.average import Average, average
 from skills_pipe.training.checkpoint.export import Export, export
 from skills_pipe.training.checkpoint.jobs import code_hash
 from skills_pipe.training.monitoring.curves import Curves
-from skills_pipe.training.release.lineage import Lineage, read_lineage, without_values_of_variables
+from skills_pipe.training.release.lineage import Lineage, read_lineage
 from skills_pipe.training.release.model_card import card, metrics_files
 from skills_pipe.training.sft import main
 from tests.training.outputs import logged
@@ -81,24 +82,6 @@ def test_a_relative_path_is_nothing_on_the_hub(model, path, tmp_path, monkeypatc
     assert matter["datasets"] == ["my-org/my-data"]
 
 
-def test_values_of_variables_stay_at_home(tmp_path, model):
-    tree = {"policy": {"dtensor_cfg": {"env_vars": {"MY_TOKEN": "s3cret"}, "enabled": True}}}
-    assert without_values_of_variables(tree) == {"policy": {"dtensor_cfg": {"env_vars": ["MY_TOKEN"], "enabled": True}}}
-
-
-def test_nobody_gets_what_opens_a_server():
-    """Addresses with a password in them are how MLflow is often told where to log."""
-    tree = {"logger": {"mlflow": {"tracking_uri": "https://me:p@ss@mlflow.org:80/a@b"}}, "data": {"train": [{}, "a@b"]}}
-    assert without_values_of_variables(tree) == {
-        "logger": {"mlflow": {"tracking_uri": "https://***@mlflow.org:80/a@b"}},
-        "data": {"train": [{}, "a@b"]},
-    }
-    nested = {"data": {"train": [{"env_vars": {"KEY": "value"}, "data_path": "s3://key:secret@bucket"}]}}
-    assert without_values_of_variables(nested) == {
-        "data": {"train": [{"env_vars": ["KEY"], "data_path": "s3://***@bucket"}]}
-    }
-
-
 def test_without_a_log_there_is_a_card_without_a_curve(model):
     text = card(Lineage.read(model), None)
     assert "loss.png" not in text
@@ -156,6 +139,11 @@ def test_what_changed_on_the_way_stands_with_the_step_from_which_on_it_held(
     assert f"| 5 | `data.train.0.data_path` | `{chat_data}` | `{held_out}` |" in text
     assert "| 5 | `policy.max_grad_norm` | `1.0` | `0.5` |" in text
     assert f"| documents seen from step 5 on | {2 * BATCH} |" in text
+    # A template of two lines does not end the table.
+    template = {"before": None, "now": "{% for `m` in x %}\n" + "y" * 200}
+    other = replace(Lineage.read(folder), jobs=({**second, "changes": {"policy.tokenizer.chat_template": template}},))
+    (row,) = (line for line in card(other, None).splitlines() if line.startswith("| 5 | `policy.tokenizer"))
+    assert row.endswith("yyy…` |") and len(row) < 250
     # The control: a run that was never changed.
     assert "from then on" not in (model / "README.md").read_text()
     assert all(job["changes"] == {} for job in Lineage.read(model).jobs)

@@ -84,13 +84,19 @@ def test_a_training_that_ends_early_tells_how_its_best_checkpoint_becomes_a_mode
     assert main(arguments(tiny_model_folder, chat_data, tmp_path / "out", *stopping, validation=held_out)) == 0
     ended, hint = capsys.readouterr().out.splitlines()[-2:]
     assert ended.startswith("complete: val:val_loss has not fallen in 2 validations: ")
-    told, _, command = hint.partition("; a model of it: ")
+    told, _, command = hint.partition("; a model of it, with the same --cluster: ")
     assert told == "the best checkpoint by val:val_loss is step_1, not the last one"
     words = command.replace("FOLDER", "best").split()
     assert words[0] == "ns" and launch([*words[1:], "--dry_run"]) == 0, "the command that is told is one"
 
 
-@pytest.mark.parametrize("extra", [[], ["sft.early_stopping={patience: 9}", "sft.val_period=1"]])
+RISING = ["sft.val_period=1", "++policy.optimizer.kwargs.maximize=true"]
+WATCHED = "sft.early_stopping={patience: 9}"
+
+
+@pytest.mark.parametrize(
+    "extra", [RISING, ["sft.val_period=1", WATCHED], [*RISING, WATCHED, "checkpointing.enabled=false"]]
+)
 def test_nothing_is_told_without_early_stopping_or_where_the_last_is_the_best(
     extra, tiny_model_folder, chat_data, held_out, tmp_path, capsys
 ):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from skills_pipe.errors import DataError
+from skills_pipe.errors import DataError, first_line
 from skills_pipe.evaluation.benchmarks.spec import SplitData
 
 _CALCULATOR_NOTE: Final = re.compile(r"<<.*?>>")
@@ -36,7 +36,7 @@ def load_split(split: str, options: Options) -> SplitData:
     try:
         path = hf_hub_download(options.repo, file, repo_type="dataset", revision=options.revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise DataError(
             f"cannot download {file} of {options.repo}@{options.revision}: {reason}",
             where="benchmark gsm8k",

@@ -167,7 +167,7 @@ def _batches(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
 
 
 def _learning_rate(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
-    """``policy.lr`` reaches an optimizer only through an interpolation, which a file's own optimizer may lack."""
+    """``policy.lr`` and ``policy.weight_decay`` reach an optimizer only where its arguments are no other values."""
     optimizer = config.policy.optimizer
     if not config.policy.dtensor_cfg.enabled or optimizer is None:
         return
@@ -175,8 +175,9 @@ def _learning_rate(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
         used = optimizer.kwargs.get(argument)
         overridden = origins.overrides_later(key, f"policy.optimizer.kwargs.{argument}")
         if overridden and used != getattr(config.policy, argument):
+            own = "the default of its class" if used is None else used
             yield ConfigError(
-                f"{key} has no effect: the optimizer has its own {argument}, {used}",
+                f"{key} has no effect: the optimizer has its own {argument}, {own}",
                 where=origins.where(key),
                 fix=f"set policy.optimizer.kwargs.{argument} instead",
             )

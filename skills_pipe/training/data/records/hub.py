@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from skills_pipe.errors import DataError
+from skills_pipe.errors import DataError, first_line
 from skills_pipe.training.config.dataset_names import is_data_file
 from skills_pipe.training.data.records.splits import CARD, Wanted, files_of_split
 
@@ -65,7 +65,7 @@ class HubDataset:
         except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
             raise self._refused(error, revision) from error
         except HfHubHTTPError as error:
-            raise DataError(f"the hub refuses the dataset: {_short(error)}", where=self.repo) from error
+            raise DataError(f"the hub refuses the dataset: {first_line(error)}", where=self.repo) from error
         except Exception as error:
             if not _is_lost_connection(error):
                 raise
@@ -88,7 +88,7 @@ class HubDataset:
             )
         except LocalEntryNotFoundError:
             raise DataError(
-                f"the dataset is not on this machine, and the hub cannot be reached: {_short(error)}",
+                f"the dataset is not on this machine, and the hub cannot be reached: {first_line(error)}",
                 where=self.repo,
                 fix="download it where there is a connection (hf download --repo-type dataset), or check the path",
             ) from error
@@ -131,7 +131,7 @@ class _Listing:
         except Exception as error:
             if not isinstance(error, (HfHubHTTPError, LocalEntryNotFoundError)) and not _is_lost_connection(error):
                 raise
-            raise DataError(f"the files cannot be downloaded: {_short(error)}", where=self.dataset.repo) from error
+            raise DataError(f"the files cannot be downloaded: {first_line(error)}", where=self.dataset.repo) from error
         return [Path(folder, name) for name in names]
 
 
@@ -159,7 +159,3 @@ def _gated(repo: str) -> DataError:
 def _is_lost_connection(error: Exception) -> bool:
     """Whether the hub could not be talked to; its client is httpx or a successor, by version of huggingface_hub."""
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,36 @@
+"""Which checkpoint is the best, and what is said of it; who converts it is in ``test_export``."""
+
+import shlex
+
+import pytest
+
+from skills_pipe.training.checkpoint.best import better_than_last
+from skills_pipe.training.checkpoint.layout import StepFolder
+from tests.training.checkpoint.runs import info_at, new_manager, new_trainee, position_at
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two checkpoints, of which the first has the lower loss."""
+    manager = new_manager(tmp_path / "my run" / "checkpoints")
+    trainee = new_trainee()
+    for step, loss in ((1, 0.5), (2, 0.7)):
+        manager.save(trainee, info_at(step, val__val_loss=loss), position_at(step))
+    manager.close()
+    return tmp_path / "my run" / "checkpoints"
+
+
+def test_the_command_that_is_told_names_the_training_whatever_its_path(folder):
+    words = shlex.split(better_than_last(folder))
+    assert words[:9] == ["the", "best", "checkpoint", "by", "val:val_loss", "is", "step_1,", "not", "the"]
+    assert f"--input_model={folder.parent}" in words
+
+
+@pytest.mark.parametrize("text", ["checkpointing: null\n", "checkpointing: {metric_name: [\n"])
+def test_a_configuration_that_does_not_say_what_is_the_best_ends_nothing(folder, text):
+    StepFolder(folder / "step_2").config.write_text(text)
+    assert better_than_last(folder) is None
+
+
+def test_nothing_is_said_without_checkpoints(tmp_path):
+    assert better_than_last(tmp_path) is None
