@@ -203,7 +203,8 @@ def _claim(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: Run
             identity=seen.identities[decision.stage],
         )
         if decision.action is Action.RESTART:
-            anew += [path, *_metrics(seen.plan.stage(decision.stage), cluster)]
+            # The output last: as long as it is there, a restart that was interrupted is still one.
+            anew += [*_metrics(seen.plan.stage(decision.stage), cluster), path]
     code = asking_for(flags.code, cluster.job_dir) if flags.code and not cluster.is_local else None
     wish = Wish(run=seen.run.at, owners=owners, set_aside=anew, along=code)
     return claim_outputs(store.site, wish, is_live=lambda owner, age: _is_live(owner, age, store), flag=store.flag)

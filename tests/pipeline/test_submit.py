@@ -131,6 +131,68 @@ def test_restart_sets_the_metrics_of_the_old_output_aside_with_it(tmp_path, caps
         assert f"{metrics} is made anew; the old one is {aside}\n" in capsys.readouterr().out
 
 
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def sealed_or_half_done(folder: Path, *, half_done: bool) -> None:
+    """A training that was submitted, with metrics; its checkpoints without their manifest if it is ``half_done``."""
+    submit(with_metrics(folder, 1), local(folder))
+    if half_done:
+        manifest_path(folder / "checkpoints").unlink()
+    metrics = folder / "logs" / "metrics.jsonl"
+    metrics.parent.mkdir(exist_ok=True)
+    metrics.write_text("of run 1")
+
+
+ANEW = SubmitFlags(on_change=OnChange.RESTART)
+
+
+@pytest.mark.parametrize("half_done", [False, True])
+def test_where_something_cannot_be_set_aside_everything_stands_as_before(tmp_path, half_done):
+    sealed_or_half_done(tmp_path, half_done=half_done)
+    # Its own name is as long as names may be, so that "old_" has no room.
+    long = tmp_path / "logs" / ("x" * 255)
+    long.write_text("of run 1")
+    before = contents(tmp_path)
+    plan = with_metrics(tmp_path, 2)
+    stage = plan.stages[0]
+    plan = replace(plan, stages=(replace(stage, metrics=(*stage.metrics, str(long))), plan.stages[1]))
+    with pytest.raises(StoreError, match="x{255} cannot be read or written"):
+        submit(plan, local(tmp_path), flags=ANEW)
+    assert contents(tmp_path) == before
+    assert not [*(tmp_path / "logs").glob("old_*"), *tmp_path.glob("old_*")]
+    # The control: with a name of a usual length it begins anew.
+    long.rename(tmp_path / "logs" / "x")
+    assert submit(with_metrics(tmp_path, 2), local(tmp_path), flags=ANEW).actions["sft"] == "restart"
+
+
+@pytest.mark.parametrize("half_done", [False, True])
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_restart_that_dies_while_it_sets_aside_is_still_a_restart(tmp_path, monkeypatch, half_done, renames):
+    sealed_or_half_done(tmp_path, half_done=half_done)
+    (tmp_path / "logs" / "tensorboard").mkdir()
+    rename, done = os.rename, []
+
+    def dies(before: str, after: str) -> None:
+        if Path(after).name.startswith("old_"):
+            if len(done) == renames:
+                raise KeyboardInterrupt
+            done.append(before)
+        rename(before, after)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", dies)
+        submit(with_metrics(tmp_path, 2), local(tmp_path), flags=ANEW)
+    assert len(done) == renames and (tmp_path / "checkpoints").is_dir(), "the output goes last"
+    assert submit(with_metrics(tmp_path, 2), local(tmp_path), flags=ANEW).actions["sft"] == "restart"
+    assert (tmp_path / "logs" / "old_metrics.jsonl.1").read_text() == "of run 1"
+    assert (tmp_path / "old_checkpoints.1").is_dir()
+    # The control: the record names what is made now, so that it goes on if it is stopped.
+    owner = json.loads(owner_path(tmp_path / "checkpoints").read_text())
+    assert owner["identity"]["digest"] == manifest.read(tmp_path / "checkpoints").identity.digest
+
+
 def test_metrics_stay_where_a_training_goes_on_or_is_refused(tmp_path):
     """The control: only what begins anew writes other metrics."""
     submit(with_metrics(tmp_path, 1), local(tmp_path))

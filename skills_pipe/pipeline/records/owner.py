@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skills_pipe.artifacts.identity import Identity
@@ -90,7 +90,8 @@ class Wish:
     Attributes:
         run: its folder, which is made.
         owners: output -> its new owner.
-        set_aside: those of the outputs that are renamed to ``old_<name>.<n>``: they are made anew.
+        set_aside: what is renamed to ``old_<name>.<n>``, in this order: outputs that are made anew, and what lies
+            beside them.
         along: runs in the same round trip, before anything is claimed.
     """
 
@@ -142,11 +143,17 @@ def claim_outputs(
     """
     records = {output: owner.to_text() for output, owner in wish.owners.items()}
     dead: dict[str, str] = {}
+    interim: dict[str, str] = {}
     first = [{"do": "make_run", "folder": wish.run}, *([wish.along.action()] if wish.along else [])]
     try:
         while True:
-            action = {"do": "claim", "records": records, "dead": dead}
-            answers = site.ask(*first, action, {"do": "set_aside", "paths": list(wish.set_aside)})
+            interim = _interim(wish, dead)
+            answers = site.ask(
+                *first,
+                {"do": "claim", "records": records | interim, "dead": dead},
+                {"do": "set_aside", "paths": list(wish.set_aside)},
+                {"do": "claim", "records": {output: records[output] for output in interim}, "dead": interim},
+            )
             if first and "refused" in answers[0]:
                 return None
             if first and wish.along:
@@ -154,6 +161,8 @@ def claim_outputs(
             claimed, *aside = answers[len(first) :]
             first = []
             if aside:
+                for output, (text, _) in aside[1].get("taken", {}).items():
+                    raise _in_use(output, OutputOwner.parse(text, output), flag)
                 replaced, moved = claimed["replaced"], aside[0]["moved"]
                 return Claim(site=site, records=records, replaced=replaced, moved=moved, along=wish.along)
             for output, (text, age) in claimed["taken"].items():
@@ -162,8 +171,28 @@ def claim_outputs(
                     raise _in_use(output, other, flag)
                 dead[output] = text
     except StoreError:
-        site.ask({"do": "unmake_run", "folder": wish.run})
+        site.ask(
+            {"do": "unmake_run", "folder": wish.run},
+            {"do": "unclaim", "records": records | interim, "replaced": dead},
+        )
         raise
+
+
+def _interim(wish: Wish, dead: Mapping[str, str]) -> dict[str, str]:
+    """Output that is set aside -> the record of its owner until it is: with the identity of what lies there.
+
+    Were it that of the new one, a run that dies in between would leave the old output as a half-done new one.
+    """
+    return {
+        output: replace(wish.owners[output], identity=_identity(output, dead.get(output))).to_text()
+        for output in wish.set_aside
+        if output in wish.owners
+    }
+
+
+def _identity(output: str, record: str | None) -> Identity:
+    """Identity by a record; without one, none that any run has."""
+    return OutputOwner.parse(record, output).identity if record else Identity.of(options={}, inputs={}, upstream={})
 
 
 def _in_use(output: str, other: OutputOwner, flag: str) -> StoreError:

@@ -101,22 +101,35 @@ def unclaim(records: "dict[str, Any]", replaced: "dict[str, Any]") -> "dict[str,
 
 
 def set_aside(paths: "list[Any]") -> "dict[str, Any]":
-    """Rename outputs and their manifests to the next free ``old_<name>.<n>``; ``moved`` tells from where to where."""
-    moved = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        number = 1
-        while os.path.lexists(os.path.join(folder, "old_" + name + "." + str(number))):
-            number += 1
-        aside = os.path.join(folder, "old_" + name + "." + str(number))
-        pairs = [(path, aside)]
-        if not os.path.isdir(path):
-            pairs.insert(0, (manifest_path(path), aside + "." + MANIFEST))
-        for pair in pairs:
-            if os.path.exists(pair[0]):
-                os.rename(*pair)
-                moved.append(list(pair))
+    """Rename outputs and their manifests to the next free ``old_<name>.<n>``: all, or none.
+
+    ``moved`` tells from where to where.
+    """
+    moved = []  # type: list[list[str]]
+    try:
+        for path in paths:
+            _set_one_aside(path, moved)
+    except OSError:
+        with contextlib.suppress(OSError):
+            put_back(moved)
+        raise
     return {"moved": moved}
+
+
+def _set_one_aside(path: str, moved: "list[list[str]]") -> None:
+    """Rename an output and its manifest; what was renamed is added to ``moved`` one by one."""
+    folder, name = os.path.split(path)
+    number = 1
+    while os.path.lexists(os.path.join(folder, "old_" + name + "." + str(number))):
+        number += 1
+    aside = os.path.join(folder, "old_" + name + "." + str(number))
+    pairs = [(path, aside)]
+    if not os.path.isdir(path):
+        pairs.insert(0, (manifest_path(path), aside + "." + MANIFEST))
+    for pair in pairs:
+        if os.path.exists(pair[0]):
+            os.rename(*pair)
+            moved.append(list(pair))
 
 
 def put_back(moved: "list[Any]") -> "dict[str, Any]":
