@@ -17,6 +17,8 @@ METRICS: Final = "metrics.jsonl"
 LOSS_PICTURE: Final = "loss.png"
 TRACKED_RUNS: Final = "tracked_runs.json"
 """Ids of a training at services that track experiments."""
+VALIDATION_ANSWERS: Final = "validation-answers"
+"""Folder with the questions of each validation, what the model has answered, and the references."""
 ADAPTER_OF_STEP: Final = "policy/adapter_config.json"
 """In a checkpoint of adapters, and in no other."""
 

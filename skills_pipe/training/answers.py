@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skills_pipe.artifacts.atomic import write_text
-from skills_pipe.artifacts.names import step_directory
+from skills_pipe.artifacts.names import VALIDATION_ANSWERS, step_directory
 from skills_pipe.errors import ConfigError, DataError, did_you_mean
 from skills_pipe.training.backends.base import Backend
 from skills_pipe.training.checkpoint.ranks import on_first
@@ -28,7 +28,6 @@ from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.models.generate import Generation, Prompt, positions_left
 
 EXACT_MATCH = "exact_match"
-_FOLDER = "validation-answers"
 _KEY = "sft.val_answers"
 _TAKEN = frozenset({EXACT_MATCH, "val_loss", "dataset", "document", "prompt", "answer", "reference"})
 """Names of what is told beside the metrics of the user's own, in the log or with each answer."""
@@ -103,7 +102,7 @@ class Answers:
             ),
             metric=_metric_at(settings.metric) if settings.metric is not None else None,
             tokenizer=tokenizer,
-            folder=Path(config.logger.log_dir) / _FOLDER,
+            folder=Path(config.logger.log_dir) / VALIDATION_ANSWERS,
         )
 
     @property

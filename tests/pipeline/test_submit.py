@@ -158,7 +158,7 @@ def test_where_something_cannot_be_set_aside_everything_stands_as_before(tmp_pat
     plan = with_metrics(tmp_path, 2)
     stage = plan.stages[0]
     plan = replace(plan, stages=(replace(stage, metrics=(*stage.metrics, str(long))), plan.stages[1]))
-    with pytest.raises(StoreError, match="x{255} cannot be read or written"):
+    with pytest.raises(StoreError, match=r"x{255} cannot be read or written"):
         submit(plan, local(tmp_path), flags=ANEW)
     assert contents(tmp_path) == before
     assert not [*(tmp_path / "logs").glob("old_*"), *tmp_path.glob("old_*")]

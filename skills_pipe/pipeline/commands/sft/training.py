@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from skills_pipe.artifacts.names import CHECKPOINTS, LOSS_PICTURE, METRICS, TRACKED_RUNS, TRAINING_LOGS
+from skills_pipe.artifacts.names import (
+    CHECKPOINTS,
+    LOSS_PICTURE,
+    METRICS,
+    TRACKED_RUNS,
+    TRAINING_LOGS,
+    VALIDATION_ANSWERS,
+)
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.cluster.paths import is_below
@@ -19,6 +26,9 @@ from skills_pipe.pipeline.plan import Command, Job, Launch, Stage
 STAGE = "sft"
 ENTRY = "skills_pipe.training.sft"
 
+_OF_ITS_STEPS = (METRICS, LOSS_PICTURE, TRACKED_RUNS, VALIDATION_ANSWERS)
+"""What a training writes to ``logger.log_dir`` that another one would write over, or go on with."""
+
 
 def training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, cluster: ClusterConfig) -> Stage:
     """What training makes of what; which of the user's keys decide its result."""
@@ -32,7 +42,10 @@ def training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, clust
 
 
 def _measured(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:
-    """What the trainer writes of its steps: a training that begins anew has a curve, and runs at services, of its own.
+    """What the trainer writes of its steps: a training that begins anew has a curve of its own.
+
+    It has runs of its own at MLflow and SwanLab too, whose ids are kept there. At Weights & Biases it goes on with the
+    run of the old one: that id is given (see :func:`_wandb_keys`), the same for every training of the experiment.
 
     A folder for TensorBoard elsewhere than with the logs may be one that other trainings write to, too.
     """
@@ -42,7 +55,7 @@ def _measured(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:
     folder = cluster.absolute(config.logger.log_dir)
     events = cluster.absolute(config.logger.tensorboard.log_dir)
     own = (events,) if events != folder and is_below(events, folder) else ()
-    return (*(f"{folder}/{name}" for name in (METRICS, LOSS_PICTURE, TRACKED_RUNS)), *own)
+    return (*(f"{folder}/{name}" for name in _OF_ITS_STEPS), *own)
 
 
 def training_job(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig, log_dir: str) -> Job:

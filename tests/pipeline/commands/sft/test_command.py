@@ -313,13 +313,14 @@ def test_the_metrics_of_a_training_are_where_the_trainer_writes_them():
     ]
     assert folders == [{"/workspace/run/training-logs"}, {"/workspace/logs/training-logs"}, {"/workspace/own"}]
     names = [path.rpartition("/")[2] for path in planned().stage("sft").metrics]
-    assert names == ["metrics.jsonl", "loss.png", "tracked_runs.json", "tensorboard"]
+    assert names == ["metrics.jsonl", "loss.png", "tracked_runs.json", "validation-answers", "tensorboard"]
 
 
 @pytest.mark.parametrize("folder", ["/workspace/all", "${logger.log_dir}"])
 def test_events_in_a_folder_that_is_not_the_trainings_own_stay_where_they_are(folder):
     metrics = planned(extras=(f"++logger.tensorboard.log_dir={folder}",)).stage("sft").metrics
-    assert [path.rpartition("/")[2] for path in metrics] == ["metrics.jsonl", "loss.png", "tracked_runs.json"]
+    names = [path.rpartition("/")[2] for path in metrics]
+    assert names == ["metrics.jsonl", "loss.png", "tracked_runs.json", "validation-answers"]
 
 
 def test_layout_and_logging_are_not():
