@@ -26,13 +26,22 @@ def layout_of(policy: PolicyConfig, *, ranks: int) -> str:
 def _step(policy: PolicyConfig, data: int) -> str:
     """The documents of a step, and how many of them are computed at a time; how many rows they fill the data decide."""
     packing, grouping, batch = policy.sequence_packing, policy.dynamic_batching, policy.train_global_batch_size
-    each = -(-batch // data)
     if packing.enabled and packing.scope == "dataset":
-        return f"{batch:,} rows of {packing.train_mb_tokens:,} tokens, {each:,} for each, one at a time"
+        return f"{batch:,} rows of {packing.train_mb_tokens:,} tokens{_share(batch, data)}, one at a time"
     if packing.enabled:
-        return f"{batch:,} documents, packed into rows of {packing.train_mb_tokens:,} tokens, one at a time on each"
+        each = " on each" if data > 1 else ""
+        return f"{batch:,} documents, packed into rows of {packing.train_mb_tokens:,} tokens, one at a time{each}"
     if grouping.enabled:
         return f"{batch:,} documents, in microbatches of {grouping.train_mb_tokens:,} tokens at most"
+    # Sizes that do not divide each other are refused.
     micro = policy.train_micro_batch_size
-    count = -(-each // micro)
-    return f"{batch:,} documents, {each:,} for each: {count:,} microbatch{'es' * (count > 1)} of {micro:,}"
+    count = batch // data // micro
+    return f"{batch:,} documents{_share(batch, data)}: {count:,} microbatch{'es' * (count > 1)} of {micro:,}"
+
+
+def _share(batch: int, data: int) -> str:
+    """What each of ``data`` ranks gets of ``batch``; nothing where one gets all."""
+    if data == 1:
+        return ""
+    most = "at most " * (batch % data > 0)
+    return f", {most}{-(-batch // data):,} for each"

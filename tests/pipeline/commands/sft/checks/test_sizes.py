@@ -31,6 +31,6 @@ def test_the_plan_says_how_ranks_share_the_work(dry_run):
     told = dry_run("++policy.tensor_model_parallel_size=2")
     assert "8 ranks: shard 4 x tensor 2, data parallel 4; a step has" in told
     # The controls: one rank shares nothing, and sizes that do not divide make no layout.
-    assert "data parallel" not in dry_run("--num_gpus=1", "--num_nodes=1")
+    assert "a step has" not in dry_run("--num_gpus=1", "--num_nodes=1")
     wrong = dry_run("++policy.tensor_model_parallel_size=3")
-    assert "data parallel" not in wrong and "8 ranks cannot be divided into groups of 3" in wrong
+    assert "a step has" not in wrong and "8 ranks cannot be divided into groups of 3" in wrong
