@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from skills_pipe.artifacts.rows import Form, RowKeys, UnfitRow, parse_row, row_form, starts_array
@@ -27,15 +28,29 @@ def faults_in(head: bytes, keys: RowKeys, *, whole: bool) -> list[str]:
     return [f"line {number}: {fault}" for number, fault in faults if fault]
 
 
-def forms_in(head: bytes, keys: RowKeys, *, whole: bool) -> list[Form]:
-    """Forms of the first rows that can be used, in their order; arguments as of :func:`faults_in`."""
+@dataclass(frozen=True, kw_only=True)
+class Forms:
+    """What the first rows of a file consist of.
+
+    Attributes:
+        found: forms of those that can be used, in their order.
+        settled: whether these are all that are looked at, and not only those that the first kilobytes hold.
+    """
+
+    found: tuple[Form, ...] = ()
+    settled: bool = False
+
+
+def forms_in(head: bytes, keys: RowKeys, *, whole: bool, rows: int) -> Forms:
+    """Forms of the first ``rows`` rows; other arguments as of :func:`faults_in`."""
     if starts_array(head):
-        return []
-    forms = []
-    for _, line in islice(_lines(head, whole=whole), _ROWS):
+        return Forms()
+    forms, seen = [], 0
+    for _, line in islice(_lines(head, whole=whole), rows):
+        seen += 1
         with contextlib.suppress(UnfitRow):
             forms.append(row_form(parse_row(line), keys))
-    return forms
+    return Forms(found=tuple(forms), settled=whole or seen == rows)
 
 
 def _lines(head: bytes, *, whole: bool) -> Iterator[tuple[int, bytes]]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, islice
-from typing import Final
 
 from skills_pipe.artifacts.rows import Form
-from skills_pipe.training.config.rules.kinds import another_kind
+from skills_pipe.training.config.rules.kinds import LOOKED_AT, another_kind
 from skills_pipe.training.data.rows import Conversation
 from skills_pipe.training.data.sources import DataSource, read_rows
 from skills_pipe.training.data.sources.configured import RunSources
 from skills_pipe.training.data.template import ChatTemplate
-
-_LOOKED_AT: Final = 20
-"""Rows of a data set."""
 
 
 def check_kinds(template: ChatTemplate, sources: RunSources) -> None:
@@ -38,5 +34,5 @@ def _path(rows: Sequence[DataSource]) -> str:
 
 def _forms(rows: Sequence[DataSource]) -> set[Form]:
     """Kinds among the first rows that have one."""
-    first = islice(chain.from_iterable(read_rows(source) for source in rows), _LOOKED_AT)
+    first = islice(chain.from_iterable(read_rows(source) for source in rows), LOOKED_AT)
     return {row.form for row in first if isinstance(row, Conversation)}

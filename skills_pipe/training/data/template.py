@@ -15,6 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from skills_pipe.artifacts.rows import Form
 from skills_pipe.errors import DataError, did_you_mean
+from skills_pipe.training.config.rules.kinds import settles_nothing
 
 PASSTHROUGH: Final = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """The contents one after the other: for rows whose text already holds its template."""
@@ -159,12 +160,9 @@ def resolve_template(
     """
     only: Form | None = None
     if setting is not None and setting.lower() == INFER:
-        if form == "both":
-            raise DataError(
-                "the first row has messages and input/output: the chat template cannot be inferred",
-                where=_WHERE,
-                fix="set it to null or 'default'",
-            )
+        problem = settles_nothing(form)
+        if problem is not None:
+            raise problem
         only = form
         setting = None if form == "pair" else DEFAULT
     text, tool_text = _template_texts(setting, tokenizer)

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from skills_pipe.artifacts.rows import KINDS, Form
 from skills_pipe.errors import DataError
+
+LOOKED_AT: Final = 20
+"""Rows of a data set by which it is judged."""
+
+
+def settles_nothing(form: Form | None) -> DataError | None:
+    """Why no chat template can be inferred from the form of the first row; None where one can."""
+    if form != "both":
+        return None
+    return DataError(
+        "the first row has messages and input/output: the chat template cannot be inferred",
+        where="policy.tokenizer.chat_template",
+        fix="set it to null or 'default'",
+    )
 
 
 def another_kind(trained: tuple[str, Form], other: tuple[str, Collection[Form]]) -> DataError | None:
