@@ -209,7 +209,8 @@ class Stage:
         options: those that decide what the output is; part of its identity.
         inputs: container paths it reads that no stage of this plan makes; their fingerprints are part of its identity.
         upstream: stages of this plan whose outputs it reads.
-        metrics: container paths of what its jobs measured, and of what is drawn of it: set aside with the output.
+        set_aside_with: container paths of what its jobs write beside the output and another one would write over or go
+            on with, as metrics: set aside with the output, in this order, before it.
     """
 
     name: str
@@ -217,7 +218,7 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
     upstream: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
+    set_aside_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,14 +367,15 @@ def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _stage_from_json(value: Mapping[str, Any]) -> Stage:
-    metrics = value.get("metrics") or ()
+    # Plans were written before with `metrics`: paths, one path, or null.
+    known = {name: item for name, item in value.items() if name != "metrics"}
+    beside = value.get("set_aside_with", value.get("metrics")) or ()
     return Stage(
         **{
-            **value,
+            **known,
             "inputs": tuple(value["inputs"]),
             "upstream": tuple(value["upstream"]),
-            # One path, or null, as plans were written before.
-            "metrics": (metrics,) if isinstance(metrics, str) else tuple(metrics),
+            "set_aside_with": (beside,) if isinstance(beside, str) else tuple(beside),
         }
     )
 

@@ -170,7 +170,7 @@ def _hand_over(
         run.write_script(job, text)
     show_decisions(seen.decisions, explain=flags.explain, console=console)
     # Manifests that lie beside their files are not told.
-    told = {*claim.records, *(path for stage in seen.plan.stages for path in _metrics(stage, cluster))}
+    told = {*claim.records, *(path for stage in seen.plan.stages for path in _set_aside_with(stage, cluster))}
     show_moved([(before, aside) for before, aside in claim.moved if before in told], console=console)
     actions = {decision.stage: decision.action.value for decision in seen.decisions}
     with LiveBoard(console=console) as board:
@@ -204,15 +204,15 @@ def _claim(seen: Preview, cluster: ClusterConfig, flags: SubmitFlags, store: Run
         )
         if decision.action is Action.RESTART:
             # The output last: as long as it is there, a restart that was interrupted is still one.
-            anew += [*_metrics(seen.plan.stage(decision.stage), cluster), path]
+            anew += [*_set_aside_with(seen.plan.stage(decision.stage), cluster), path]
     code = asking_for(flags.code, cluster.job_dir) if flags.code and not cluster.is_local else None
     wish = Wish(run=seen.run.at, owners=owners, set_aside=anew, along=code)
     return claim_outputs(store.site, wish, is_live=lambda owner, age: _is_live(owner, age, store), flag=store.flag)
 
 
-def _metrics(stage: Stage, cluster: ClusterConfig) -> tuple[str, ...]:
-    """Where the metrics of a stage lie on the cluster; nothing without any, or where no mount shows them."""
-    places = map(PathMap.of(cluster).to_cluster, stage.metrics)
+def _set_aside_with(stage: Stage, cluster: ClusterConfig) -> tuple[str, ...]:
+    """Where that which is set aside with the output lies on the cluster, as far as a mount shows it."""
+    places = map(PathMap.of(cluster).to_cluster, stage.set_aside_with)
     return tuple(place for place in places if place is not None)
 
 

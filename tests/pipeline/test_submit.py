@@ -104,19 +104,20 @@ def test_restart_sets_the_old_output_aside(tmp_path, capsys):
     assert json.loads(manifest_path(aside).read_text())["kind"] == "test"
 
 
-MEASURED = ("metrics.jsonl", "tensorboard")
+BESIDE = ("metrics.jsonl", "tensorboard")
 
 
 def with_metrics(folder: Path, lr: int) -> Plan:
     """A training that writes metrics, by options that decide what it makes."""
     plan = training_plan(folder, "finish", jobs=1)
-    stage = replace(plan.stages[0], options={"lr": lr}, metrics=tuple(str(folder / "logs" / name) for name in MEASURED))
+    beside = tuple(str(folder / "logs" / name) for name in BESIDE)
+    stage = replace(plan.stages[0], options={"lr": lr}, set_aside_with=beside)
     return replace(plan, stages=(stage, plan.stages[1]))
 
 
 def test_restart_sets_the_metrics_of_the_old_output_aside_with_it(tmp_path, capsys):
     submit(with_metrics(tmp_path, 1), local(tmp_path))
-    metrics, events = (tmp_path / "logs" / name for name in MEASURED)
+    metrics, events = (tmp_path / "logs" / name for name in BESIDE)
     for number in (1, 2):
         events.mkdir(exist_ok=True, parents=True)
         (events / f"events.{number}").write_text("")
@@ -157,7 +158,7 @@ def test_where_something_cannot_be_set_aside_everything_stands_as_before(tmp_pat
     before = contents(tmp_path)
     plan = with_metrics(tmp_path, 2)
     stage = plan.stages[0]
-    plan = replace(plan, stages=(replace(stage, metrics=(*stage.metrics, str(long))), plan.stages[1]))
+    plan = replace(plan, stages=(replace(stage, set_aside_with=(*stage.set_aside_with, str(long))), plan.stages[1]))
     with pytest.raises(StoreError, match=r"x{255} cannot be read or written"):
         submit(plan, local(tmp_path), flags=ANEW)
     assert contents(tmp_path) == before
@@ -205,16 +206,20 @@ def test_metrics_stay_where_a_training_goes_on_or_is_refused(tmp_path):
     assert metrics.read_text() == "of run 1" and not list(metrics.parent.glob("old_*"))
 
 
-def test_a_plan_from_before_metrics_were_named_can_be_read():
+def test_a_plan_from_before_this_was_named_so_or_at_all_can_be_read():
     plan = with_metrics(Path("/w"), 1)
     assert Plan.from_json(plan.to_json()) == plan
     value = plan.to_json()
     for stage in value["stages"]:
-        del stage["metrics"]
-    assert Plan.from_json(value).stages[0].metrics == ()
-    # Or were one file.
-    value["stages"][0]["metrics"] = "/w/metrics.jsonl"
-    assert Plan.from_json(value).stages[0].metrics == ("/w/metrics.jsonl",)
+        del stage["set_aside_with"]
+    assert Plan.from_json(value).stages[0].set_aside_with == ()
+    for before, read in (
+        ("/w/metrics.jsonl", ("/w/metrics.jsonl",)),
+        (["/w/metrics.jsonl", "/w/loss.png"], ("/w/metrics.jsonl", "/w/loss.png")),
+        (None, ()),
+    ):
+        value["stages"][0]["metrics"] = before
+        assert Plan.from_json(value).stages[0].set_aside_with == read
 
 
 def test_continue_keeps_what_is_there(tmp_path):

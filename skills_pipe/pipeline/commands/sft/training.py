@@ -37,11 +37,11 @@ def training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, clust
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
         options={"backend": options.backend.value, **of_result(extras)},
         inputs=inputs_of(keys_of(job.command), cluster),
-        metrics=_measured(keys_of(job.command), cluster),
+        set_aside_with=_of_its_steps(keys_of(job.command), cluster),
     )
 
 
-def _measured(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:
+def _of_its_steps(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:
     """What the trainer writes of its steps: a training that begins anew has a curve of its own.
 
     It has runs of its own at MLflow and SwanLab too, whose ids are kept there. At Weights & Biases it goes on with the

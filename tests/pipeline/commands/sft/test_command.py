@@ -304,7 +304,7 @@ def test_the_revision_of_a_dataset_decides_the_result_too():
 
 def test_the_metrics_of_a_training_are_where_the_trainer_writes_them():
     folders = [
-        {path.rpartition("/")[0] for path in planned(extras=extras, **options).stage("sft").metrics}
+        {path.rpartition("/")[0] for path in planned(extras=extras, **options).stage("sft").set_aside_with}
         for extras, options in [
             ((), {}),
             ((), {"log_dir": "/workspace/logs"}),
@@ -312,13 +312,13 @@ def test_the_metrics_of_a_training_are_where_the_trainer_writes_them():
         ]
     ]
     assert folders == [{"/workspace/run/training-logs"}, {"/workspace/logs/training-logs"}, {"/workspace/own"}]
-    names = [path.rpartition("/")[2] for path in planned().stage("sft").metrics]
+    names = [path.rpartition("/")[2] for path in planned().stage("sft").set_aside_with]
     assert names == ["metrics.jsonl", "loss.png", "tracked_runs.json", "validation-answers", "tensorboard"]
 
 
 @pytest.mark.parametrize("folder", ["/workspace/all", "${logger.log_dir}"])
 def test_events_in_a_folder_that_is_not_the_trainings_own_stay_where_they_are(folder):
-    metrics = planned(extras=(f"++logger.tensorboard.log_dir={folder}",)).stage("sft").metrics
+    metrics = planned(extras=(f"++logger.tensorboard.log_dir={folder}",)).stage("sft").set_aside_with
     names = [path.rpartition("/")[2] for path in metrics]
     assert names == ["metrics.jsonl", "loss.png", "tracked_runs.json", "validation-answers"]
 
