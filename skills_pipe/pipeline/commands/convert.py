@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -192,6 +193,12 @@ def _check(options: ConvertOptions) -> None:
             "--validate and --average_steps exclude each other",
             fix="validate the steps one by one: no trainer has seen the loss of their average",
         )
+    if _holds_the_input(options):
+        raise OptionError(
+            f"{options.output_model} is, or holds, what the model is made of",
+            where="--output_model",
+            fix=f"give a folder of its own, such as {PurePath(options.input_model, 'hf_model')}",
+        )
     for name in ("validate", "archive"):
         if options.adapter_only and getattr(options, name):
             raise OptionError(f"--adapter_only and --{name} exclude each other", fix=f"--{name} the merged model")
@@ -200,6 +207,12 @@ def _check(options: ConvertOptions) -> None:
     for name, needs in (("num_gpus", "validate"), ("hub_public", "push_to_hub")):
         if getattr(options, name) and not getattr(options, needs):
             raise OptionError(f"--{name} needs --{needs}", fix=f"drop --{name}, or add --{needs}")
+
+
+def _holds_the_input(options: ConvertOptions) -> bool:
+    """Whether setting the output aside would move the training, or its checkpoints."""
+    training, output = (PurePath(os.path.normpath(path)) for path in (options.input_model, options.output_model))
+    return output in (training, *training.parents) or (training / CHECKPOINTS) in (output, *output.parents)
 
 
 def _chooses(options: ConvertOptions) -> str | None:

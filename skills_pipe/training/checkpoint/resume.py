@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings as python_warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from skills_pipe.training.checkpoint.layout import StepFolder, readable_manifest
 from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
 from skills_pipe.training.checkpoint.retention import names
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
+
+_FIRST_RATE = "initial_lr"
+"""What a schedule adds to the arguments of an optimizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +86,20 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
         _check_batch_size(found.path.name, before, now)
     changed = [key for key in ("optimizer", "scheduler") if before.get(key) != now.get(key)]
     warnings += [f"policy.{key} changed since {found.path.name}: going on with its new settings" for key in changed]
+    saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
+    _move_schedule(trainee, saved, info)
+    keep_settings = bool(changed)
+    if not changed and _is_other_schedule(trainee, saved):
+        keep_settings = True
+        warnings.append(_of_other_length(trainee, saved, info))
 
     tensors.load_model_state(trainee.model, step.weights)
     if step.optimizer.is_dir():
-        _restore_optimizer(step, trainee, keep_settings=bool(changed))
+        _restore_optimizer(step, trainee, scheduled=saved is not None, keep_settings=keep_settings)
     elif _has_memory(trainee.optimizer):
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
     _restore_average(step, trainee, warnings)
-    _restore_scheduler(step, trainee, info, keep_settings=bool(changed))
+    _restore_schedule(trainee, None if keep_settings else saved)
     _restore_rng(step, found.manifest, run, info, warnings)
     return ResumePoint(info=info, position=position if same_data else None, warnings=tuple(warnings))
 
@@ -159,13 +169,27 @@ def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, An
         )
 
 
-def _restore_optimizer(step: StepFolder, trainee: Trainee, *, keep_settings: bool) -> None:
+def _restore_optimizer(step: StepFolder, trainee: Trainee, *, scheduled: bool, keep_settings: bool) -> None:
+    """The state of the optimizer; with ``keep_settings`` the arguments are those of now, not the checkpoint's.
+
+    Args:
+        step: the checkpoint.
+        trainee: gets the state.
+        scheduled: whether the checkpoint's optimizer had a schedule, which leaves the first rate with it.
+        keep_settings: see above.
+    """
     groups = trainee.optimizer.param_groups
     own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    for group in groups:
+        if scheduled:
+            group.setdefault(_FIRST_RATE, group["lr"])
+        else:
+            group.pop(_FIRST_RATE, None)
     tensors.load_optimizer_state(trainee, step.optimizer)
-    if keep_settings:
-        for group, settings in zip(trainee.optimizer.param_groups, own, strict=True):
-            group.update(settings)
+    for group, settings in zip(trainee.optimizer.param_groups, own, strict=True):
+        group.update(settings if keep_settings else {})
+        if _FIRST_RATE not in settings:
+            group.pop(_FIRST_RATE, None)
 
 
 def _has_memory(optimizer: torch.optim.Optimizer) -> bool:
@@ -177,6 +201,8 @@ def _has_memory(optimizer: torch.optim.Optimizer) -> bool:
 
 def _restore_average(step: StepFolder, trainee: Trainee, warnings: list[str]) -> None:
     if trainee.average is None:
+        if step.average.is_dir():
+            warnings.append(f"{step.path.name} has an average of the weights, which ends here: sft.ema_decay is null")
         return
     if step.average.is_dir():
         tensors.read(trainee.average.state(), step.average)
@@ -185,20 +211,46 @@ def _restore_average(step: StepFolder, trainee: Trainee, warnings: list[str]) ->
     warnings.append(f"{step.path.name} has no average of the weights: it starts from the weights of this step")
 
 
-def _restore_scheduler(step: StepFolder, trainee: Trainee, info: TrainingInfo, *, keep_settings: bool) -> None:
+def _move_schedule(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> None:
+    """Bring a fresh schedule, and with it a fresh optimizer's rates, to the step of a checkpoint."""
     scheduler = trainee.scheduler
     if scheduler is None:
         return
-    saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
-    if keep_settings or saved is None:
-        # Steps that were passed over did not count for the schedule.
-        done = (saved or {}).get("last_epoch", info.total_steps)
-        with python_warnings.catch_warnings():
-            python_warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
-            for _ in range(done):
-                scheduler.step()
+    # Steps that were passed over did not count for the schedule.
+    done = (saved or {}).get("last_epoch", info.total_steps)
+    with python_warnings.catch_warnings():
+        python_warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
+        for _ in range(done):
+            scheduler.step()
+
+
+def _is_other_schedule(trainee: Trainee, saved: Mapping[str, Any] | None) -> bool:
+    """Whether the rate that the schedule of now has at this step is not the one it had then.
+
+    The same configuration may make another one: many schedules span a run, whose length may be another one now.
+    """
+    if trainee.scheduler is None or saved is None or "_last_lr" not in saved:
+        return False
+    # Other layouts may have another number of groups.
+    pairs = zip(trainee.scheduler.get_last_lr(), saved["_last_lr"], strict=False)
+    return not all(math.isclose(float(now), float(then), rel_tol=1e-6) for now, then in pairs)
+
+
+def _of_other_length(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> str:
+    then, now = float((saved or {})["_last_lr"][0]), float(trainee.scheduler.get_last_lr()[0])  # type: ignore[union-attr]
+    return (
+        f"policy.scheduler makes another schedule than then, as of a run of another length: from step "
+        f"{info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
+    )
+
+
+def _restore_schedule(trainee: Trainee, saved: Mapping[str, Any] | None) -> None:
+    """The state of the schedule, unless it stays as :func:`_move_schedule` has made it."""
+    scheduler = trainee.scheduler
+    if scheduler is None:
         return
-    scheduler.load_state_dict(saved)
+    if saved is not None:
+        scheduler.load_state_dict(dict(saved))
     # An optimizer that starts fresh has the first rate of the schedule, which goes on from the one before.
     for group, rate in zip(trainee.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate

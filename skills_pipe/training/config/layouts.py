@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from skills_pipe.errors import ConfigError
@@ -99,6 +100,14 @@ class Canonical:
                     f"policy.scheduler has {len(parts)} schedulers and {len(milestones)} milestones",
                     where=self._origins.where("policy.scheduler"),
                     fix="end the list with milestones: [...], one step for each scheduler but the first",
+                )
+            )
+        elif not all(earlier < later for earlier, later in pairwise((0, *milestones))):
+            self.problems.append(
+                ConfigError(
+                    f"policy.scheduler has the milestones {list(milestones)}: one of its schedulers would never run",
+                    where=self._origins.where("policy.scheduler"),
+                    fix="let them increase, from 1 on",
                 )
             )
         return SchedulerConfig(parts=parts, milestones=milestones)

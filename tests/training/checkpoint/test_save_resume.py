@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import get_cosine_schedule_with_warmup
 
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.errors import CheckpointError
@@ -110,6 +111,56 @@ def test_a_new_schedule_starts_after_the_updates_that_were_made(tmp_path):
     assert point.info.total_steps == 5
     assert resumed.scheduler.last_epoch == 3
     assert resumed.optimizer.param_groups[0]["lr"] == uninterrupted.optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("length", [6, 12])
+def test_a_schedule_that_spans_the_run_is_that_of_the_length_it_has_now(tmp_path, length):
+    """The checkpoint's is that of 6 steps, where the learning rate ends at 0; only another one is told."""
+    trainee, manager = cosine_over(6), new_manager(tmp_path)
+    train(trainee, 6)
+    manager.save(trainee, info_at(6), position_at(6))
+    manager.close()
+    assert trainee.scheduler.get_last_lr() == [0.0]
+    uninterrupted, resumed = cosine_over(length), cosine_over(length)
+    train(uninterrupted, 6)
+    point = new_manager(tmp_path).resume(resumed)
+
+    assert resumed.optimizer.param_groups[0]["lr"] == uninterrupted.optimizer.param_groups[0]["lr"]
+    assert resumed.scheduler.state_dict() == uninterrupted.scheduler.state_dict()
+    told = "from step 7 on the learning rate is 0.005, where it was to be 0"
+    assert [told in warning for warning in point.warnings] == ([] if length == 6 else [True])
+    assert all(state["step"] == 6 for state in resumed.optimizer.state.values())
+
+
+def cosine_over(steps):
+    trainee = new_trainee()
+    optimizer = torch.optim.AdamW(trainee.model.parameters(), lr=1e-2)
+    schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=steps)
+    return Trainee(model=trainee.model, optimizer=optimizer, scheduler=schedule)
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_a_schedule_may_come_or_go(tmp_path, scheduled):
+    """The first rate, which a schedule leaves with the optimizer, is no part of the model."""
+    plain, cosine = without_schedule(), cosine_over(12)
+    texts = "policy: {scheduler: null}\n", "policy: {scheduler: {name: cosine}}\n"
+    (saved, resumed), (then, now) = ((plain, cosine), texts) if scheduled else ((cosine, plain), reversed(texts))
+    saved.model(input_ids=torch.tensor([[1, 2]]), labels=torch.tensor([[1, 2]])).loss.backward()
+    saved.optimizer.step()
+    manager = new_manager(tmp_path, run=replace(RUN, config_yaml=then))
+    manager.save(saved, info_at(1), position_at(1))
+    manager.close()
+    new_manager(tmp_path, run=replace(RUN, config_yaml=now)).resume(resumed)
+
+    (group,) = resumed.optimizer.param_groups
+    assert group["lr"] == (pytest.approx(1e-2 * 0.98296, rel=1e-4) if scheduled else 1e-3)
+    assert ("initial_lr" in group) is scheduled
+    assert all(state["step"] == 1 for state in resumed.optimizer.state.values())
+
+
+def without_schedule():
+    trainee = new_trainee()
+    return Trainee(model=trainee.model, optimizer=torch.optim.AdamW(trainee.model.parameters(), lr=1e-3))
 
 
 def other_trainee():

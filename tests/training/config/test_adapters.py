@@ -48,8 +48,13 @@ def test_all_linear_layers_but_the_output_layer():
     assert chosen() == LLAMA[:-1]
 
 
-def test_all_linear_layers_go_before_targets_and_that_is_told():
-    overrides = [f"{LORA}.target_modules=[q_proj]"]
+def test_targets_beside_the_default_of_all_linear_layers_are_refused():
+    with pytest.raises(ConfigError, match=r"match_all_linear, true by default.*set .*match_all_linear=false"):
+        load_config(overrides=[*ENABLED, f"{LORA}.target_modules=[q_proj]"])
+
+
+def test_all_linear_layers_that_are_asked_for_go_before_targets_and_that_is_told():
+    overrides = [f"{LORA}.target_modules=[q_proj]", f"{LORA}.match_all_linear=true"]
     assert chosen(*overrides) == LLAMA[:-1]
     told = without_effect(load_config(overrides=[*ENABLED, *overrides]))
     assert any("match_all_linear=false" in sentence for sentence in told)

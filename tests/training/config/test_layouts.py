@@ -154,6 +154,13 @@ def test_one_scheduler_or_a_list_with_milestones():
     assert scheduler("[]") is None
 
 
+@pytest.mark.parametrize("milestones", ["[5, 2]", "[3, 3]", "[0, 3]"])
+def test_milestones_that_leave_a_scheduler_no_step_are_refused(milestones):
+    with pytest.raises(ConfigError, match="one of its schedulers would never run"):
+        scheduler(f"[{{name: a.A}}, {{name: a.B}}, {{name: a.C}}, {{milestones: {milestones}}}]")
+    assert scheduler("[{name: a.A}, {name: a.B}, {name: a.C}, {milestones: [2, 5]}]").milestones == (2, 5)
+
+
 @pytest.mark.parametrize("text", ["[{name: a.A}, {name: a.B}]", "[{name: a.A}, {milestones: [1]}]"])
 def test_milestones_must_fit_the_schedulers(text):
     with pytest.raises(ConfigError, match=r"has \d schedulers and \d milestones"):

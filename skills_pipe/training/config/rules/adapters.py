@@ -17,7 +17,7 @@ def broken_adapter_rules(config: TrainingConfig, origins: Origins) -> Iterator[C
     for key, what, fix in (
         *_sections(config),
         *_switched_off(config, origins),
-        *_patterns(config),
+        *_patterns(config, origins),
         *_checkpoints(config),
     ):
         yield ConfigError(what, where=origins.where(key), fix=fix)
@@ -97,11 +97,17 @@ def _fsdp(config: TrainingConfig) -> Iterator[_Broken]:
         )
 
 
-def _patterns(config: TrainingConfig) -> Iterator[_Broken]:
+def _patterns(config: TrainingConfig, origins: Origins) -> Iterator[_Broken]:
     lora, peft = config.policy.dtensor_cfg.lora_cfg, config.policy.megatron_cfg.peft
     for key, section, all_linear in ((FSDP_KEY, lora, lora.match_all_linear), (MEGATRON_KEY, peft, False)):
         if not section.enabled:
             continue
+        if all_linear and section.target_modules and origins.rank(f"{key}.match_all_linear") == 0:
+            yield (
+                f"{key}.target_modules",
+                f"{key}.target_modules chooses layers, and match_all_linear, true by default, all of them",
+                f"set {key}.match_all_linear=false",
+            )
         if section.target_modules and section.exclude_modules and not all_linear:
             yield (
                 f"{key}.exclude_modules",

@@ -51,6 +51,7 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
     return [
         *map(warning, _of_the_other_backend(config, keys)),
         *_check_fixed(request.extras),
+        *_check_kept(config),
         *check_steps(request.options, config),
         *check_wandb(config, request.cluster),
         *check_programs(config, trainer, request.cluster),
@@ -64,6 +65,13 @@ def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:
         for key, flag in _FIXED.items()
         if key in typed
     ]
+
+
+def _check_kept(config: TrainingConfig) -> list[Finding]:
+    if config.checkpointing.enabled:
+        return []
+    what = "without checkpoints no job can go on from the one before it, and nothing of the training stays"
+    return [error(what, where="++checkpointing.enabled", fix="leave it out")]
 
 
 def _of_the_other_backend(config: TrainingConfig, keys: Keys) -> list[str]:

@@ -12,6 +12,11 @@ def test_good_keys_have_no_findings():
     assert training_findings("++sft.max_num_steps=100", "++policy.train_global_batch_size=8") == []
 
 
+def test_a_chain_without_checkpoints_is_refused():
+    assert "nothing of the training stays" in texts(errors_in(training_findings("++checkpointing.enabled=false")))
+    assert training_findings("++checkpointing.enabled=true") == []
+
+
 def test_keys_of_the_other_backend_are_told_before_the_queue():
     (told,) = training_findings("++policy.megatron_cfg.optimizer.lr=5e-5", "++policy.lr=1e-5")
     assert not errors_in([told])
