@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -37,23 +38,40 @@ def best_step(whole: Mapping[int, tuple[Path, Manifest]]) -> int:
 
 
 def better_than_last(folder: Path) -> str | None:
-    """A sentence about the best checkpoint of a run, and how a model of it is made; None where it is the last one.
+    """What who watched for the best should know of the saved checkpoints; None where the last one is it.
 
     Args:
         folder: ``checkpointing.checkpoint_dir``.
     """
     try:
         whole = {step: (path, manifest) for step, path, manifest in whole_steps(folder)}
-        best = best_step(whole) if whole else None
-        metric = _ranking(whole[max(whole)][0])[0] if whole else None
+        found = [*_not_saved(whole), *_best_of_saved(whole, folder)] if whole else []
     # Nothing says which is the best, or it cannot be read: a training that is complete stays so.
-    except (CheckpointError, OSError, yaml.YAMLError):
+    except (CheckpointError, OSError, ValueError, yaml.YAMLError):
         return None
-    if best is None or best == max(whole):
-        return None
+    return "; ".join(found) or None
+
+
+def _not_saved(whole: Mapping[int, tuple[Path, Manifest]]) -> Iterator[str]:
+    """Early stopping may have seen the best at a step that was not to be saved, or was given up for later ones."""
+    info = json.loads(StepFolder(whole[max(whole)][0]).info.read_text(encoding="utf-8"))
+    seen = info.get("watches", {}).get("early_stopping", {}).get("best_step", 0)
+    if seen and seen not in whole:
+        yield (
+            f"there is no checkpoint of {step_directory(seen)}, where early stopping saw the best: the next time set "
+            "checkpointing.save_period to sft.val_period, and a checkpointing.keep_top_k"
+        )
+
+
+def _best_of_saved(whole: Mapping[int, tuple[Path, Manifest]], folder: Path) -> Iterator[str]:
+    """Which it is, and how a model of it is made."""
+    best = best_step(whole)
+    if best == max(whole):
+        return
+    metric, _ = _ranking(whole[max(whole)][0])
     training = folder.parent if folder.name == CHECKPOINTS else folder
-    return (
-        f"the best checkpoint by {metric} is {step_directory(best)}, not the last one; "
+    yield f"the best checkpoint by {metric} is {step_directory(best)}, not the last one"
+    yield (
         f"a model of it, with the same --cluster: ns convert --input_model={shlex.quote(str(training))} "
         "--output_model=FOLDER --conversion_step=best"
     )

@@ -94,6 +94,8 @@ def read_with_hydra(text: str) -> Override:
 def _unreadable(text: str) -> ConfigError:
     if "=" not in text:
         return ConfigError(f"{text!r} is no override", fix="write key=value, or ~key to remove a key")
+    if text.startswith("-"):
+        return ConfigError(f"{text!r} is no override", fix=f"write ++{text.lstrip('-')}")
     return ConfigError(
         f"the override {text!r} cannot be read",
         fix="quote its value for the configuration: key='...', inside shell quotes",

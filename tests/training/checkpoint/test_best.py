@@ -1,5 +1,6 @@
 """Which checkpoint is the best, and what is said of it; who converts it is in ``test_export``."""
 
+import json
 import shlex
 
 import pytest
@@ -30,6 +31,15 @@ def test_the_command_that_is_told_names_the_training_whatever_its_path(folder):
 def test_a_configuration_that_does_not_say_what_is_the_best_ends_nothing(folder, text):
     StepFolder(folder / "step_2").config.write_text(text)
     assert better_than_last(folder) is None
+
+
+@pytest.mark.parametrize(("seen", "told"), [(5, True), (1, False)])
+def test_a_best_step_that_was_not_saved_is_told(folder, seen, told):
+    path = StepFolder(folder / "step_2").info
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"watches": {"early_stopping": {"best_step": seen}}}))
+    said = better_than_last(folder)
+    assert ("no checkpoint of step_5, where early stopping saw the best" in said) is told
+    assert "the best checkpoint by val:val_loss is step_1" in said
 
 
 def test_nothing_is_said_without_checkpoints(tmp_path):

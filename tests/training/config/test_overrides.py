@@ -245,6 +245,14 @@ def test_the_short_way_leaves_the_rest_to_hydra(text):
         ("policy.lora_alpha", "policy.dtensor_cfg.lora_cfg.alpha"),
         ("policy.lora", "policy.dtensor_cfg.lora_cfg"),
         ("policy.warmup_steps", "policy.scheduler"),
+        ("policy.bf16", "policy.precision"),
+        ("fp16", "policy.precision"),
+        ("gradient_checkpointing", "policy.dtensor_cfg.activation_checkpointing"),
+        ("model_name_or_path", "policy.model_name"),
+        ("output_dir", "checkpointing.checkpoint_dir"),
+        ("checkpointing.save_total_limit", "checkpointing.keep_top_k"),
+        ("packing", "policy.sequence_packing"),
+        ("adam_beta1", "policy.optimizer"),
         ("policy.optimizer.lr", "policy.optimizer.kwargs.lr"),
         ("policy.optimizer.nam", "policy.optimizer.name"),
     ],
@@ -254,6 +262,11 @@ def test_names_of_other_trainers_are_answered_with_the_key(word, key, sign):
     with pytest.raises(ConfigError) as raised:
         load_config(None, ["policy.model_name=m", "data.train_data_path=d.jsonl", f"{sign}{word}=8"])
     assert f"did you mean {key!r}?" in str(raised.value)
+
+
+def test_an_option_in_the_place_of_an_override_is_answered_with_the_override():
+    with pytest.raises(ConfigError, match=r"'--policy\.lr=1' is no override: write \+\+policy\.lr=1\n"):
+        load_config(None, ["--policy.lr=1"])
 
 
 @pytest.mark.parametrize("sign", ["", "++"])

@@ -22,7 +22,9 @@ class CheckpointingConfig:
     """What is saved, when, and what is kept."""
 
     enabled: Annotated[bool, Key("Save checkpoints at all.")]
-    checkpoint_dir: Annotated[str, Key("Folder of the checkpoints: step_N lies directly below it.")]
+    checkpoint_dir: Annotated[
+        str, Key("Folder of the checkpoints: step_N lies directly below it.", also=("output_dir",))
+    ]
     metric_name: Annotated[
         str | None,
         Key(
@@ -30,7 +32,10 @@ class CheckpointingConfig:
         ),
     ]
     higher_is_better: Annotated[bool, Key("Whether a higher metric is better.")]
-    keep_top_k: Annotated[int | None, Key("Best checkpoints to keep, beside the latest; null: keep all.", minimum=1)]
+    keep_top_k: Annotated[
+        int | None,
+        Key("Best checkpoints to keep, beside the latest; null: keep all.", minimum=1, also=("save_total_limit",)),
+    ]
     save_period: Annotated[int, Key("Save every so many steps; 0: only at the end.", minimum=0, also=("save_steps",))]
     checkpoint_must_save_by: Annotated[
         str | None, Key('Time after the start by which a checkpoint must be saved, "DD:HH:MM:SS"; null: no limit.')

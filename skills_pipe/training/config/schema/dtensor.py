@@ -54,19 +54,29 @@ class DtensorConfig:
     env_vars: Annotated[Mapping[str, str], Key("Environment variables of the ranks.", absent={})]
     cpu_offload: Annotated[bool, Key("Keep weights, gradients and optimizer in host memory; layers travel to the GPU.")]
     sequence_parallel: Annotated[bool, Key("Split activations along the sequence between tensor parallel ranks.")]
-    activation_checkpointing: Annotated[bool, Key("Recompute activations in the backward pass to save memory.")]
+    activation_checkpointing: Annotated[
+        bool, Key("Recompute activations in the backward pass to save memory.", also=("gradient_checkpointing",))
+    ]
     recompute_granularity: Annotated[
         Literal["full", "selective"], Key("Recompute whole layers, or all but products and attention.", absent="full")
     ]
     attention_kernel: Annotated[
         Literal["auto", "flash_attn", "varlen_attn", "sdpa"],
-        Key("Attention on GPUs by flash-attn, torch's varlen_attn, or document by document.", absent="auto"),
+        Key(
+            "Attention on GPUs by flash-attn, torch's varlen_attn, or document by document.",
+            absent="auto",
+            also=("attn_implementation",),
+        ),
     ]
     loss_kernel: Annotated[
         Literal["auto", "chunked", "liger"],
-        Key("The loss by torch, or by Liger's kernels on GPUs; auto: those where they can.", absent="auto"),
+        Key(
+            "The loss by torch, or by Liger's kernels on GPUs; auto: those where they can.",
+            absent="auto",
+            also=("use_liger_kernel",),
+        ),
     ]
-    compile: Annotated[bool, Key("Run the layers through torch.compile.", absent=False)]
+    compile: Annotated[bool, Key("Run the layers through torch.compile.", absent=False, also=("torch_compile",))]
     tensor_parallel_size: Annotated[int, Key("Ranks that share each layer.", minimum=1)]
     context_parallel_size: Annotated[int, Key("Ranks that share each sequence.", minimum=1)]
     expert_parallel_size: Annotated[int, Key("Ranks that share the experts of a mixture.", minimum=1)]
@@ -77,5 +87,8 @@ class DtensorConfig:
         int | None, Key("Empty the GPU cache every so many steps; null: never.", minimum=1)
     ]
     defer_fsdp_grad_sync: Annotated[bool, Key("Exchange gradients once per step instead of once per microbatch.")]
-    lora_cfg: Annotated[LoraConfig, Key("Low-rank adapters.", also=("lora", "peft", "lora_config", "peft_config"))]
+    lora_cfg: Annotated[
+        LoraConfig,
+        Key("Low-rank adapters.", also=("lora", "peft", "lora_config", "peft_config", "use_peft", "use_lora")),
+    ]
     quantization: Annotated[QuantizationConfig, Key("Frozen weights below adapters in 4 bit.")]

@@ -67,7 +67,7 @@ class LoggerConfig:
     """Where metrics go; {log_dir}/metrics.jsonl is always written."""
 
     log_dir: Annotated[str, Key("Folder of metrics.jsonl, loss.png and the logs of the services below.")]
-    wandb_enabled: Annotated[bool, Key("Log to Weights & Biases.")]
+    wandb_enabled: Annotated[bool, Key("Log to Weights & Biases.", also=("report_to",))]
     tensorboard_enabled: Annotated[bool, Key("Log to TensorBoard.")]
     mlflow_enabled: Annotated[bool, Key("Log to MLflow.")]
     swanlab_enabled: Annotated[bool, Key("Log to SwanLab.")]

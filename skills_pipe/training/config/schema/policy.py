@@ -106,7 +106,13 @@ SchedulerSection = ObjectConfig | tuple[ObjectConfig | MilestonesConfig, ...] | 
 class PolicyConfig:
     """The model, its optimizer, its batches and how it is spread over ranks."""
 
-    model_name: Annotated[str, Key("Model to start from: a folder or a Hugging Face model.")]
+    model_name: Annotated[
+        str,
+        Key(
+            "Model to start from: a folder or a Hugging Face model.",
+            also=("model_name_or_path", "pretrained_model_name_or_path", "base_model"),
+        ),
+    ]
     tokenizer: Annotated[TokenizerConfig, Key("The tokenizer and its chat template.")]
     train_global_batch_size: Annotated[
         int,
@@ -132,7 +138,10 @@ class PolicyConfig:
             also=("max_seq_length", "max_length", "seq_length", "seq_len", "cutoff_len"),
         ),
     ]
-    precision: Annotated[Literal["bfloat16", "float16", "float32"], Key("Data type of the forward and backward pass.")]
+    precision: Annotated[
+        Literal["bfloat16", "float16", "float32"],
+        Key("Data type of the forward and backward pass.", also=("bf16", "fp16", "dtype", "torch_dtype")),
+    ]
     offload_optimizer_for_logprob: Annotated[bool, Key("Accepted as NeMo-RL does; has no effect on fine-tuning.")]
     make_sequence_length_divisible_by: Annotated[
         int | None, Key("Lengths are padded to a multiple of this; null: what the parallel sizes need.", minimum=1)
@@ -157,12 +166,15 @@ class PolicyConfig:
     dtensor_cfg: Annotated[DtensorConfig, Key("The fsdp backend.")]
     megatron_cfg: Annotated[MegatronConfig, Key("The megatron backend.")]
     dynamic_batching: Annotated[DynamicBatchingConfig, Key("Microbatches of about equal token count without packing.")]
-    sequence_packing: Annotated[SequencePackingConfig, Key("Several samples in one row.")]
+    sequence_packing: Annotated[
+        SequencePackingConfig, Key("Several samples in one row.", also=("packing", "sample_packing"))
+    ]
     optimizer: Annotated[
         ObjectConfig | None,
         Key(
             "Optimizer of the fsdp backend; without an lr it trains at policy.lr. Where an override names another one, "
-            "the packaged kwargs go, but for lr (policy.lr) and, if policy.weight_decay is set, weight_decay."
+            "the packaged kwargs go, but for lr (policy.lr) and, if policy.weight_decay is set, weight_decay.",
+            also=("optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
         ),
     ]
     scheduler: Annotated[

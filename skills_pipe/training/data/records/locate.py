@@ -56,7 +56,7 @@ class Place:
         if is_hub_id(self.path):
             return HubDataset(repo=self.path, revision=self.revision, cache=self.cache).download(self._wanted)
         fix = "correct the path, or give the id of a data set on the hub, org/name"
-        raise DataError("there is no such file of training data", where=self.path, fix=fix)
+        raise DataError("there is no such data file", where=self.path, fix=fix)
 
     @property
     def _wanted(self) -> Wanted:

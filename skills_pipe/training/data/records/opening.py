@@ -30,7 +30,7 @@ def open_records(path: Path, *, preserving: bool = True) -> Records:
             f"cannot read {path.name!r} as training data", where=str(path), fix=f"give one of {', '.join(SUFFIXES[:7])}"
         )
     if not path.is_file():
-        raise DataError("there is no such file of training data", where=str(path), fix="correct the path")
+        raise DataError("there is no such data file", where=str(path), fix="correct the path")
     if name.endswith((".parquet", ".arrow")):
         return ArrowTable(path, preserving=preserving)
     if name.endswith((".csv", ".csv.gz", ".tsv")):

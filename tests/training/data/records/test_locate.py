@@ -67,7 +67,7 @@ def test_a_split_that_was_not_saved():
 
 @pytest.mark.parametrize("path", ["absent.jsonl", "a/b/c", "/absent/folder", "./org/name"])
 def test_what_is_neither_a_file_nor_on_a_hub(path):
-    with pytest.raises(DataError, match="there is no such file of training data"):
+    with pytest.raises(DataError, match="there is no such data file"):
         Place(path=path).files()
 
 

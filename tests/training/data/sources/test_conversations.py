@@ -153,7 +153,7 @@ def test_a_json_file_is_an_array_or_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("absent.jsonl", None, "there is no such file of training data"),
+        ("absent.jsonl", None, "there is no such data file"),
         (
             "data.xml",
             "a,b",
