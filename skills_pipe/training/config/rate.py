@@ -32,7 +32,7 @@ def _section(around: DictConfig | None, name: str) -> DictConfig | None:
     """A section whose keys stand here; None of what is null, or what another key holds."""
     from omegaconf import DictConfig
 
-    node = around._get_node(name) if around is not None else None
+    node = around._get_node(name) if around is not None and name in around else None
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return None
     return node
