@@ -109,13 +109,15 @@ class LoraLinear(nn.Linear):
 
     @torch.no_grad()
     def _row_lengths(self, by: Matrices) -> Tensor:
-        """L2 norms of the rows of ``W + scale * B A``, float32 ``[out]``, without making that matrix.
+        """L2 norms of the rows of ``W + scale * B A``, at least float32 ``[out]``, without making that matrix.
 
         ``|w + s b A|^2 = |w|^2 + 2 s (w A^T) . b + s^2 (b A A^T) . b`` for a row w of W and the same row b of B.
         """
-        scale, weight, a, b = self.spec.scale, dense(by.weight), by.low.float(), by.high.float()
-        own = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
-        mixed = ((weight @ a.to(weight.dtype).T).float() * b).sum(dim=1)
+        scale, weight = self.spec.scale, dense(by.weight)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        a, b = by.low.to(dtype), by.high.to(dtype)
+        own = torch.linalg.vector_norm(weight, dim=1, dtype=dtype).square()
+        mixed = ((weight @ a.to(weight.dtype).T).to(dtype) * b).sum(dim=1)
         added = ((b @ (a @ a.T)) * b).sum(dim=1)
         squares = self._squares_over_inputs(own + 2 * scale * mixed + scale**2 * added)
         lengths: Tensor = squares.clamp_min(0.0).sqrt()
