@@ -32,7 +32,7 @@ def test_in_ci_it_fails(monkeypatch):
 
 def test_negative_control_nothing_happens_without_a_reason(monkeypatch):
     monkeypatch.setenv("CI", "true")
-    need(None)
+    assert need(None) is None
 
 
 def test_slurm_needs_root(monkeypatch):

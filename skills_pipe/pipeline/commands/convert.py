@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -11,6 +10,7 @@ from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error
 from skills_pipe.pipeline.checks.request import Check, Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig
+from skills_pipe.pipeline.cluster.paths import is_below
 from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
 from skills_pipe.pipeline.commands.release import (
     ARCHIVE_SUFFIX,
@@ -70,6 +70,7 @@ def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfi
     """One conversion on CPU cores, or one for each step and their average; then what is to be done with the model."""
     _check(options)
     output = cluster.absolute(options.output_model)
+    _check_output(output, cluster.absolute(options.input_model))
     around = JobSetting(
         expname=options.expname,
         log_dir=cluster.absolute(options.log_dir) if options.log_dir else f"{output}-conversion-logs",
@@ -193,12 +194,6 @@ def _check(options: ConvertOptions) -> None:
             "--validate and --average_steps exclude each other",
             fix="validate the steps one by one: no trainer has seen the loss of their average",
         )
-    if _holds_the_input(options):
-        raise OptionError(
-            f"{options.output_model} is, or holds, what the model is made of",
-            where="--output_model",
-            fix=f"give a folder of its own, such as {PurePath(options.input_model, 'hf_model')}",
-        )
     for name in ("validate", "archive"):
         if options.adapter_only and getattr(options, name):
             raise OptionError(f"--adapter_only and --{name} exclude each other", fix=f"--{name} the merged model")
@@ -209,10 +204,14 @@ def _check(options: ConvertOptions) -> None:
             raise OptionError(f"--{name} needs --{needs}", fix=f"drop --{name}, or add --{needs}")
 
 
-def _holds_the_input(options: ConvertOptions) -> bool:
-    """Whether setting the output aside would move the training, or its checkpoints."""
-    training, output = (PurePath(os.path.normpath(path)) for path in (options.input_model, options.output_model))
-    return output in (training, *training.parents) or (training / CHECKPOINTS) in (output, *output.parents)
+def _check_output(output: str, training: str) -> None:
+    """Where a restart sets the output aside, it must not take the training, or its checkpoints, along."""
+    if is_below(training, output) or is_below(output, f"{training}/{CHECKPOINTS}"):
+        raise OptionError(
+            f"{output} is, or holds, what the model is made of",
+            where="--output_model",
+            fix=f"give a folder of its own, such as {training}/hf_model",
+        )
 
 
 def _chooses(options: ConvertOptions) -> str | None:

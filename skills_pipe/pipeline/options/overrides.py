@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from skills_pipe.training.config.result import NOT_OF_RESULT
+from skills_pipe.artifacts.result_keys import NOT_OF_RESULT
 
 # What Hydra's grammar takes without quotes, and what it would then read as something other than a text.
 _PLAIN = re.compile(r"[A-Za-z0-9_/\-.%*@:+?|]+")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from skills_pipe.artifacts.result_keys import NOT_OF_RESULT
 from skills_pipe.training.checkpoint.layout import StepFolder
-from skills_pipe.training.config.result import NOT_OF_RESULT
 from skills_pipe.training.config.without_secrets import without_secrets
 
 if TYPE_CHECKING:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import warnings as python_warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import yaml
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
-from skills_pipe.training.checkpoint import rng, tensors
+from skills_pipe.training.checkpoint import rng, schedule, tensors
 from skills_pipe.training.checkpoint.adapter import check_same_adapters
 from skills_pipe.training.checkpoint.layout import StepFolder, readable_manifest, step_folders
 from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
@@ -87,11 +85,10 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     changed = [key for key in ("optimizer", "scheduler") if before.get(key) != now.get(key)]
     warnings += [f"policy.{key} changed since {found.path.name}: going on with its new settings" for key in changed]
     saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
-    _move_schedule(trainee, saved, info)
-    keep_settings = bool(changed)
-    if not changed and _is_other_schedule(trainee, saved):
-        keep_settings = True
-        warnings.append(_of_other_length(trainee, saved, info))
+    schedule.move_to_step(trainee, saved, info)
+    other_rate = None if changed else schedule.other_rate(trainee, saved, info)
+    warnings += [other_rate] if other_rate else []
+    keep_settings = bool(changed or other_rate)
 
     tensors.load_model_state(trainee.model, step.weights)
     if step.optimizer.is_dir():
@@ -99,7 +96,7 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     elif _has_memory(trainee.optimizer):
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
     _restore_average(step, trainee, warnings)
-    _restore_schedule(trainee, None if keep_settings else saved)
+    schedule.restore(trainee, None if keep_settings else saved)
     _restore_rng(step, found.manifest, run, info, warnings)
     return ResumePoint(info=info, position=position if same_data else None, warnings=tuple(warnings))
 
@@ -209,51 +206,6 @@ def _restore_average(step: StepFolder, trainee: Trainee, warnings: list[str]) ->
         return
     trainee.average.restart()
     warnings.append(f"{step.path.name} has no average of the weights: it starts from the weights of this step")
-
-
-def _move_schedule(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> None:
-    """Bring a fresh schedule, and with it a fresh optimizer's rates, to the step of a checkpoint."""
-    scheduler = trainee.scheduler
-    if scheduler is None:
-        return
-    # Steps that were passed over did not count for the schedule.
-    done = (saved or {}).get("last_epoch", info.total_steps)
-    with python_warnings.catch_warnings():
-        python_warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
-        for _ in range(done):
-            scheduler.step()
-
-
-def _is_other_schedule(trainee: Trainee, saved: Mapping[str, Any] | None) -> bool:
-    """Whether the rate that the schedule of now has at this step is not the one it had then.
-
-    The same configuration may make another one: many schedules span a run, whose length may be another one now.
-    """
-    if trainee.scheduler is None or saved is None or "_last_lr" not in saved:
-        return False
-    # Other layouts may have another number of groups.
-    pairs = zip(trainee.scheduler.get_last_lr(), saved["_last_lr"], strict=False)
-    return not all(math.isclose(float(now), float(then), rel_tol=1e-6) for now, then in pairs)
-
-
-def _of_other_length(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> str:
-    then, now = float((saved or {})["_last_lr"][0]), float(trainee.scheduler.get_last_lr()[0])  # type: ignore[union-attr]
-    return (
-        f"policy.scheduler makes another schedule than then, as of a run of another length: from step "
-        f"{info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
-    )
-
-
-def _restore_schedule(trainee: Trainee, saved: Mapping[str, Any] | None) -> None:
-    """The state of the schedule, unless it stays as :func:`_move_schedule` has made it."""
-    scheduler = trainee.scheduler
-    if scheduler is None:
-        return
-    if saved is not None:
-        scheduler.load_state_dict(dict(saved))
-    # An optimizer that starts fresh has the first rate of the schedule, which goes on from the one before.
-    for group, rate in zip(trainee.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate
 
 
 def _restore_rng(

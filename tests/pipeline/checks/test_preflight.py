@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from skills_pipe.pipeline.checks.finding import Finding, errors_in
+from skills_pipe.pipeline.checks.finding import errors_in
 from skills_pipe.pipeline.checks.images import check_images
 from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind
@@ -13,6 +13,7 @@ from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import Mount, Plan
+from tests.pipeline.commands.sft.checks.findings import BASE, HERE, texts
 
 SLURM = ClusterConfig(
     name="c",
@@ -27,13 +28,6 @@ SLURM = ClusterConfig(
     ),
     env=(EnvVar(name="HF_HOME", value="/workspace/hf"),),
 )
-HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
-BASE = {
-    "output_dir": "/workspace/run",
-    "hf_model": "org/model",
-    "training_data": "/data/d.jsonl",
-    "num_gpus": 1,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +39,6 @@ def _no_tokens(monkeypatch, tmp_path):
 
 def planned(cluster: ClusterConfig = SLURM, **changes: Any) -> Plan:
     return plan(build(SftOptions, BASE | changes), (), cluster)
-
-
-def texts(findings: list[Finding]) -> str:
-    return "\n".join(str(finding) for finding in findings)
 
 
 def test_a_good_run_has_no_findings():

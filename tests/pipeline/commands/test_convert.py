@@ -133,12 +133,13 @@ def test_what_does_not_go_together_is_refused(options, message):
         planned(**options)
 
 
-@pytest.mark.parametrize("output", ["run", "./run/", "run/checkpoints", "run/checkpoints/step_4", "."])
+@pytest.mark.parametrize("output", ["run", "./run/", "run/checkpoints", "run/checkpoints/step_4", ".", "HERE/run"])
 def test_what_a_model_is_made_of_is_never_its_output(output):
     """With --on_change=restart it would be set aside."""
     with pytest.raises(OptionError, match="is, or holds, what the model is made of"):
-        planned(input_model="run", output_model=output)
+        planned(input_model="run", output_model=output.replace("HERE", str(HERE.working_dir)))
     assert planned(input_model="run", output_model="run/averages/a")
+    assert planned(input_model="run", output_model="run2")
 
 
 def test_pushing_without_a_token_is_told_before_the_queue(monkeypatch, tmp_path):

@@ -14,8 +14,8 @@ from skills_pipe.pipeline.commands.sft.keys import keys_of, read_keys
 from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
+from tests.pipeline.commands.sft.checks.findings import HERE
 
-HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
 SLURM = ClusterConfig(
     name="slurm",
     executor=ExecutorKind.SLURM,

@@ -209,6 +209,7 @@ def test_a_lock_is_touched_while_it_is_held(tmp_path, monkeypatch):
     with Lock(path).try_hold():
         os.utime(path, (0, 0))
         until(lambda: path.stat().st_mtime > 0, "the lock is touched")
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_an_entry_is_made_again_on_demand_once_in_a_start(place):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skills_pipe.artifacts.rows import Form, RowKeys
+from skills_pipe.artifacts.rows import Form
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.commands.sft.checks.head import head_of
 from skills_pipe.pipeline.commands.sft.checks.trainer import config_of
 
 if TYPE_CHECKING:
@@ -48,18 +49,8 @@ def _another_kind(trained: tuple[str, Form], path: str, forms: Forms) -> Finding
 
 def _forms(request: Request[SftOptions], dataset: DatasetConfig) -> Forms:
     """Forms of the first rows of a data set; none where they cannot be looked at."""
-    from skills_pipe.pipeline.checks.questions import HEAD_BYTES
     from skills_pipe.pipeline.checks.rows import Forms, forms_in
-    from skills_pipe.training.config.dataset_names import has_plain_rows
     from skills_pipe.training.config.rules.kinds import LOOKED_AT
 
-    path = dataset.data_path
-    if not path or not has_plain_rows(dataset.dataset_name, path) or (head := request.head(path)) is None:
-        return Forms()
-    keys = RowKeys(
-        input_key=dataset.input_key,
-        output_key=dataset.output_key,
-        chat_key=dataset.chat_key,
-        tool_key=dataset.tool_key,
-    )
-    return forms_in(head, keys, whole=len(head) < HEAD_BYTES, rows=LOOKED_AT)
+    head = head_of(request, dataset)
+    return forms_in(head.content, head.keys, whole=head.whole, rows=LOOKED_AT) if head else Forms()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skills_pipe.artifacts.rows import RowKeys
 from skills_pipe.pipeline.checks.finding import Checked, error, warning
+from skills_pipe.pipeline.commands.sft.checks.head import head_of
 from skills_pipe.pipeline.commands.sft.checks.trainer import NO_CONFIG, config_of
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ _SKIPPED_FIX = "correct the data, or name its keys; such rows are left out (data
 
 def check_rows(request: Request[SftOptions]) -> Checked:
     """What is wrong with the first rows of the data."""
-    from skills_pipe.pipeline.checks.questions import HEAD_BYTES
     from skills_pipe.pipeline.checks.rows import faults_in
-    from skills_pipe.training.config.dataset_names import has_plain_rows
 
     subject = "rows of the data"
     config = config_of(request)
@@ -30,17 +28,11 @@ def check_rows(request: Request[SftOptions]) -> Checked:
     tell, fix = (warning, _SKIPPED_FIX) if skips else (error, _ROWS_FIX)
     findings, read = [], []
     for dataset in (*config.data.train, *config.data.validation):
-        head = request.head(dataset.data_path) if dataset.data_path else None
-        if head is None or dataset.data_path is None or not has_plain_rows(dataset.dataset_name, dataset.data_path):
+        head = head_of(request, dataset)
+        if head is None:
             continue
-        read.append(dataset.data_path)
-        keys = RowKeys(
-            input_key=dataset.input_key,
-            output_key=dataset.output_key,
-            chat_key=dataset.chat_key,
-            tool_key=dataset.tool_key,
-        )
-        faults = faults_in(head, keys, whole=len(head) < HEAD_BYTES)
+        read.append(head.path)
+        faults = faults_in(head.content, head.keys, whole=head.whole)
         more = f" (and {len(faults) - 1} more of the first rows)" if len(faults) > 1 else ""
-        findings += [tell(f"{dataset.data_path}, {fault}{more}", fix=fix) for fault in faults[:1]]
+        findings += [tell(f"{head.path}, {fault}{more}", fix=fix) for fault in faults[:1]]
     return Checked(subject=subject, findings=tuple(findings), left_out=None if read else "no file could be read here")

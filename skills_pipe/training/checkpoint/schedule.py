@@ -1,0 +1,67 @@
+"""The schedule of learning rates of a run that goes on.
+
+A schedule that is the same as then gets its state back. One that is configured otherwise, or spans a run of another
+length, is brought to the step of the checkpoint instead, and goes on by its own formula.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings as python_warnings
+from collections.abc import Mapping
+from typing import Any
+
+from skills_pipe.training.checkpoint.state import Trainee, TrainingInfo
+
+
+def move_to_step(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> None:
+    """Bring a fresh schedule, and with it a fresh optimizer's rates, to the step of a checkpoint.
+
+    Args:
+        trainee: of the run that goes on.
+        saved: state of the checkpoint's schedule; None where it had none.
+        info: of the checkpoint.
+    """
+    scheduler = trainee.scheduler
+    if scheduler is None:
+        return
+    # Steps that were passed over did not count for the schedule.
+    done = info.total_steps if saved is None else saved.get("last_epoch", info.total_steps)
+    with python_warnings.catch_warnings():
+        python_warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
+        for _ in range(done):
+            scheduler.step()
+
+
+def other_rate(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> str | None:
+    """What to tell where the moved schedule has not the rate that the checkpoint's had at this step; else None.
+
+    The same configuration may make another schedule: many span a run, whose length may be another one now.
+    """
+    if trainee.scheduler is None or saved is None or "_last_lr" not in saved:
+        return None
+    # Other layouts may have another number of groups.
+    pairs = [
+        (float(now), float(then))
+        for now, then in zip(trainee.scheduler.get_last_lr(), saved["_last_lr"], strict=False)
+        if not math.isclose(float(now), float(then), rel_tol=1e-6)
+    ]
+    if not pairs:
+        return None
+    now, then = pairs[0]
+    return (
+        f"policy.scheduler makes another schedule than then, as of a run of another length: from step "
+        f"{info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
+    )
+
+
+def restore(trainee: Trainee, saved: Mapping[str, Any] | None) -> None:
+    """The state of the schedule; with None it stays as :func:`move_to_step` has made it."""
+    scheduler = trainee.scheduler
+    if scheduler is None:
+        return
+    if saved is not None:
+        scheduler.load_state_dict(dict(saved))
+    # An optimizer that starts fresh has the first rate of the schedule, which goes on from the one before.
+    for group, rate in zip(trainee.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
