@@ -1,4 +1,4 @@
-"""``--conversion_step=best`` is refused before the queue where no checkpoint could be the best."""
+"""Which checkpoint is the best is settled before the queue, or that none of them could be."""
 
 import pytest
 
@@ -10,6 +10,7 @@ from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.options.declaration import build
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
+EVERY_STEP = ("++sft.val_period=2", "++checkpointing.save_period=1", "++checkpointing.keep_top_k=null")
 
 
 def told(*extras, **options):
@@ -36,7 +37,7 @@ def test_without_a_metric_nothing_is_the_best(extras, options, message):
 @pytest.mark.parametrize(
     ("extras", "options"),
     [
-        ((), {"validation_data": "v.jsonl"}),
+        (("++sft.val_period=50",), {"validation_data": "v.jsonl"}),
         (("++checkpointing.metric_name=train:loss",), {}),
         ((), {"conversion_step": "last"}),
         ((), {"num_training_jobs": 0}),
@@ -44,3 +45,26 @@ def test_without_a_metric_nothing_is_the_best(extras, options, message):
 )
 def test_where_there_is_one_nothing_is_wrong(extras, options):
     assert told(*extras, **options) == []
+
+
+@pytest.mark.parametrize(
+    ("extras", "options", "moments"),
+    [
+        ((), {}, "every 100 steps and validated at the end only"),
+        (("++sft.val_period=40",), {}, "every 100 steps and validated every 40 steps"),
+        (("++sft.val_period=40",), {"conversion_step": "last"}, "every 100 steps and validated every 40 steps"),
+        (
+            (*EVERY_STEP, "++sft.early_stopping.patience=2"),
+            {"conversion_step": "last"},
+            "every step and validated every 2 steps",
+        ),
+    ],
+)
+def test_checkpoints_between_validations_are_told(extras, options, moments):
+    (found,) = told(*extras, **({"validation_data": "v.jsonl"} | options))
+    assert moments in found and "are never the best" in found
+
+
+@pytest.mark.parametrize("extras", [(), EVERY_STEP])
+def test_who_ranks_nothing_is_not_told(extras):
+    assert told(*extras, validation_data="v.jsonl", conversion_step="last") == []
