@@ -364,7 +364,9 @@ def test_a_changed_rate_holds_after_a_resume_and_is_said(tiny_model_folder, chat
     assert main([*settings, "checkpointing.stop_after_steps=4"]) == 75
     assert main([*settings, "policy.lr=5e-4"]) == 0
     assert set(logged(tmp_path, "train/lr").values()) == {1e-3, 5e-4}
-    assert "note: policy.optimizer changed since step_4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "note: changed since step_4, and going on with it: policy.lr 0.001 -> 0.0005; " in printed
+    assert "; policy.optimizer.kwargs.lr 0.001 -> 0.0005\n" in printed
 
 
 def wait_for_step(process: subprocess.Popen, output: Path, step: int) -> None:

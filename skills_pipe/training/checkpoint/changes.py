@@ -26,6 +26,9 @@ DATA, BASE_MODEL = "data", "base_model"
 _KEPT = "checkpointing."
 """Keys that say what is kept of a training, and where."""
 
+_TOLD = 8
+"""Changes that one line has room for."""
+
 _ITEM = re.compile(r".*?\.\d+(?=\.)")
 """The key of a section in a list of them, as of a data set, at the start of a key in it."""
 
@@ -40,6 +43,19 @@ def changes_since(found: Found, run: RunDescription) -> Changes:
     before = {BASE_MODEL: found.manifest.facts.get("model"), DATA: position["fingerprint"]}
     now = {BASE_MODEL: run.model_fingerprint, DATA: run.data_fingerprint}
     return _between(before | settings_of(step.config.read_text(encoding="utf-8")), now | settings_of(run.config_yaml))
+
+
+def in_one_line(changes: Mapping[str, Mapping[str, Any]], *, since: str) -> str | None:
+    """The keys that changed since a checkpoint, for a note; None where none did."""
+    pairs = [
+        f"{key} {_plain(values['before'])} -> {_plain(values['now'])}"
+        for key, values in changes.items()
+        if key not in (DATA, BASE_MODEL)
+    ]
+    if not pairs:
+        return None
+    more = f"; and {len(pairs) - _TOLD} more, in lineage.json" if len(pairs) > _TOLD else ""
+    return f"changed since {since}, and going on with it: {'; '.join(pairs[:_TOLD])}{more}"
 
 
 def settings_of(config_yaml: str) -> dict[str, Any]:
@@ -70,6 +86,10 @@ def _with_whole_items(settings: Mapping[str, Any], other: Mapping[str, Any]) -> 
             names = (settings.get(f"{match.group()}.{name}") for name in _NAMES)
             told[match.group()] = next((name for name in names if name), True)
     return told
+
+
+def _plain(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

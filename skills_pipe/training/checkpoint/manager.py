@@ -26,7 +26,7 @@ from typing import Any
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.background import BackgroundWriter
-from skills_pipe.training.checkpoint.changes import Changes, changes_since
+from skills_pipe.training.checkpoint.changes import Changes, changes_since, in_one_line
 from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of, other_kernels
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
@@ -102,9 +102,11 @@ class CheckpointManager:
             return None
         point = restore(found, run=self._run, trainee=trainee, accept_changes=self._accept_changes)
         before = jobs_of(found.manifest)
-        self._begin_job(before, done=point.info.total_steps, changes=on_first(lambda: changes_since(found, self._run)))
+        changes = on_first(lambda: changes_since(found, self._run))
+        self._begin_job(before, done=point.info.total_steps, changes=changes)
         self._notices.extend(other_kernels(before, self._run.kernels))
-        return point
+        changed = in_one_line(changes, since=found.path.name)
+        return replace(point, warnings=(changed, *point.warnings)) if changed else point
 
     def save(
         self, trainee: Trainee, info: TrainingInfo, position: DataPosition, *, wait: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,6 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     if same_data:
         _check_batch_size(found.path.name, before, now)
     changed = [key for key in ("optimizer", "scheduler") if before.get(key) != now.get(key)]
-    warnings += [f"policy.{key} changed since {found.path.name}: going on with its new settings" for key in changed]
     saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
     schedule.move_to_step(trainee, saved, info)
     other_rate = None if changed else schedule.other_rate(trainee, saved, info)
@@ -92,7 +92,8 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
 
     tensors.load_model_state(trainee.model, step.weights)
     if step.optimizer.is_dir():
-        _restore_optimizer(step, trainee, scheduled=saved is not None, keep_settings=keep_settings)
+        with _fitting(before, now, since=found.path.name):
+            _restore_optimizer(step, trainee, scheduled=saved is not None, keep_settings=keep_settings)
     elif _has_memory(trainee.optimizer):
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
     _restore_average(step, trainee, warnings)
@@ -164,6 +165,22 @@ def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, An
             fix="keep the size within a run, whose schedule and epochs are counted in such steps, or start another "
             "checkpointing.checkpoint_dir from its exported model",
         )
+
+
+@contextlib.contextmanager
+def _fitting(before: Mapping[str, Any], now: Mapping[str, Any], *, since: str) -> Iterator[None]:
+    """Where another optimizer finds not what it remembers, its name says more than the names of tensors."""
+    try:
+        yield
+    except CheckpointError as error:
+        then, chosen = ((policy.get("optimizer") or {}).get("name") for policy in (before, now))
+        if then == chosen:
+            raise
+        raise CheckpointError(
+            f"{chosen} cannot go on from what {then} remembers of the steps up to {since}",
+            where=f"policy.optimizer.name={chosen}",
+            fix="keep the optimizer within a run, or start another run from its exported model",
+        ) from error
 
 
 def _restore_optimizer(step: StepFolder, trainee: Trainee, *, scheduled: bool, keep_settings: bool) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from skills_pipe.training.checkpoint.changes import changes_since, settings_of
+from skills_pipe.training.checkpoint.changes import changes_since, in_one_line, settings_of
 from skills_pipe.training.checkpoint.resume import latest_whole
 from tests.training.checkpoint.runs import RUN, save_steps
 
@@ -23,6 +23,16 @@ def test_a_change_has_its_value_before_and_now(tmp_path):
         "data.train.1": {"before": None, "now": "b"},
     }
     assert changes_since(found, run) == {}, "the control"
+
+
+def test_a_note_names_the_first_keys_and_counts_the_others():
+    changes = {f"sft.key_{number}": {"before": None, "now": True} for number in range(8)}
+    line = in_one_line(changes | {"data": {"before": "a", "now": "b"}}, since="step_3")
+    assert line.startswith("changed since step_3, and going on with it: sft.key_0 null -> true; sft.key_1")
+    assert line.endswith("sft.key_7 null -> true")
+    longer = in_one_line(changes | {"policy.lr": {"before": 1.0, "now": 2.0}}, since="step_3")
+    assert longer == f"{line}; and 1 more, in lineage.json"
+    assert in_one_line({"data": {"before": "a", "now": "b"}}, since="step_3") is None
 
 
 def test_a_data_set_that_is_added_or_left_out_is_one_change(tmp_path):

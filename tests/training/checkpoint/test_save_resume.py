@@ -91,10 +91,23 @@ def test_changed_settings_of_the_optimizer_hold_from_the_resumed_step_on_and_are
     resumed = other_trainee()
     settings = "policy:\n  optimizer: {name: torch.optim.AdamW, kwargs: {lr: 0.5}}\n"
     point = new_manager(tmp_path, run=replace(RUN, config_yaml=settings)).resume(resumed)
-    assert point.warnings == ("policy.optimizer changed since step_3: going on with its new settings",)
+    changes = "policy.optimizer.name null -> torch.optim.AdamW; policy.optimizer.kwargs.lr null -> 0.5"
+    assert [line for line in point.warnings if changes in line]
     assert resumed.optimizer.param_groups[0]["lr"] == uninterrupted.optimizer.param_groups[0]["lr"]
     assert resumed.optimizer.param_groups[0]["weight_decay"] == 0.25
     assert all(state["step"] == 3 for state in resumed.optimizer.state.values())
+
+
+def test_an_optimizer_that_remembers_something_else_is_refused_by_its_name(tmp_path):
+    settings = "policy: {{optimizer: {{name: torch.optim.{}}}}}\n"
+    save_steps(tmp_path, 1, run=replace(RUN, config_yaml=settings.format("AdamW")))
+    resumed = new_trainee()
+    sgd = torch.optim.SGD(resumed.model.parameters(), lr=0.1, momentum=0.9)
+    resumed = replace(resumed, optimizer=sgd, scheduler=None)
+    manager = new_manager(tmp_path, run=replace(RUN, config_yaml=settings.format("SGD")))
+
+    with pytest.raises(CheckpointError, match=r"SGD cannot go on from what torch.optim.AdamW remembers .* to step_1"):
+        manager.resume(resumed)
 
 
 def test_a_new_schedule_starts_after_the_updates_that_were_made(tmp_path):
