@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from skills_pipe.errors import OptionError, did_you_mean
@@ -78,24 +78,19 @@ def divide(words: Sequence[str], options: Sequence[Option], *, takes_extras: boo
 
 
 def misplaced(
-    words: Sequence[str], options: Sequence[Option], *, takes_extras: bool, elsewhere: Mapping[str, str]
+    words: Sequence[str], options: Sequence[Option], *, takes_extras: bool, elsewhere: Callable[[str], str | None]
 ) -> list[OptionError]:
     """Mistakes among the words that are no options, in which Typer leaves flags that it does not know.
 
     Args:
-        elsewhere: flags of other programs -> what to do here in their place.
+        elsewhere: what to do here in the place of a flag of other programs.
     """
     arguments = [option for option in options if option.kind is Kind.ARGUMENT]
     flags = [word.partition("=")[0] for word in words if _is_flag(word)]
     plain = [word for word in words if not _is_flag(word)]
     room = len(plain) if any(option.repeats for option in arguments) else len(arguments)
     return [
-        *(
-            OptionError(f"there is no option {flag}", fix=elsewhere[flag])
-            if flag in elsewhere
-            else _unknown(flag, options)
-            for flag in flags
-        ),
+        *(_unknown(flag, options, elsewhere(flag)) for flag in flags),
         *(_too_many(word, options, takes_extras=takes_extras) for word in plain[room:]),
     ]
 
@@ -116,10 +111,10 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1
 
 
-def _unknown(flag: str, options: Sequence[Option]) -> OptionError:
+def _unknown(flag: str, options: Sequence[Option], meant: str | None) -> OptionError:
     known = [
         "--help",
         *(name for option in options if option.kind is not Kind.ARGUMENT for name in option.on + option.off),
     ]
-    advice = did_you_mean(flag, known) or did_you_mean(flag.replace("-", "_").replace("__", "--", 1), known)
+    advice = meant or did_you_mean(flag, known) or did_you_mean(flag.replace("-", "_").replace("__", "--", 1), known)
     return OptionError(f"there is no option {flag}", fix=advice or "--help lists all of them")

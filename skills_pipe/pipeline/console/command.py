@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -28,13 +28,13 @@ class Command:
         run: takes an instance of it and the words for the inner program; what it returns is what the Python function
             returns, and when that is a number, the exit code of the command.
         takes_extras: whether there is an inner program that takes ``++key=value``.
-        elsewhere: options that it does not have, and that are looked for here -> what to do in their place.
+        elsewhere: what to do in the place of an option that it does not have; None where that is not known.
     """
 
     options: type
     run: Callable[[Any, tuple[str, ...]], Any]
     takes_extras: bool = False
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Callable[[str], str | None] = lambda _: None
 
     @property
     def all_options(self) -> tuple[Option, ...]:

@@ -180,6 +180,20 @@ def meant_key(word: str, known: Collection[str]) -> str | None:
     return did_you_mean(word, known)
 
 
+def key_called(name: str) -> str | None:
+    """The key that other trainers call ``name``, or that has this name in its section; None if several may be meant."""
+    known = known_keys()
+    called_so = [name] if name in known else _called_so(name, known)
+    called_so = called_so or [key for section in _FIRST_SECTIONS if (key := f"{section}.{name}") in known]
+    if called_so:
+        return called_so[0]
+    leaves = [key for key in known if key.rpartition(".")[2] == name]
+    return leaves[0] if len(leaves) == 1 else None
+
+
+_FIRST_SECTIONS = ("sft", "policy", "data")
+"""Whose keys are meant by a name that sections inside of them, or the other ones, have too."""
+
 _ARGUMENTS = "kwargs"
 """The free section beside the name of a class."""
 

@@ -16,6 +16,7 @@ from skills_pipe.pipeline.commands.sft.checks.keys import check_training
 from skills_pipe.pipeline.commands.sft.checks.kinds import check_kinds_of_rows
 from skills_pipe.pipeline.commands.sft.checks.rows import check_rows
 from skills_pipe.pipeline.commands.sft.checks.sizes import check_fit, check_size
+from skills_pipe.pipeline.commands.sft.elsewhere import in_place_of
 from skills_pipe.pipeline.commands.sft.options import SftOptions
 from skills_pipe.pipeline.commands.sft.training import STAGE, training_job, training_stage
 from skills_pipe.pipeline.console.command import Command
@@ -87,12 +88,7 @@ CHECKS: dict[str, Check[SftOptions]] = {
 }
 """Subject -> check, of this command."""
 
-_ELSEWHERE = {
-    "--config": "only the trainer itself, python -m skills_pipe.training.sft, reads a YAML file; write its keys as "
-    "++key=value, or a section as '++section={key: value}'"
-}
-
-COMMAND = Command(options=SftOptions, run=launch(plan, checks=CHECKS), takes_extras=True, elsewhere=_ELSEWHERE)
+COMMAND = Command(options=SftOptions, run=launch(plan, checks=CHECKS), takes_extras=True, elsewhere=in_place_of)
 
 
 def _check(options: SftOptions, cluster: ClusterConfig) -> None:

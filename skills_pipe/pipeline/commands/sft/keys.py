@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.pipeline.plan import Command
@@ -12,6 +12,19 @@ if TYPE_CHECKING:
     from skills_pipe.training.config import TrainingConfig
 
 Keys = tuple[str, ...]
+
+FLAGS: Final = {
+    "policy.model_name": "--hf_model",
+    "policy.megatron_cfg.enabled": "--backend",
+    "policy.dtensor_cfg.enabled": "--backend",
+    "cluster.gpus_per_node": "--num_gpus",
+    "cluster.num_nodes": "--num_nodes",
+    "data.train_data_path": "--training_data",
+    "data.val_data_path": "--validation_data",
+    "logger.log_dir": "--log_dir",
+    "logger.wandb.project": "--wandb_project",
+}
+"""Keys that the launcher sets, and the flags that they come from."""
 
 
 def keys_of(command: Command) -> Keys:

@@ -10,26 +10,13 @@ from skills_pipe.pipeline.commands.sft.checks.programs import check_programs
 from skills_pipe.pipeline.commands.sft.checks.steps import check_steps
 from skills_pipe.pipeline.commands.sft.checks.trainer import trainer_of
 from skills_pipe.pipeline.commands.sft.checks.wandb import check_wandb
-from skills_pipe.pipeline.commands.sft.keys import Keys, keys_of, read_keys
+from skills_pipe.pipeline.commands.sft.keys import FLAGS, Keys, keys_of, read_keys
 from skills_pipe.pipeline.options.overrides import key_of
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.request import Request
     from skills_pipe.pipeline.commands.sft.options import SftOptions
     from skills_pipe.training.config import TrainingConfig
-
-_FLAGS = {
-    "policy.model_name": "--hf_model",
-    "policy.megatron_cfg.enabled": "--backend",
-    "policy.dtensor_cfg.enabled": "--backend",
-    "cluster.gpus_per_node": "--num_gpus",
-    "cluster.num_nodes": "--num_nodes",
-    "data.train_data_path": "--training_data",
-    "data.val_data_path": "--validation_data",
-    "logger.log_dir": "--log_dir",
-    "logger.wandb.project": "--wandb_project",
-}
-"""Keys that the launcher sets, and the flags that they come from."""
 
 _FIXED = {
     "checkpointing.checkpoint_dir": "--output_dir",
@@ -84,7 +71,7 @@ def _finding(problem: ConfigError, extras: tuple[str, ...]) -> Finding:
     """A problem of the configuration; one with a key that the launcher has set names the flag."""
     typed = {key_of(word) for word in extras}
     where = problem.where
-    for key, flag in _FLAGS.items():
+    for key, flag in FLAGS.items():
         if key not in typed and f"++{key}=" in (where or ""):
             where = flag
     return error(problem.what, where=where, fix=problem.fix)
