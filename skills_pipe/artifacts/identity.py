@@ -12,9 +12,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from skills_pipe.artifacts.names import ENV_IDENTITY
+
+OF_STAGE: Final = "stage:"
+"""Begins the fingerprint of an input that a stage has made; the digest of that stage's identity follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,10 @@ class Identity:
         """Plain value for a JSON file."""
         return {"digest": self.digest, "fields": dict(self.fields)}
 
+    def is_same(self, other: Identity) -> bool:
+        """Whether both make the same: a stage before, and an input that such a stage has made, are the same origin."""
+        return self.digest == other.digest or _by_origin(self.fields) == _by_origin(other.fields)
+
     def changes(self, other: Identity) -> list[str]:
         """The fields in which ``other`` differs, as ``options.num_gpus: 8 -> 4`` lines."""
         lines = []
@@ -65,6 +72,14 @@ def digest(value: Any) -> str:
     """sha256 of a JSON value, independent of the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _by_origin(fields: Mapping[str, Any]) -> tuple[Any, Any, list[str]]:
+    """Options, inputs that no stage has made, and the digests of the stages that made the others."""
+    made = {path: value for path, value in fields["inputs"].items() if value.startswith(OF_STAGE)}
+    given = {path: value for path, value in fields["inputs"].items() if path not in made}
+    stages = [*(value.removeprefix(OF_STAGE) for value in made.values()), *fields["upstream"].values()]
+    return fields["options"], given, sorted(stages)
 
 
 def _show(fields: Mapping[str, Any], key: str) -> str:
