@@ -6,7 +6,6 @@ each.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +14,7 @@ from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.datasets import Datasets
 from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.parallel import needed_divisor
 from skills_pipe.training.config.schema.data import DataConfig
 from skills_pipe.training.config.schema.policy import (
     MilestonesConfig,
@@ -72,7 +72,7 @@ class Canonical:
             policy,
             tokenizer=self._tokenizer(policy.tokenizer, policy.model_name),
             max_grad_norm=policy.max_grad_norm or None,
-            make_sequence_length_divisible_by=policy.make_sequence_length_divisible_by or _needed_divisor(policy),
+            make_sequence_length_divisible_by=policy.make_sequence_length_divisible_by or needed_divisor(policy),
             megatron_cfg=replace(policy.megatron_cfg, peft=peft),
             scheduler=self._scheduler(policy.scheduler),
         )
@@ -129,11 +129,3 @@ class Canonical:
 def _metric_name(name: str | None) -> str | None:
     """``val_loss`` is the older spelling of ``val:val_loss``."""
     return f"val:{name}" if name and name.startswith("val_") else name or None
-
-
-def _needed_divisor(policy: PolicyConfig) -> int:
-    """What sequence lengths must be divisible by: context parallelism cuts a sequence in 2 x its size chunks."""
-    fsdp, megatron = policy.dtensor_cfg, policy.megatron_cfg
-    tensor = megatron.tensor_model_parallel_size if megatron.enabled else fsdp.tensor_parallel_size
-    context = megatron.context_parallel_size if megatron.enabled else fsdp.context_parallel_size
-    return math.lcm(tensor, 2 * context if context > 1 else 1)

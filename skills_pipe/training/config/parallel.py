@@ -7,11 +7,12 @@ neighbours, so that they are on one node; those of one copy of the model come ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.families import ARCHITECTURES
 from skills_pipe.training.config.schema.dtensor import DtensorConfig
+from skills_pipe.training.config.schema.policy import PolicyConfig
 
 DIMENSIONS = ("replicate", "shard", "context", "tensor")
 """Names of the dimensions of the mesh of ranks, the slowest first."""
@@ -111,6 +112,14 @@ class Layout:
         named = _named(replicate=self.replicate, shard=self.shard, context=self.context, tensor=self.tensor)
         experts = f", experts over {self.expert}" if self.expert > 1 else ""
         return named + (" with sequence parallelism" if self.sequence_parallel else "") + experts
+
+
+def needed_divisor(policy: PolicyConfig) -> int:
+    """What sequence lengths must be divisible by: context parallelism cuts a sequence in 2 x its size chunks."""
+    fsdp, megatron = policy.dtensor_cfg, policy.megatron_cfg
+    tensor = megatron.tensor_model_parallel_size if megatron.enabled else fsdp.tensor_parallel_size
+    context = megatron.context_parallel_size if megatron.enabled else fsdp.context_parallel_size
+    return lcm(tensor, 2 * context if context > 1 else 1)
 
 
 def _named(**sizes: int) -> str:

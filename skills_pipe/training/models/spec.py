@@ -13,6 +13,7 @@ from skills_pipe.errors import ConfigError, first_line
 from skills_pipe.training.config.families import untrainable
 
 _KEY = "policy.model_name"
+_ARCHIVE = ".nemo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,13 @@ def load_model_config(spec: ModelSpec) -> PreTrainedConfig:
 
 def _unreadable(spec: ModelSpec, error: Exception) -> ConfigError:
     reason = first_line(error)
+    if spec.name.endswith(_ARCHIVE) and not Path(spec.name).is_dir():
+        return ConfigError(
+            f"the model {spec.name} is an archive, not a folder",
+            where=_KEY,
+            fix="unpack it, and give the folder that this makes: python -m "
+            f"skills_pipe.training.release.archive.unpack --archive={spec.name} --output=FOLDER",
+        )
     if Path(spec.name).exists():
         return ConfigError(f"{spec.name} cannot be read as a Hugging Face model: {reason}", where=_KEY)
     return ConfigError(

@@ -16,6 +16,7 @@ from skills_pipe.training.config import PolicyConfig, TrainingConfig, without_ef
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.quantization import quantization_spec
+from skills_pipe.training.config.schema.training import SftConfig
 from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
@@ -77,9 +78,15 @@ def _model(run: Run) -> Rows:
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
         *_learning_rates(run.config, run.total_steps),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
+        *_noise(policy),
         ("activation checkpointing", _recomputed(policy)),
         *((f"{what} by", name) for what, name in run.backend.kernels.items()),
     ]
+
+
+def _noise(policy: PolicyConfig) -> Rows:
+    alpha = policy.neftune_noise_alpha
+    return [("noise on embeddings", f"NEFTune, alpha {alpha:g}")] if alpha is not None else []
 
 
 def _offloaded(run: Run) -> Rows:
@@ -139,6 +146,7 @@ def _steps(run: Run) -> Rows:
         ("starts from", f"step {start:,} of {saving.checkpoint_dir}" if start else "the model"),
         ("microbatches", _microbatches(run)),
         ("validation", _validation(run)),
+        *_watched(run.config.sft),
         ("checkpoints", _checkpoints(run)),
     ]
 
@@ -183,6 +191,20 @@ def _validation(run: Run) -> str:
         return "off"
     asked = f"; {len(run.answers.questions)} questions to answer" if run.answers is not None else ""
     return f"{', '.join(moments)}{asked}"
+
+
+def _watched(sft: SftConfig) -> Rows:
+    """What may end the run early, pass steps over, or is kept beside the weights."""
+    rows, stopping, spikes = [], sft.early_stopping, sft.loss_spikes
+    if stopping is not None:
+        times = "validation" if stopping.patience == 1 else f"{stopping.patience} validations in a row"
+        rows.append(("early stopping", f"after {times} without a lower {stopping.metric}"))
+    if spikes is not None:
+        what = f"loss or gradient norm {spikes.deviations:g} standard deviations above those of {spikes.window} steps"
+        rows.append(("steps passed over", what))
+    if sft.ema_decay is not None:
+        rows.append(("moving average", f"of the weights, decay {sft.ema_decay:g}; exported with --ema"))
+    return rows
 
 
 def _checkpoints(run: Run) -> str:

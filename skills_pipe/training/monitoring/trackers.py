@@ -175,19 +175,27 @@ class _Wandb:
         settings = start.config.wandb
         folder = Path(start.config.log_dir) / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = start.module.init(
-            project=settings.project,
-            name=settings.name,
-            id=start.ids.of("wandb", settings.id),
-            group=settings.group,
-            entity=settings.entity,
-            tags=list(settings.tags) or None,
-            notes=settings.notes,
-            mode=settings.mode,
-            dir=str(folder),
-            config=dict(start.run_config),
-            resume="allow",
-        )
+        init, unusable = start.module.init, start.module.errors.UsageError
+        try:
+            self._run = init(
+                project=settings.project,
+                name=settings.name,
+                id=start.ids.of("wandb", settings.id),
+                group=settings.group,
+                entity=settings.entity,
+                tags=list(settings.tags) or None,
+                notes=settings.notes,
+                mode=settings.mode,
+                dir=str(folder),
+                config=dict(start.run_config),
+                resume="allow",
+            )
+        except unusable as error:
+            raise ConfigError(
+                f"Weights & Biases cannot be used: {said(error)}",
+                where="logger.wandb_enabled=true",
+                fix="set WANDB_API_KEY, or WANDB_MODE=offline, or set the key to false",
+            ) from error
         # Against a step of our own: the service's step only grows, and a resumed run repeats some.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

@@ -27,6 +27,8 @@ _FUSED_SHARDED = (torch.optim.Adam, AdamW)
 """Whose fused kernels know how tensors are sharded."""
 _WHOLE_ONLY = (torch.optim.Adafactor, torch.optim.Rprop)
 """That do what torch knows for whole tensors only."""
+_SPARSE_ONLY = (torch.optim.SparseAdam,)
+"""That take gradients which training does not make."""
 _RATE = "lr"
 _LENGTH = "num_training_steps"
 """Argument of transformers' schedules."""
@@ -58,6 +60,12 @@ def build_optimizer(
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if factory is Muon:
         return _muon(trained, config, outer)
+    if factory in _SPARSE_ONLY:
+        raise ConfigError(
+            f"{config.name} takes sparse gradients only, and those of language models are dense",
+            where=f"{_OPTIMIZER}.name",
+            fix="choose another, such as torch.optim.AdamW",
+        )
     if factory in _WHOLE_ONLY and any(isinstance(parameter, DTensor) for parameter in trained):
         raise ConfigError(
             f"{config.name} cannot update weights that are sharded over ranks",
@@ -204,7 +212,9 @@ def _construct(factory: Callable[..., Any], where: str, *args: Any, **kwargs: An
     except (TypeError, ValueError, RuntimeError) as error:
         about_rate = _RATE in kwargs and re.search(rf"\b{_RATE}\b", str(error))
         fix = f"set ++{where}.kwargs.{_RATE}=null if it finds its rate itself" if about_rate else None
-        raise ConfigError(f"{factory.__name__} does not take these arguments: {error}", where=where, fix=fix) from error
+        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        what = f"{factory.__name__} does not take these arguments{f' ({given})' if given else ''}: {error}"
+        raise ConfigError(what, where=where, fix=fix) from error
 
 
 def _stepped_alone(built: Any, where: str) -> Any:

@@ -158,6 +158,13 @@ def test_sequence_parallelism_of_one_rank_has_no_effect_and_says_so():
     assert sentence.startswith("policy.dtensor_cfg.sequence_parallel:")
 
 
+def test_a_length_that_ranks_need_is_no_wish_and_another_one_says_that_it_has_no_effect():
+    sizes = ["policy.tensor_model_parallel_size=2", "policy.context_parallel_size=2"]
+    assert without_effect(load_config(None, [*NEEDED, *sizes])) == []
+    wished = load_config(None, [*NEEDED, *sizes, "policy.make_sequence_length_divisible_by=64"])
+    assert without_effect(wished) == ["policy.make_sequence_length_divisible_by: rows have no padding"]
+
+
 @pytest.mark.parametrize(
     ("layout", "multiple"),
     [

@@ -80,6 +80,14 @@ def test_a_folder_without_weights_is_named(tiny_model_folder, tmp_path):
         load_model(ModelSpec(name=str(tmp_path)))
 
 
+def test_an_archive_is_to_be_unpacked_first(tmp_path):
+    archive = tmp_path / "model.nemo"
+    archive.write_bytes(b"packed")
+
+    with pytest.raises(ConfigError, match=rf"is an archive, not a folder .*unpack --archive={archive} --output=FOLDER"):
+        load_model(ModelSpec(name=str(archive)))
+
+
 def test_documents_beyond_the_positions_that_gpt2_has_learnt_are_refused():
     config = tiny_config("gpt2", max_position_embeddings=64)
     check_positions(config, longest=64)

@@ -43,3 +43,28 @@ def test_rates_that_are_the_same_are_told_once(tiny_model_folder, chat_data, tmp
     assert main([word for word in words if word != "policy.lr=1e-3"]) == 0
     out = capsys.readouterr().out
     assert "model: learning rate: 0.001, constant\n" in out and "learning rate of other" not in out
+
+
+def test_what_watches_over_the_run_and_what_is_added_to_it_is_told(tiny_model_folder, chat_data, tmp_path, capsys):
+    watched = [
+        "sft.early_stopping={patience: 2}",
+        "sft.val_period=1",
+        f"data.val_data_path={chat_data}",
+        "sft.loss_spikes={deviations: 5, window: 16}",
+        "sft.ema_decay=0.9",
+        "policy.neftune_noise_alpha=5",
+    ]
+    for words in (watched, []):
+        folder = tmp_path / str(len(words))
+        assert main(arguments(tiny_model_folder, chat_data, folder, "sft.max_num_steps=1", *words)) == 0
+        out = capsys.readouterr().out
+        rows = re.findall(r"^(?:steps: (?:early|steps passed|moving)|model: noise).*$", out, re.MULTILINE)
+        assert rows == (WATCHED if words else [])
+
+
+WATCHED = [
+    "model: noise on embeddings: NEFTune, alpha 5",
+    "steps: early stopping: after 2 validations in a row without a lower val:val_loss",
+    "steps: steps passed over: loss or gradient norm 5 standard deviations above those of 16 steps",
+    "steps: moving average: of the weights, decay 0.9; exported with --ema",
+]

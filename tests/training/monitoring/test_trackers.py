@@ -49,6 +49,13 @@ def alone(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
 
 
+def test_who_is_not_logged_in_to_weights_and_biases_is_told_in_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(ConfigError, match=r"Weights & Biases cannot be used: No API key.*set WANDB_API_KEY, or "):
+        MetricsLogger(config(tmp_path / "logs", "wandb", mode=None), total_steps=1)
+
+
 def test_weights_and_biases_gets_both_jobs_in_one_run(tmp_path):
     pytest.importorskip("wandb")
     two_jobs(tmp_path / "logs", "wandb")

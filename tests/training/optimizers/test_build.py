@@ -118,8 +118,14 @@ def test_several_schedules_follow_each_other_at_the_milestones():
         (
             "torch.optim.AdamW",
             {"lr": -1.0},
-            r"does not take these arguments: Invalid learning rate: -1.0 \(policy\.optim[^:]*$",
+            r"does not take these arguments \(lr=-1.0.*\): Invalid learning rate: -1.0 \(policy\.optim[^:]*$",
         ),
+        (
+            "torch.optim.AdamW",
+            {"betas": 0.9},
+            r"AdamW does not take these arguments \(betas=0.9.*\): .*\(policy\.optimizer\)",
+        ),
+        ("torch.optim.SparseAdam", {"lr": 1.0}, r"takes sparse gradients only.*: choose another, such as"),
         (
             "transformers.optimization.Adafactor",
             {"lr": 1.0},

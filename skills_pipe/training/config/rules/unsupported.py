@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.parallel import needed_divisor
 from skills_pipe.training.config.rules.adapters import adapters_without_effect
 from skills_pipe.training.config.rules.parallel import parallel_without_effect
 from skills_pipe.training.config.schema import DatasetConfig, PolicyConfig, TrainingConfig
@@ -42,8 +43,8 @@ def without_effect(config: TrainingConfig) -> list[str]:
         ),
         (policy.offload_optimizer_for_logprob, "policy.offload_optimizer_for_logprob: fine-tuning has no such phase"),
         (
-            # The packaged value is that of the ranks which share layers.
-            (policy.make_sequence_length_divisible_by or 1) not in (1, policy.tensor_model_parallel_size),
+            # Where it is not set, it is what the ranks need.
+            policy.make_sequence_length_divisible_by not in (None, 1, needed_divisor(policy)),
             "policy.make_sequence_length_divisible_by: rows have no padding",
         ),
         (
