@@ -281,7 +281,13 @@ def calls_of(world: World, *words: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [True, False], ids=["killed", "connection broken"])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(True, id="killed"),
+        pytest.param(False, id="connection broken", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_submission_that_breaks_off_anywhere_is_whole_or_not_there(world, kill):
     """After each call of ssh; then the same command again, until nothing was left to be broken."""
     finished = False

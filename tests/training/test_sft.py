@@ -22,6 +22,7 @@ from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.monitoring.console import Console
 from skills_pipe.training.sft import main
 from skills_pipe.training.signals import StopReason, StopRequest
+from tests.training.exhaustive import mostly_exhaustive
 from tests.training.launch import environment, python, run, torchrun
 from tests.training.outputs import assert_equal_bits, logged, state
 from tests.training.sft_arguments import BATCH, STEPS, arguments
@@ -426,7 +427,7 @@ def test_two_ranks_agree_on_the_save_now_file_and_one_goes_on(tiny_model_folder,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["save-now", "SIGTERM", "stop_after_steps"])
+@pytest.mark.parametrize("how", mostly_exhaustive(["save-now", "SIGTERM", "stop_after_steps"], ["save-now", "SIGTERM"]))
 def test_ranks_started_one_by_one_agree_on_when_to_stop(tiny_model_folder, chat_data, tmp_path, how):
     """As srun starts them, without an agent over them; a signal to one rank is enough."""
     now = tmp_path / "now"

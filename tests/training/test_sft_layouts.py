@@ -33,6 +33,7 @@ IN_4_BIT = [
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_two_ranks_with_a_base_in_4_bit_begin_and_one_process_ends(chat_data, tmp_path):
     model = save_tiny_model(tmp_path / "model", "llama", **WIDE)

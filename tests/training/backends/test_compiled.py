@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.distributed import World
 from tests.training.backends.layouts import differences, two_steps
+from tests.training.exhaustive import mostly_exhaustive
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 LIMIT = 2e-6
@@ -34,7 +35,7 @@ def alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [Layout(shard=2), Layout(context=2)], ids=str)
+@pytest.mark.parametrize("layout", mostly_exhaustive([Layout(shard=2), Layout(context=2)], [Layout(shard=2)]), ids=str)
 def test_two_ranks_find_what_one_process_does_without_compiling(two_ranks, alone, layout):
     found = two_ranks(compiled, layout=layout)
 
@@ -61,6 +62,8 @@ def test_recomputed_layers_stay_recomputed_under_fsdp(two_ranks, alone):
     assert 8 <= found["graphs"] <= 12
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_process_in_half_precision_is_close():
     half = {"dtype": torch.bfloat16}
     found, expected = compiled(ALONE, changes=half), two_steps(ALONE, family="llama", changes=half)

@@ -16,6 +16,7 @@ from skills_pipe.training.models.compiled import compile_layers
 from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.models.loss import SupervisedLoss
 from skills_pipe.training.models.recompute import recompute_layers
+from tests.training.exhaustive import mostly_exhaustive
 from tests.training.models.test_attention import packed_row
 from tests.training.tiny import tiny_model
 
@@ -77,10 +78,7 @@ def furthest(found: Found, expected: Found) -> float:
 
 @pytest.mark.parametrize(
     "architecture",
-    [
-        pytest.param(name, marks=() if name in ("llama", "gemma2", "gpt_oss") else pytest.mark.exhaustive)
-        for name in ARCHITECTURES
-    ],
+    mostly_exhaustive(ARCHITECTURES, ["llama", "gpt_oss"]),
 )
 def test_rows_of_any_length_give_the_same_numbers_by_the_graphs_of_the_first(architecture):
     found = rows_through(architecture, rows=ROWS)
