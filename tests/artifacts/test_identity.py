@@ -59,6 +59,10 @@ def test_what_a_stage_made_is_the_same_as_that_stage_before():
         {"upstream": {}, "inputs": {"/data": "file:1:2", "/out": "stage:bb"}},
         {"upstream": {}},
         {"upstream": {"sft": "aa", "more": "aa"}},
+        {"upstream": {"other": "aa"}},
+        {"upstream": {}, "inputs": {"/data": "file:1:2", "/out": "stage:aa", "/more": "stage:aa"}},
+        {"upstream": {}, "inputs": {"/data": "file:1:3", "/out": "stage:aa"}},
+        {"upstream": {}, "inputs": {"/data": "file:1:2", "/out": "aa"}},
         {"inputs": {"/data": "file:1:3"}},
         {"inputs": {"/elsewhere": "file:1:2"}},
         {"options": {"lr": 1e-3, "steps": 11}},
@@ -66,3 +70,11 @@ def test_what_a_stage_made_is_the_same_as_that_stage_before():
 )
 def test_another_origin_input_or_option_is_not_the_same(changes):
     assert not _identity().is_same(_identity(**changes))
+    assert not _identity(**changes).is_same(_identity())
+
+
+def test_what_two_stages_made_is_not_told_apart():
+    """The one may be the data to train on, the other those to validate on."""
+    stages = _identity(inputs={}, upstream={"train": "aa", "validate": "bb"})
+    for paths in ({"/a": "stage:aa", "/b": "stage:bb"}, {"/a": "stage:bb", "/b": "stage:aa"}):
+        assert not stages.is_same(_identity(inputs=paths, upstream={}))

@@ -17,6 +17,7 @@ _FLAGS: Final = {
     "server_type": "--server_type",
     "step": "--conversion_step",
     "steps": "--average_steps",
+    "validation_data": "--validation_data",
 }
 """Option of a stage -> the option of a command that it comes from, where its name is not that of a key."""
 

@@ -20,7 +20,7 @@ from skills_pipe.pipeline.commands.sft.keys import Keys, keys_of, read_keys
 from skills_pipe.pipeline.commands.sft.options import WANDB_PROJECT, Backend, SftOptions
 from skills_pipe.pipeline.decisions.decide import OnChange
 from skills_pipe.pipeline.options.groups import resources
-from skills_pipe.pipeline.options.overrides import of_result, override
+from skills_pipe.pipeline.options.overrides import of_result, override, path_of
 from skills_pipe.pipeline.plan import Command, Job, Launch, Stage
 
 STAGE = "sft"
@@ -32,13 +32,20 @@ _OF_ITS_STEPS = (METRICS, LOSS_PICTURE, TRACKED_RUNS, VALIDATION_ANSWERS)
 
 def training_stage(options: SftOptions, extras: tuple[str, ...], job: Job, cluster: ClusterConfig) -> Stage:
     """What training makes of what; which of the user's keys decide its result."""
+    keys = keys_of(job.command)
     return Stage(
         name=STAGE,
         output=f"{cluster.absolute(options.output_dir)}/{CHECKPOINTS}",
-        options={"backend": options.backend.value, **of_result(extras)},
-        inputs=inputs_of(keys_of(job.command), cluster),
-        set_aside_with=_of_its_steps(keys_of(job.command), cluster),
+        options={"backend": options.backend.value, **_held_out(keys), **of_result(extras)},
+        inputs=inputs_of(keys, cluster),
+        set_aside_with=_of_its_steps(keys, cluster),
     )
+
+
+def _held_out(keys: Keys) -> dict[str, str]:
+    """Which of the inputs is not trained on: two files that change places are another training."""
+    path = path_of(keys, "data.val_data_path")
+    return {"validation_data": path} if path else {}
 
 
 def _of_its_steps(keys: Keys, cluster: ClusterConfig) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from skills_pipe.artifacts.identity import Identity
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cli import main
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, ExecutorKind
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft.keys import keys_of, read_keys
 from skills_pipe.pipeline.commands.sft.options import SftOptions
+from skills_pipe.pipeline.decisions.changes import changes_between
 from skills_pipe.pipeline.options.declaration import build
 from skills_pipe.pipeline.plan import EdgeKind, Launch, Mount, Plan
 from tests.pipeline.commands.sft.checks.findings import HERE
@@ -237,7 +239,8 @@ def test_here_more_gpus_mean_more_processes():
 def test_what_decides_the_result_is_in_the_identity():
     stage = planned(validation_data="/workspace/v.jsonl", extras=("++sft.max_num_steps=10",)).stage("sft")
     assert stage.inputs == ("meta-llama/Llama-3.1-8B", "/workspace/d.jsonl", "/workspace/v.jsonl")
-    assert stage.options == {"backend": "fsdp", "++sft.max_num_steps": "10"}
+    held_out = {"validation_data": "/workspace/v.jsonl"}
+    assert stage.options == {"backend": "fsdp", "++sft.max_num_steps": "10"} | held_out
 
 
 def test_files_that_keys_of_the_user_name_are_what_is_read():
@@ -294,6 +297,17 @@ def test_a_wrong_key_is_told_alone_where_the_data_have_a_name(tmp_path, monkeypa
     # The control: what is no name of any, and not there.
     assert main([*words, "--training_data=squads"]) == 2
     assert "squads, which does not exist (--training_data)" in capsys.readouterr().err
+
+
+def test_files_that_change_places_are_another_training():
+    """Both stages read the same two files."""
+    files = {"training_data": "/workspace/a.jsonl", "validation_data": "/workspace/b.jsonl"}
+    one = planned(**files).stage("sft")
+    other = planned(training_data=files["validation_data"], validation_data=files["training_data"]).stage("sft")
+    assert sorted(one.inputs) == sorted(other.inputs)
+    assert one.options != other.options
+    (change,) = changes_between(*(Identity.of(options=at.options, inputs={}, upstream={}) for at in (one, other)))
+    assert change == '--validation_data: "/workspace/b.jsonl" -> "/workspace/a.jsonl"'
 
 
 def test_the_revision_of_a_dataset_decides_the_result_too():
