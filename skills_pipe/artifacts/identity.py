@@ -12,15 +12,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from skills_pipe.artifacts.names import ENV_IDENTITY
-
-_SECTIONS: Final = ("options", "inputs", "upstream")
-_NOTHING: Final = object()
-
-OF_STAGE: Final = "stage:"
-"""Begins the fingerprint of an input that a stage has made; the digest of that stage's identity follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +50,10 @@ class Identity:
         """Plain value for a JSON file."""
         return {"digest": self.digest, "fields": dict(self.fields)}
 
-    def is_same(self, other: Identity) -> bool:
-        """Whether both make the same: one may read from a stage before it what the other is given as its output."""
-        if self.digest == other.digest:
-            return True
-        mine, theirs = _apart(self.fields, other.fields), _apart(other.fields, self.fields)
-        # Of several it would not be known which of them is read as what.
-        return len(mine) == len(theirs) == 1 and _is_output_of(mine[0], theirs[0])
-
     def changes(self, other: Identity) -> list[str]:
         """The fields in which ``other`` differs, as ``options.num_gpus: 8 -> 4`` lines."""
         lines = []
-        for section in _SECTIONS:
+        for section in ("options", "inputs", "upstream"):
             before, after = self.fields.get(section, {}), other.fields.get(section, {})
             for key in sorted(before.keys() | after.keys()):
                 if before.get(key) != after.get(key):
@@ -79,18 +65,6 @@ def digest(value: Any) -> str:
     """sha256 of a JSON value, independent of the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _apart(fields: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Section and value of what is in ``fields``, and not so in ``other``."""
-    sections = ((name, fields.get(name, {}), other.get(name, {})) for name in _SECTIONS)
-    return [(name, own[key]) for name, own, others in sections for key in own if own[key] != others.get(key, _NOTHING)]
-
-
-def _is_output_of(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
-    """Whether one is a stage before, and the other an input that this stage has made."""
-    (section, value), (stage, made) = sorted((one, other), key=lambda pair: pair[0])
-    return (section, stage) == ("inputs", "upstream") and value == f"{OF_STAGE}{made}"
 
 
 def _show(fields: Mapping[str, Any], key: str) -> str:

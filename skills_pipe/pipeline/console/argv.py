@@ -116,5 +116,7 @@ def _unknown(flag: str, options: Sequence[Option], meant: str | None) -> OptionE
         "--help",
         *(name for option in options if option.kind is not Kind.ARGUMENT for name in option.on + option.off),
     ]
-    advice = meant or did_you_mean(flag, known) or did_you_mean(flag.replace("-", "_").replace("__", "--", 1), known)
+    spelled = flag.replace("-", "_").replace("__", "--", 1)
+    advice = f"did you mean {spelled!r}?" if spelled in known else meant or did_you_mean(flag, known)
+    advice = advice or did_you_mean(spelled, known)
     return OptionError(f"there is no option {flag}", fix=advice or "--help lists all of them")

@@ -124,9 +124,9 @@ class Judge:
             return self._changed(stage, (), str(error))
         if sealed.identity is None:
             return self._changed(stage, (), f"{output} was not made by a run")
-        if not sealed.identity.is_same(identity):
+        if sealed.identity.digest != identity.digest:
             owner = self._owner(output)
-            if owner is not None and owner.identity.is_same(identity):
+            if owner is not None and owner.identity.digest == identity.digest:
                 # An earlier run was told to go on from what is there, and was stopped before it had done so.
                 return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
             return self._changed(stage, changes_between(sealed.identity, identity), f"{output} was made otherwise")
@@ -138,7 +138,7 @@ class Judge:
         owner = self._owner(output)
         if owner is None:
             return self._changed(stage, (), f"{output} exists, and nothing tells what made it")
-        if not owner.identity.is_same(identity):
+        if owner.identity.digest != identity.digest:
             return self._changed(stage, changes_between(owner.identity, identity), f"{output} was begun otherwise")
         return Decision(stage=stage.name, action=Action.CONTINUE, reason=f"half-done: {output}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from skills_pipe.artifacts.identity import OF_STAGE, Identity
+from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
@@ -185,16 +185,16 @@ def _being_made(path: str, known: Facts, upstream: Upstream) -> str | None:
 
     A part of its output that is sealed, like a checkpoint, stays as it is.
     """
-    sealed = known.fingerprint is not None and known.fingerprint.startswith(OF_STAGE)
+    sealed = known.fingerprint is not None and known.fingerprint.startswith("stage:")
     identity = upstream.still_makes(path, whole=sealed)
-    return f"{OF_STAGE}{identity.digest}" if identity else None
+    return f"stage:{identity.digest}" if identity else None
 
 
 def _promised(path: str, upstream: Upstream) -> str | None:
     """Fingerprint of an input that is not there: a run before makes it, or it is on the hub."""
     identity = upstream.promise(path)
     if identity is not None:
-        return f"{OF_STAGE}{identity.digest}"
+        return f"stage:{identity.digest}"
     return f"hub:{path.removeprefix('hf://')}" if is_hub_id(path) else None
 
 

@@ -264,7 +264,7 @@ class _LocalRun:
         if sealed is None:
             return f"ended well, but {output} has no manifest: it is not finished"
         expected = self._run.identity(job.stage)
-        if expected is not None and (sealed.identity is None or not sealed.identity.is_same(expected)):
+        if expected is not None and (sealed.identity is None or sealed.identity.digest != expected.digest):
             return f"ended well, but the manifest of {output} is not this run's"
         return None
 

@@ -36,7 +36,7 @@ class StageMaking:
     def is_this_runs(self) -> bool:
         """Whether what lies at the output is what this stage makes."""
         made = self.output.identity if self.output else None
-        return made is not None and self.identity is not None and made.is_same(self.identity)
+        return made is not None and self.identity is not None and made.digest == self.identity.digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ _KEPT = "checkpointing."
 
 _TOLD = 8
 """Changes that one line has room for."""
+
+_WIDTH = 60
+"""Characters of a value that it has room for."""
 
 _ITEM = re.compile(r".*?\.\d+(?=\.)")
 """The key of a section in a list of them, as of a data set, at the start of a key in it."""
@@ -89,7 +93,9 @@ def _with_whole_items(settings: Mapping[str, Any], other: Mapping[str, Any]) -> 
 
 
 def _plain(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return textwrap.shorten(str(value), _WIDTH, placeholder="...")
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

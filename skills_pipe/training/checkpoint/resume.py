@@ -169,7 +169,7 @@ def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, An
 
 @contextlib.contextmanager
 def _fitting(before: Mapping[str, Any], now: Mapping[str, Any], *, since: str) -> Iterator[None]:
-    """Where another optimizer finds not what it remembers, its name says more than the names of tensors."""
+    """Where another optimizer does not find what it keeps, its name says more than the names of tensors."""
     try:
         yield
     except CheckpointError as error:
@@ -177,7 +177,7 @@ def _fitting(before: Mapping[str, Any], now: Mapping[str, Any], *, since: str) -
         if then == chosen:
             raise
         raise CheckpointError(
-            f"{chosen} cannot go on from what {then} remembers of the steps up to {since}",
+            f"{chosen} keeps other states or settings than {then}, which trained up to {since}",
             where=f"policy.optimizer.name={chosen}",
             fix="keep the optimizer within a run, or start another run from its exported model",
         ) from error

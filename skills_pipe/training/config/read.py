@@ -181,7 +181,10 @@ def meant_key(word: str, known: Collection[str]) -> str | None:
 
 
 def key_called(name: str) -> str | None:
-    """The key that other trainers call ``name``, or that has this name in its section; None if several may be meant."""
+    """The key that other trainers call ``name``, or that has this name in its section.
+
+    Of several the first one that is usual; None where none is.
+    """
     known = known_keys()
     called_so = [name] if name in known else _called_so(name, known)
     called_so = called_so or [key for section in _FIRST_SECTIONS if (key := f"{section}.{name}") in known]

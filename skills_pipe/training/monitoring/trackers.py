@@ -194,7 +194,7 @@ class _Wandb:
             raise ConfigError(
                 f"Weights & Biases cannot be used: {said(error)}",
                 where="logger.wandb_enabled=true",
-                fix="set WANDB_API_KEY, or WANDB_MODE=offline, or set the key to false",
+                fix="set WANDB_API_KEY where nobody is logged in, or WANDB_MODE=offline, or the key to false",
             ) from error
         # Against a step of our own: the service's step only grows, and a resumed run repeats some.
         self._run.define_metric("step")

@@ -32,6 +32,8 @@ def test_a_note_names_the_first_keys_and_counts_the_others():
     assert line.endswith("sft.key_7 null -> true")
     longer = in_one_line(changes | {"policy.lr": {"before": 1.0, "now": 2.0}}, since="step_3")
     assert longer == f"{line}; and 1 more, in lineage.json"
+    prompt = {"data.default.system_prompt": {"before": None, "now": "a word " * 50}}
+    assert in_one_line(prompt, since="step_3").endswith(" a word a...")
     assert in_one_line({"data": {"before": "a", "now": "b"}}, since="step_3") is None
 
 

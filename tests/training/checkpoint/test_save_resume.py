@@ -98,7 +98,7 @@ def test_changed_settings_of_the_optimizer_hold_from_the_resumed_step_on_and_are
     assert all(state["step"] == 3 for state in resumed.optimizer.state.values())
 
 
-def test_an_optimizer_that_remembers_something_else_is_refused_by_its_name(tmp_path):
+def test_an_optimizer_that_keeps_something_else_is_refused_by_its_name(tmp_path):
     settings = "policy: {{optimizer: {{name: torch.optim.{}}}}}\n"
     save_steps(tmp_path, 1, run=replace(RUN, config_yaml=settings.format("AdamW")))
     resumed = new_trainee()
@@ -106,7 +106,7 @@ def test_an_optimizer_that_remembers_something_else_is_refused_by_its_name(tmp_p
     resumed = replace(resumed, optimizer=sgd, scheduler=None)
     manager = new_manager(tmp_path, run=replace(RUN, config_yaml=settings.format("SGD")))
 
-    with pytest.raises(CheckpointError, match=r"SGD cannot go on from what torch.optim.AdamW remembers .* to step_1"):
+    with pytest.raises(CheckpointError, match=r"SGD keeps other states .* than torch.optim.AdamW, .* to step_1"):
         manager.resume(resumed)
 
 

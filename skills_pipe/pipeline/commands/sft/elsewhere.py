@@ -19,9 +19,16 @@ def in_place_of(flag: str) -> str | None:
     if flag == "--config":
         return _CONFIG
     # Only here: it takes longer than all else that a mistyped option asks for.
-    from skills_pipe.training.config.read import key_called
+    from skills_pipe.training.config.read import key_called, known_keys
 
-    key = key_called(flag.lstrip("-").replace("-", "_"))
+    name = flag.lstrip("-").replace("-", "_")
+    key = key_called(name)
     if key is None:
         return None
-    return f"did you mean {FLAGS[key]}?" if key in FLAGS else f"keys of the trainer start with ++: ++{key}=VALUE"
+    if key in FLAGS:
+        return f"did you mean {FLAGS[key]}?"
+    if any(other.startswith(f"{key}.") for other in known_keys()):
+        return f"that is a section of the trainer's keys, ++{key}"
+    # What is called otherwise elsewhere may take other values there.
+    same = key == name or key.endswith(f".{name}")
+    return f"keys of the trainer start with ++: ++{key}=VALUE" if same else f"the trainer's key for it is ++{key}"

@@ -17,6 +17,7 @@ FLAGS: Final = {
     "policy.model_name": "--hf_model",
     "policy.megatron_cfg.enabled": "--backend",
     "policy.dtensor_cfg.enabled": "--backend",
+    "checkpointing.checkpoint_dir": "--output_dir",
     "cluster.gpus_per_node": "--num_gpus",
     "cluster.num_nodes": "--num_nodes",
     "data.train_data_path": "--training_data",

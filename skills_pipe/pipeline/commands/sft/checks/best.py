@@ -42,7 +42,7 @@ def _off_validation(config: TrainingConfig, *, asked: bool) -> Finding | None:
     matters = asked or config.sft.early_stopping is not None or (validated and config.checkpointing.keep_top_k)
     if not (matters and saved and metric and metric.startswith("val:") and _is_validated(config)):
         return None
-    if validated and saved % validated == 0:
+    if not _saves_off(saved, validated, last=config.sft.max_num_steps):
         return None
     moments = f"every {_steps(validated)}" if validated else "at the end only"
     return warning(
@@ -51,6 +51,13 @@ def _off_validation(config: TrainingConfig, *, asked: bool) -> Finding | None:
         where="checkpointing.save_period",
         fix=f"set it to a multiple of sft.val_period, as ++sft.val_period={saved} makes it",
     )
+
+
+def _saves_off(saved: int, validated: int, *, last: int | None) -> bool:
+    """Whether a step on the way is saved that is not validated; the last one always is."""
+    if not validated or saved % validated:
+        return last is None or any(not validated or step % validated for step in range(saved, last, saved))
+    return False
 
 
 def _steps(number: int) -> str:

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
     from skills_pipe.pipeline.commands.sft.options import SftOptions
     from skills_pipe.training.config import TrainingConfig
 
-_FIXED = {
-    "checkpointing.checkpoint_dir": "--output_dir",
-    "cluster.gpus_per_node": "--num_gpus",
-    "cluster.num_nodes": "--num_nodes",
-}
+_FIXED = ("checkpointing.checkpoint_dir", "cluster.gpus_per_node", "cluster.num_nodes")
 """Keys that only the flags may set: later stages, or the job itself, go by the flag."""
 
 
@@ -48,8 +44,8 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
 def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:
     typed = [key_of(word) for word in extras]
     return [
-        error(f"{key} follows from {flag}", where=f"++{key}", fix=f"give {flag} instead")
-        for key, flag in _FIXED.items()
+        error(f"{key} follows from {FLAGS[key]}", where=f"++{key}", fix=f"give {FLAGS[key]} instead")
+        for key in _FIXED
         if key in typed
     ]
 

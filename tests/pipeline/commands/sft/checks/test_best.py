@@ -38,6 +38,9 @@ def test_without_a_metric_nothing_is_the_best(extras, options, message):
     ("extras", "options"),
     [
         (("++sft.val_period=50",), {"validation_data": "v.jsonl"}),
+        # The first step that is saved off a validation would come after the end.
+        (("++sft.max_num_steps=100",), {"validation_data": "v.jsonl"}),
+        (("++sft.max_num_steps=200", "++sft.val_period=50"), {"validation_data": "v.jsonl"}),
         (("++checkpointing.metric_name=train:loss",), {}),
         ((), {"conversion_step": "last"}),
         ((), {"num_training_jobs": 0}),
@@ -51,6 +54,7 @@ def test_where_there_is_one_nothing_is_wrong(extras, options):
     ("extras", "options", "moments"),
     [
         ((), {}, "every 100 steps and validated at the end only"),
+        (("++sft.max_num_steps=101",), {}, "every 100 steps and validated at the end only"),
         (("++sft.val_period=40",), {}, "every 100 steps and validated every 40 steps"),
         (("++sft.val_period=40",), {"conversion_step": "last"}, "every 100 steps and validated every 40 steps"),
         (
