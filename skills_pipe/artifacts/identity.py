@@ -23,16 +23,16 @@ class Identity:
 
     Attributes:
         digest: sha256 over the canonical JSON of ``fields``, hexadecimal.
-        fields: ``options`` (name -> value), ``inputs`` (path -> fingerprint), ``upstream`` (stage -> digest).
+        fields: ``options`` (name -> value), ``inputs`` (path -> fingerprint).
     """
 
     digest: str
     fields: Mapping[str, Any]
 
     @classmethod
-    def of(cls, *, options: Mapping[str, Any], inputs: Mapping[str, str], upstream: Mapping[str, str]) -> Identity:
-        """Identity of a stage with these options, input fingerprints and digests of upstream stages."""
-        fields = {"options": dict(options), "inputs": dict(inputs), "upstream": dict(upstream)}
+    def of(cls, *, options: Mapping[str, Any], inputs: Mapping[str, str]) -> Identity:
+        """Identity of a stage with these options and input fingerprints."""
+        fields = {"options": dict(options), "inputs": dict(inputs)}
         return cls(digest=digest(fields), fields=fields)
 
     @classmethod
@@ -53,7 +53,7 @@ class Identity:
     def changes(self, other: Identity) -> list[str]:
         """The fields in which ``other`` differs, as ``options.num_gpus: 8 -> 4`` lines."""
         lines = []
-        for section in ("options", "inputs", "upstream"):
+        for section in ("options", "inputs"):
             before, after = self.fields.get(section, {}), other.fields.get(section, {})
             for key in sorted(before.keys() | after.keys()):
                 if before.get(key) != after.get(key):

@@ -65,7 +65,7 @@ def identity_of(settings: EvalSettings, prompt: Prompt, seed: int | None) -> Ide
         "server.model": keys.server.model,
     }
     inputs = {"data": _file_digest(settings.data_path), "model": _fingerprint(settings)}
-    return Identity.of(options=json.loads(json.dumps(options)), inputs=inputs, upstream={})
+    return Identity.of(options=json.loads(json.dumps(options)), inputs=inputs)
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Equal options, inputs and upstream stages give equal digests; a difference is named."""
+"""Equal options and inputs give equal digests; a difference is named."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ _TEXTS = st.dictionaries(st.text(min_size=1), st.text(), max_size=4)
 
 
 def _identity(**changes):
-    fields = {"options": {"lr": 1e-3, "steps": 10}, "inputs": {"/data": "file:1:2"}, "upstream": {"sft": "aa"}}
+    fields = {"options": {"lr": 1e-3, "steps": 10}, "inputs": {"/data": "file:1:2"}}
     return Identity.of(**(fields | changes))
 
 
@@ -30,11 +30,11 @@ def test_changes_are_empty_exactly_when_the_digests_are_equal(one, other):
 
 
 def test_each_change_is_one_line_with_the_old_and_the_new_value():
-    now = _identity(options={"lr": 1e-3, "steps": 20, "seed": 1}, upstream={})
+    now = _identity(options={"lr": 1e-3, "steps": 20, "seed": 1}, inputs={})
     assert _identity().changes(now) == [
         "options.seed: (not set) -> 1",
         "options.steps: 10 -> 20",
-        'upstream.sft: "aa" -> (not set)',
+        'inputs./data: "file:1:2" -> (not set)',
     ]
 
 

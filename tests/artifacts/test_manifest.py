@@ -117,7 +117,7 @@ def test_the_digest_is_of_the_contents_alone(model, tmp_path):
 
 
 def test_the_identity_comes_from_the_launcher(model, tmp_path, monkeypatch):
-    identity = Identity.of(options={"lr": 1e-3}, inputs={}, upstream={})
+    identity = Identity.of(options={"lr": 1e-3}, inputs={})
     (tmp_path / "identity.json").write_text(json.dumps(identity.to_json()))
     monkeypatch.setenv(ENV_IDENTITY, str(tmp_path / "identity.json"))
     manifest.seal(model, kind="hf_model")

@@ -14,7 +14,7 @@ ROWS = {position: {"generation": f"text {position} \n é", "n": position} for po
 
 
 def identity(**options):
-    return Identity.of(options={"temperature": 0.0} | options, inputs={"data": "d"}, upstream={})
+    return Identity.of(options={"temperature": 0.0} | options, inputs={"data": "d"})
 
 
 def write(folder, rows=ROWS, **options):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from skills_pipe.errors import UserError
-from skills_pipe.pipeline.cli import eval, prepare_data, sft_nemo_rl, wrap_arguments
+from skills_pipe.pipeline.cli import convert, eval, prepare_data, sft_nemo_rl, wrap_arguments
 from tests.training.tiny import save_tiny_model
 
 KEYS = (
@@ -67,6 +67,8 @@ def test_from_generations_to_figures_and_nothing_twice(tmp_path, monkeypatch, ca
     summary = again[-1].pop("summarize-results")
     assert summary == "run"
     assert {action for actions in again for action in actions.values()} == {"skip"}
+    alone = convert(input_model="out", output_model="out/final_hf_model", average_steps="4,6")
+    assert dict(alone.actions) == dict.fromkeys(("convert-ckpt-step_4", "convert-ckpt-step_6", "average-ckpt"), "skip")
     assert (tmp_path / "out" / "final_hf_model" / "manifest.json").read_bytes() == model
 
     with pytest.raises(UserError, match=r'sft\.max_num_steps: "6" -> "8"'):

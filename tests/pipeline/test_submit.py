@@ -65,7 +65,18 @@ def test_what_a_stage_made_carries_its_identity(tmp_path):
     submission = submit(two_stages(tmp_path), local(tmp_path))
     identity = Run(submission.run_dir).identity("a")
     assert manifest.read(tmp_path / "a.txt").identity == identity
-    assert Run(submission.run_dir).identity("b").fields["upstream"] == {"a": identity.digest}
+    assert Run(submission.run_dir).identity("b").fields["inputs"] == {f"{tmp_path}/a.txt": f"stage:{identity.digest}"}
+
+
+def test_a_stage_that_reads_what_another_run_has_made_is_the_same_as_in_a_plan_with_it(tmp_path):
+    both = two_stages(tmp_path)
+    submit(both, local(tmp_path))
+    reader = replace(both.stage("b"), upstream=(), inputs=(f"{tmp_path}/a.txt",))
+    alone = replace(both, expname="alone", stages=(reader,), jobs=(replace(both.job("b"), edges=()),))
+    assert actions(alone, tmp_path) == {"b": "skip"}
+    (tmp_path / "a.txt").write_text("by hand")
+    manifest_path(tmp_path / "a.txt").unlink()
+    assert actions(alone, tmp_path) == {"b": "refuse"}, "the control"
 
 
 # Changes
@@ -282,7 +293,7 @@ def test_explain_says_for_each_stage_what_changed(tmp_path, capsys):
     submit(two_stages(tmp_path, text="y"), local(tmp_path), flags=flags)
     out = capsys.readouterr().out
     assert 'option text: "x" -> "y"' in out
-    assert "stage a: " in out
+    assert f'input {tmp_path}/a.txt: "stage:' in out
 
 
 # Half-done work

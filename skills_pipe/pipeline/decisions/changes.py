@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from skills_pipe.artifacts.identity import Identity
@@ -22,7 +23,6 @@ _FLAGS: Final = {
 """Option of a stage -> the option of a command that it comes from, where its name is not that of a key."""
 
 _HASH: Final = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
-_OF_STAGE: Final = "stage "
 _FSDP: Final = "policy.dtensor_cfg."
 _KEPT: Final = frozenset(
     {
@@ -45,9 +45,10 @@ def changes_between(before: Identity, after: Identity) -> tuple[str, ...]:
     return tuple(_HASH.sub(r"\1", _spelled(line)) for line in before.changes(after))
 
 
-def follows_from_upstream(changes: tuple[str, ...]) -> bool:
-    """Whether nothing has changed but the stages before."""
-    return bool(changes) and all(change.startswith(_OF_STAGE) for change in changes)
+def only_inputs_changed(changes: tuple[str, ...], paths: Iterable[str]) -> bool:
+    """Whether something has changed, and nothing but the inputs at ``paths``."""
+    known = tuple(f"{_INPUT}{path}: " for path in paths)
+    return bool(changes) and all(change.startswith(known) for change in changes)
 
 
 def checkpoints_still_fit(changes: tuple[str, ...]) -> bool:
@@ -59,8 +60,6 @@ def checkpoints_still_fit(changes: tuple[str, ...]) -> bool:
 
 def _spelled(line: str) -> str:
     section, _, rest = line.partition(".")
-    if section == "upstream":
-        return _OF_STAGE + rest
     if section == "inputs":
         return _INPUT + rest
     name, colon, values = rest.partition(": ")

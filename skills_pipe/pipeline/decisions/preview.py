@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
-from skills_pipe.pipeline.decisions.changes import checkpoints_still_fit, follows_from_upstream
+from skills_pipe.pipeline.decisions.changes import checkpoints_still_fit, only_inputs_changed
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
@@ -153,11 +153,9 @@ def _identities(
             elif mark is None:
                 findings.append(_missing(path, stage.name))
             inputs[path] = mark or "missing"
-        identities[stage.name] = Identity.of(
-            options=stage.options,
-            inputs=inputs,
-            upstream={name: identities[name].digest for name in stage.upstream},
-        )
+        # As a later run finds them on disk: the same conversion is the same, in a plan with its training or alone.
+        inputs |= {made: _made_by(identities[name]) for name, made in _outputs(plan, stage.upstream)}
+        identities[stage.name] = Identity.of(options=stage.options, inputs=inputs)
     return identities, tuple(findings)
 
 
@@ -187,15 +185,28 @@ def _being_made(path: str, known: Facts, upstream: Upstream) -> str | None:
     """
     sealed = known.fingerprint is not None and known.fingerprint.startswith("stage:")
     identity = upstream.still_makes(path, whole=sealed)
-    return f"stage:{identity.digest}" if identity else None
+    return _made_by(identity) if identity else None
 
 
 def _promised(path: str, upstream: Upstream) -> str | None:
     """Fingerprint of an input that is not there: a run before makes it, or it is on the hub."""
     identity = upstream.promise(path)
     if identity is not None:
-        return f"stage:{identity.digest}"
+        return _made_by(identity)
     return f"hub:{path.removeprefix('hf://')}" if is_hub_id(path) else None
+
+
+def _made_by(identity: Identity) -> str:
+    """Fingerprint of what a stage of this identity makes."""
+    return f"stage:{identity.digest}"
+
+
+def _outputs(plan: Plan, stages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Stage and output, for those of ``stages`` that make one."""
+    for name in stages:
+        output = plan.stage(name).output
+        if output is not None:
+            yield name, output
 
 
 def _refused_by_executor(plan: Plan, cluster: ClusterConfig, run: Run, upstream: Upstream) -> list[Finding]:
@@ -212,8 +223,8 @@ def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
     refused = {decision.stage: decision for decision in decisions if decision.action is Action.REFUSE}
     findings = []
     for decision in refused.values():
-        follows = any(upstream in refused for upstream in plan.stage(decision.stage).upstream)
-        if follows and follows_from_upstream(decision.changes):
+        before = [name for name in plan.stage(decision.stage).upstream if name in refused]
+        if only_inputs_changed(decision.changes, [output for _, output in _outputs(plan, before)]):
             continue
         changes = f": {'; '.join(decision.changes)}" if decision.changes else ""
         findings.append(

@@ -26,9 +26,10 @@ def show_making(making: RunMaking, *, only: str | None = None, console: Console 
     if making.command is not None:
         tree.add(Text(f"command  {making.command}"))
     tree.add(Text(f"code  {_code(making.code)}"))
+    makers = {stage.output.path: stage.report.name for stage in making.stages if stage.output}
     for stage in making.stages:
         if only in (None, stage.report.name):
-            _add_stage(tree, stage, report.now)
+            _add_stage(tree, stage, makers, report.now)
     # As in plans: the tree breaks its lines itself, and nothing is cut off.
     console_or_stdout(console).print(tree)
 
@@ -44,7 +45,7 @@ def show_differences(found: Mapping[str, Iterable[str]], *, console: Console | N
             out.print(Text(f"    {line}", style="yellow"), soft_wrap=True)
 
 
-def _add_stage(tree: Tree, stage: StageMaking, now: float) -> None:
+def _add_stage(tree: Tree, stage: StageMaking, makers: Mapping[str, str], now: float) -> None:
     told = stage.report
     style = STATE_STYLE[told.state] if told.state else "dim"
     branch = tree.add(Text(told.name, style="bold").append(f"  {told.word}", style=f"not bold {style}"))
@@ -53,10 +54,12 @@ def _add_stage(tree: Tree, stage: StageMaking, now: float) -> None:
     if stage.identity is not None:
         branch.add(Text(f"identity  {stage.identity.digest[:_HASH]}"))
         _add_options(branch, stage.identity.fields.get("options", {}))
-        for name, digest in stage.identity.fields.get("upstream", {}).items():
-            branch.add(Text(f"from stage {name}").append(f"  {digest[:_HASH]}", style="dim"))
     for origin in stage.inputs:
-        _add_origin(branch, origin)
+        if origin.path in makers:  # what that was made of stands at its own branch
+            text = Text(f"input  {origin.path}").append(f"  of stage {makers[origin.path]}", style="dim")
+            branch.add(text)
+        else:
+            _add_origin(branch, origin)
     for job in told.jobs:
         branch.add(_job(job, now))
 

@@ -192,7 +192,7 @@ def _interim(wish: Wish, dead: Mapping[str, str]) -> dict[str, str]:
 
 def _identity(output: str, record: str | None) -> Identity:
     """Identity by a record; without one, none that any run has."""
-    return OutputOwner.parse(record, output).identity if record else Identity.of(options={}, inputs={}, upstream={})
+    return OutputOwner.parse(record, output).identity if record else Identity.of(options={}, inputs={})
 
 
 def _in_use(output: str, other: OutputOwner, flag: str) -> StoreError:

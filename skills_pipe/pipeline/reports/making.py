@@ -24,7 +24,7 @@ class StageMaking:
     Attributes:
         identity: what its output is, or was to be, made of; None where it was not recorded.
         output: None for a stage that makes nothing that is kept.
-        inputs: what it reads that no stage of the run makes.
+        inputs: what it reads, outputs of other stages of the run too.
     """
 
     report: StageReport
@@ -79,7 +79,7 @@ def making_of(run: Run, report: RunReport, cluster: ClusterConfig) -> RunMaking:
 
 
 def differences(one: RunMaking, other: RunMaking) -> dict[str, list[str]]:
-    """What differs between two runs: ``code``, and for each stage options, inputs and stages before, as people type."""
+    """What differs between two runs: ``code``, and for each stage options and inputs, as people type."""
     found: dict[str, list[str]] = {}
     codes = [making.code["hash"][:12] if making.code else "installed package" for making in (one, other)]
     if codes[0] != codes[1]:

@@ -5,7 +5,7 @@ import pytest
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.commands import convert, sft
-from skills_pipe.pipeline.decisions.changes import changes_between, checkpoints_still_fit, follows_from_upstream
+from skills_pipe.pipeline.decisions.changes import changes_between, checkpoints_still_fit, only_inputs_changed
 from skills_pipe.pipeline.options.declaration import build, options_of
 from skills_pipe.pipeline.plan import Stage
 
@@ -14,8 +14,8 @@ TRAINING = {"output_dir": "out", "hf_model": "org/model", "training_data": "rows
 CONVERSION = {"input_model": "out", "output_model": "model"}
 
 
-def identity(stage: Stage, *, inputs=None, upstream=None) -> Identity:
-    return Identity.of(options=stage.options, inputs=inputs or {}, upstream=upstream or {})
+def identity(stage: Stage, *, inputs=None) -> Identity:
+    return Identity.of(options=stage.options, inputs=inputs or {})
 
 
 def last_stage(command, *extras, **options) -> Stage:
@@ -51,15 +51,19 @@ def test_the_names_are_those_of_options(command, name):
     assert f"--{name}" in {option.spelling for option in options_of(command.COMMAND.options)}
 
 
-def test_inputs_and_stages_before_are_called_so_and_hashes_are_short():
+def test_inputs_are_called_so_and_hashes_are_short():
     stage = last_stage(convert, **CONVERSION)
-    before = identity(stage, inputs={"/r.jsonl": "file:1:2"}, upstream={"sft": "e3d8" * 16})
-    after = identity(stage, inputs={"/r.jsonl": "file:1:3"}, upstream={"sft": "aa11" * 16})
+    before = identity(stage, inputs={"/model": f"stage:{'e3d8' * 16}", "/r.jsonl": "file:1:2"})
+    after = identity(stage, inputs={"/model": f"stage:{'aa11' * 16}", "/r.jsonl": "file:1:3"})
     changes = changes_between(before, after)
-    assert changes == ('input /r.jsonl: "file:1:2" -> "file:1:3"', 'stage sft: "e3d8e3d8e3d8" -> "aa11aa11aa11"')
-    assert follows_from_upstream(changes[1:])
-    assert not follows_from_upstream(changes)
-    assert not follows_from_upstream(())
+    assert changes == (
+        'input /model: "stage:e3d8e3d8e3d8" -> "stage:aa11aa11aa11"',
+        'input /r.jsonl: "file:1:2" -> "file:1:3"',
+    )
+    assert only_inputs_changed(changes, ["/r.jsonl", "/model", "/other"])
+    assert not only_inputs_changed(changes, ["/model"])
+    assert not only_inputs_changed(changes, [])
+    assert not only_inputs_changed((), ["/model"])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def identity(tmp_path, monkeypatch) -> Identity:
     """The identity that outputs sealed in this test get."""
     import json
 
-    made = Identity.of(options={"x": 1}, inputs={}, upstream={})
+    made = Identity.of(options={"x": 1}, inputs={})
     (tmp_path / "identity").write_text(json.dumps(made.to_json()))
     monkeypatch.setenv(ENV_IDENTITY, str(tmp_path / "identity"))
     return made

@@ -18,7 +18,7 @@ from skills_pipe.pipeline.records.process import ProcessId
 from skills_pipe.pipeline.site.along import Along
 from skills_pipe.pipeline.site.site import HERE
 
-IDENTITY = Identity.of(options={"lr": 1}, inputs={}, upstream={})
+IDENTITY = Identity.of(options={"lr": 1}, inputs={})
 
 
 def owner(run: str) -> OutputOwner:

@@ -16,7 +16,7 @@ from skills_pipe.pipeline.site.site import HERE
 def sealed(path: Path, inputs: dict[str, str], **options: object) -> str:
     """A file that a stage has made of ``inputs``."""
     path.write_text("x")
-    identity = Identity.of(options=options, inputs=inputs, upstream={})
+    identity = Identity.of(options=options, inputs=inputs)
     made = Manifest(kind="test", files={path.name: FileRecord(size=1, hash="0" * 64)}, identity=identity)
     write_json(manifest_path(path), made.to_json())
     assert manifest.read(path) == made

@@ -306,7 +306,7 @@ def test_files_that_change_places_are_another_training():
     other = planned(training_data=files["validation_data"], validation_data=files["training_data"]).stage("sft")
     assert sorted(one.inputs) == sorted(other.inputs)
     assert one.options != other.options
-    (change,) = changes_between(*(Identity.of(options=at.options, inputs={}, upstream={}) for at in (one, other)))
+    (change,) = changes_between(*(Identity.of(options=at.options, inputs={}) for at in (one, other)))
     assert change == '--validation_data: "/workspace/b.jsonl" -> "/workspace/a.jsonl"'
 
 
