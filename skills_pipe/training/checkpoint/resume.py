@@ -22,7 +22,6 @@ from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
 from skills_pipe.training.checkpoint.retention import names
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
 
-_FIRST_RATE = "initial_lr"
 """What a schedule adds to the arguments of an optimizer."""
 
 
@@ -91,10 +90,11 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     keep_settings = bool(changed or other_rate)
 
     tensors.load_model_state(trainee.model, step.weights)
-    if step.optimizer.is_dir():
+    memory = _has_memory(trainee.optimizer)
+    if step.optimizer.is_dir() and (memory or not keep_settings):
         with _fitting(before, now, since=found.path.name):
-            _restore_optimizer(step, trainee, scheduled=saved is not None, keep_settings=keep_settings)
-    elif _has_memory(trainee.optimizer):
+            tensors.load_optimizer_state(trainee, step.optimizer, keep_settings=keep_settings)
+    elif memory:
         warnings.append(f"{found.path.name} has no optimizer state: the optimizer starts fresh")
     _restore_average(step, trainee, warnings)
     schedule.restore(trainee, None if keep_settings else saved)
@@ -177,33 +177,10 @@ def _fitting(before: Mapping[str, Any], now: Mapping[str, Any], *, since: str) -
         if then == chosen:
             raise
         raise CheckpointError(
-            f"{chosen} keeps other states or settings than {then}, which trained up to {since}",
+            f"{chosen} keeps other states than {then}, which trained up to {since}",
             where=f"policy.optimizer.name={chosen}",
             fix="keep the optimizer within a run, or start another run from its exported model",
         ) from error
-
-
-def _restore_optimizer(step: StepFolder, trainee: Trainee, *, scheduled: bool, keep_settings: bool) -> None:
-    """The state of the optimizer; with ``keep_settings`` the arguments are those of now, not the checkpoint's.
-
-    Args:
-        step: the checkpoint.
-        trainee: gets the state.
-        scheduled: whether the checkpoint's optimizer had a schedule, which leaves the first rate with it.
-        keep_settings: see above.
-    """
-    groups = trainee.optimizer.param_groups
-    own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
-    for group in groups:
-        if scheduled:
-            group.setdefault(_FIRST_RATE, group["lr"])
-        else:
-            group.pop(_FIRST_RATE, None)
-    tensors.load_optimizer_state(trainee, step.optimizer)
-    for group, settings in zip(trainee.optimizer.param_groups, own, strict=True):
-        group.update(settings if keep_settings else {})
-        if _FIRST_RATE not in settings:
-            group.pop(_FIRST_RATE, None)
 
 
 def _has_memory(optimizer: torch.optim.Optimizer) -> bool:

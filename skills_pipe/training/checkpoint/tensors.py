@@ -35,6 +35,7 @@ from skills_pipe.training.checkpoint.ranks import channel, world_size
 from skills_pipe.training.checkpoint.state import Trainee
 
 _OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
+_SETTINGS = "param_groups."
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
 
@@ -52,14 +53,21 @@ def write(state: Mapping[str, Any], folder: Path) -> None:
         raise _cause(error, folder) from error
 
 
-def read(state: dict[str, Any], folder: Path) -> None:
+def read(state: dict[str, Any], folder: Path, *, without: str | None = None) -> None:
     """Fill a state dict in place from ``folder``, whatever number of ranks wrote it.
+
+    Args:
+        state: what to fill.
+        folder: as :func:`write` left it.
+        without: beginning of the names there that nobody wants.
 
     Raises:
         CheckpointError: names or shapes differ, all of them named.
     """
     reader = dcp.FileSystemReader(folder)
-    _compare(state, reader.read_metadata().state_dict_metadata, folder)
+    stored = reader.read_metadata().state_dict_metadata
+    wanted = {name: value for name, value in stored.items() if without is None or not name.startswith(without)}
+    _compare(state, wanted, folder)
     with _alone_is_meant():
         dcp.load(state, storage_reader=reader, no_dist=not dist.is_initialized())
 
@@ -93,10 +101,15 @@ def optimizer_state(trainee: Trainee) -> dict[str, Any]:
     return get_optimizer_state_dict(trainee.model, trainee.optimizer, options=_OPTIONS)
 
 
-def load_optimizer_state(trainee: Trainee, folder: Path) -> None:
-    """Restore the optimizer from ``folder``."""
+def load_optimizer_state(trainee: Trainee, folder: Path, *, keep_settings: bool = False) -> None:
+    """Restore the optimizer from ``folder``: its moments and, but with ``keep_settings``, its settings."""
     state = optimizer_state(trainee)
-    read(state, folder)
+    if keep_settings:
+        moments = {name: value for name, value in state.items() if not name.startswith(_SETTINGS)}
+        read(moments, folder, without=_SETTINGS)
+        state |= moments
+    else:
+        read(state, folder)
     set_optimizer_state(trainee, state)
 
 
@@ -153,7 +166,11 @@ def _compare(state: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) 
     found += [f"{name} is not in the model" for name in stored if name not in state]
     for name, value in state.items():
         saved = stored.get(name)
-        if isinstance(value, torch.Tensor) and isinstance(saved, TensorStorageMetadata) and value.shape != saved.size:
+        if saved is None:
+            continue
+        if isinstance(value, torch.Tensor) != isinstance(saved, TensorStorageMetadata):
+            found.append(f"{name} is kept in another form")
+        elif isinstance(saved, TensorStorageMetadata) and value.shape != saved.size:
             found.append(f"{name} has shape {tuple(saved.size)}, {tuple(value.shape)} expected")
     if found:
         rest = f" and {len(found) - 5} more" if len(found) > 5 else ""

@@ -106,8 +106,33 @@ def test_an_optimizer_that_keeps_something_else_is_refused_by_its_name(tmp_path)
     resumed = replace(resumed, optimizer=sgd, scheduler=None)
     manager = new_manager(tmp_path, run=replace(RUN, config_yaml=settings.format("SGD")))
 
-    with pytest.raises(CheckpointError, match=r"SGD keeps other states .* than torch.optim.AdamW, .* to step_1"):
+    with pytest.raises(CheckpointError, match=r"SGD keeps other states than torch.optim.AdamW, .* to step_1"):
         manager.resume(resumed)
+
+
+def test_an_optimizer_that_keeps_the_same_goes_on_from_it_by_its_own_settings(tmp_path):
+    trainee = save_steps(tmp_path, 1, 2)
+    model = new_trainee().model
+    radam = torch.optim.RAdam(model.parameters(), lr=0.5, eps=1e-3)
+    settings = replace(RUN, config_yaml="policy: {optimizer: {name: torch.optim.RAdam}}\n")
+    new_manager(tmp_path, run=settings).resume(Trainee(model=model, optimizer=radam, scheduler=None))
+
+    (group,) = radam.param_groups
+    assert (group["lr"], group["eps"]) == (0.5, 1e-3)
+    for then, now in zip(trainee.optimizer.state.values(), radam.state.values(), strict=True):
+        assert now["step"] == 2
+        assert torch.equal(now["exp_avg"], then["exp_avg"]) and torch.equal(now["exp_avg_sq"], then["exp_avg_sq"])
+
+
+def test_an_optimizer_that_keeps_nothing_needs_nothing(tmp_path):
+    trainee = save_steps(tmp_path, 1)
+    resumed = new_trainee(seed=7)
+    sgd = torch.optim.SGD(resumed.model.parameters(), lr=0.1)
+    settings = replace(RUN, config_yaml="policy: {optimizer: {name: torch.optim.SGD}}\n")
+    new_manager(tmp_path, run=settings).resume(replace(resumed, optimizer=sgd, scheduler=None))
+
+    assert not any(sgd.state.values())
+    assert all(map(torch.equal, resumed.model.parameters(), trainee.model.parameters()))
 
 
 def test_a_new_schedule_starts_after_the_updates_that_were_made(tmp_path):
