@@ -198,3 +198,14 @@ def test_the_agent_needs_nothing_but_the_standard_library(tmp_path):
     )
     assert json.loads(run("-I", "-S").stdout) == [{"facts": {"/": {"kind": "folder"}}}]
     assert "RuntimeError" in run("-S").stderr
+
+
+def test_what_can_be_renamed_back_is_though_something_else_cannot(site, folder):
+    (answer,) = site.ask(
+        {"do": "set_aside", "paths": [str(folder / name) for name in ("empty", "rows.jsonl", "model")]}
+    )
+    (folder / "old_rows.jsonl.1").unlink()
+    with pytest.raises(StoreError, match=r"could not be renamed back: \S*/old_rows.jsonl.1\)"):
+        site.ask({"do": "put_back", "moved": answer["moved"]})
+    assert (folder / "model" / "sub" / "weights").read_text() == "ä one" and (folder / "empty").is_dir()
+    assert not list(folder.glob("old_*"))

@@ -109,9 +109,12 @@ def set_aside(paths: "list[Any]") -> "dict[str, Any]":
     try:
         for path in paths:
             _set_one_aside(path, moved)
-    except OSError:
-        with contextlib.suppress(OSError):
+    except OSError as error:
+        try:
             put_back(moved)
+        except OSError as another:
+            both = "{}; then: {}".format(error.strerror, another.strerror)
+            raise OSError(error.errno, both, error.filename) from another
         raise
     return {"moved": moved}
 
@@ -133,8 +136,16 @@ def _set_one_aside(path: str, moved: "list[list[str]]") -> None:
 
 
 def put_back(moved: "list[Any]") -> "dict[str, Any]":
-    """Undo :func:`set_aside`."""
+    """Undo :func:`set_aside`, all of it that can be undone; the error names what keeps its new name."""
+    failed = []  # type: list[tuple[OSError, str]]
     for before, aside in reversed(moved):
-        if not os.path.lexists(before):
-            os.rename(aside, before)
+        try:
+            if not os.path.lexists(before):
+                os.rename(aside, before)
+        except OSError as error:
+            failed.append((error, aside))
+    if failed:
+        error, aside = failed[0]
+        names = ", ".join(aside for _, aside in failed)
+        raise OSError(error.errno, "{}: could not be renamed back: {}".format(error.strerror, names), aside)
     return {}
