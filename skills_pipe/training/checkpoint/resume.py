@@ -85,9 +85,9 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     changed = [key for key in ("optimizer", "scheduler") if before.get(key) != now.get(key)]
     saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
     schedule.move_to_step(trainee, saved, info)
-    other_rate = None if changed else schedule.other_rate(trainee, saved, info)
-    warnings += [other_rate] if other_rate else []
-    keep_settings = bool(changed or other_rate)
+    other_schedule = None if changed else schedule.other_schedule(trainee, saved, info)
+    warnings += [other_schedule] if other_schedule else []
+    keep_settings = bool(changed or other_schedule)
 
     tensors.load_model_state(trainee.model, step.weights)
     memory = _has_memory(trainee.optimizer)

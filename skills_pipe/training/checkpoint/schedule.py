@@ -11,6 +11,8 @@ import warnings as python_warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from skills_pipe.training.checkpoint.state import Trainee, TrainingInfo
 
 
@@ -33,25 +35,23 @@ def move_to_step(trainee: Trainee, saved: Mapping[str, Any] | None, info: Traini
             scheduler.step()
 
 
-def other_rate(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> str | None:
-    """What to tell where the moved schedule has not the rate that the checkpoint's had at this step; else None.
+def other_schedule(trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo) -> str | None:
+    """What to tell where the moved schedule is not in the state of the checkpoint's at this step; else None.
 
     The same configuration may make another schedule: many span a run, whose length may be another one now.
     """
-    if trainee.scheduler is None or saved is None or "_last_lr" not in saved:
+    if trainee.scheduler is None or saved is None:
         return None
-    # Other layouts may have another number of groups.
-    pairs = [
-        (float(now), float(then))
-        for now, then in zip(trainee.scheduler.get_last_lr(), saved["_last_lr"], strict=False)
-        if not math.isclose(float(now), float(then), rel_tol=1e-6)
-    ]
-    if not pairs:
+    state = trainee.scheduler.state_dict()
+    differs = [key for key in state if key in saved and not _is_same(state[key], saved[key])]
+    if not differs:
         return None
-    now, then = pairs[0]
+    told = "policy.scheduler makes another schedule than then, as of a run of another length"
+    if "_last_lr" not in differs:
+        return f"{told}: {', '.join(f'{key} {saved[key]} -> {state[key]}' for key in differs)}"
+    now, then = next(pair for pair in zip(state["_last_lr"], saved["_last_lr"], strict=False) if not _is_same(*pair))
     return (
-        f"policy.scheduler makes another schedule than then, as of a run of another length: from step "
-        f"{info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
+        f"{told}: from step {info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
     )
 
 
@@ -65,3 +65,15 @@ def restore(trainee: Trainee, saved: Mapping[str, Any] | None) -> None:
     # An optimizer that starts fresh has the first rate of the schedule, which goes on from the one before.
     for group, rate in zip(trainee.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
+
+
+def _is_same(now: Any, then: Any) -> bool:
+    """Whether two values of a state are the same, but for rounding."""
+    if isinstance(now, list) and isinstance(then, list):
+        # Other layouts may have another number of groups.
+        return all(map(_is_same, now, then))
+    if isinstance(now, dict) and isinstance(then, dict):
+        return all(_is_same(now[key], then[key]) for key in now.keys() & then.keys())
+    if isinstance(now, (float, torch.Tensor)) or isinstance(then, (float, torch.Tensor)):
+        return math.isclose(float(now), float(then), rel_tol=1e-6)
+    return bool(now == then)

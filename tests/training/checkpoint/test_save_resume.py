@@ -177,6 +177,38 @@ def cosine_over(steps):
     return Trainee(model=trainee.model, optimizer=optimizer, scheduler=schedule)
 
 
+class Trapezoid(torch.optim.lr_scheduler.LRScheduler):
+    """A schedule that keeps its length in its state, as torch's own do."""
+
+    def __init__(self, optimizer, num_training_steps):
+        self.num_training_steps = num_training_steps
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [rate * min(1.0, (self.num_training_steps - self.last_epoch) / 3) for rate in self.base_lrs]
+
+
+@pytest.mark.parametrize("length", [6, 12])
+def test_a_schedule_that_differs_only_later_is_that_of_the_length_it_has_now_too(tmp_path, length):
+    """After two steps of 6 or of 12 the rate is the same: it falls over the last three."""
+
+    def trapezoid(steps):
+        trainee = without_schedule()
+        return replace(trainee, scheduler=Trapezoid(trainee.optimizer, steps))
+
+    trainee, manager = trapezoid(6), new_manager(tmp_path)
+    train(trainee, 2)
+    manager.save(trainee, info_at(2), position_at(2))
+    manager.close()
+    resumed = trapezoid(length)
+    point = new_manager(tmp_path).resume(resumed)
+
+    assert resumed.scheduler.num_training_steps == length
+    assert resumed.scheduler.last_epoch == 2
+    told = "another schedule than then, as of a run of another length: num_training_steps 6 -> 12"
+    assert [told in warning for warning in point.warnings] == ([] if length == 6 else [True])
+
+
 @pytest.mark.parametrize("scheduled", [True, False])
 def test_a_schedule_may_come_or_go(tmp_path, scheduled):
     """The first rate, which a schedule leaves with the optimizer, is no part of the model."""
