@@ -50,9 +50,7 @@ def other_schedule(trainee: Trainee, saved: Mapping[str, Any] | None, info: Trai
     if "_last_lr" not in differs:
         return f"{told}: {', '.join(f'{key} {saved[key]} -> {state[key]}' for key in differs)}"
     now, then = next(pair for pair in zip(state["_last_lr"], saved["_last_lr"], strict=False) if not _is_same(*pair))
-    return (
-        f"{told}: from step {info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
-    )
+    return f"{told}: from step {info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
 
 
 def restore(trainee: Trainee, saved: Mapping[str, Any] | None) -> None:
