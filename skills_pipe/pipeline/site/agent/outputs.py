@@ -113,7 +113,7 @@ def set_aside(paths: "list[Any]") -> "dict[str, Any]":
         try:
             put_back(moved)
         except OSError as another:
-            both = "{}; then: {}".format(error.strerror, another.strerror)
+            both = f"{error.strerror}; then: {another.strerror}"
             raise OSError(error.errno, both, error.filename) from another
         raise
     return {"moved": moved}
@@ -147,5 +147,5 @@ def put_back(moved: "list[Any]") -> "dict[str, Any]":
     if failed:
         error, aside = failed[0]
         names = ", ".join(aside for _, aside in failed)
-        raise OSError(error.errno, "{}: could not be renamed back: {}".format(error.strerror, names), aside)
+        raise OSError(error.errno, f"{error.strerror}: could not be renamed back: {names}", aside)
     return {}
