@@ -145,7 +145,7 @@ def put_back(moved: "list[Any]") -> "dict[str, Any]":
         except OSError as error:
             failed.append((error, aside))
     if failed:
-        error, aside = failed[0]
+        first, aside = failed[0]
         names = ", ".join(aside for _, aside in failed)
-        raise OSError(error.errno, f"{error.strerror}: could not be renamed back: {names}", aside)
+        raise OSError(first.errno, f"{first.strerror}: could not be renamed back: {names}", aside)
     return {}
