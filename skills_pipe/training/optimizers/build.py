@@ -14,24 +14,21 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, SequentialLR
 
-from skills_pipe.errors import ConfigError, did_you_mean
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config import objects
+from skills_pipe.training.config.objects import LENGTH, RATE, REST
 from skills_pipe.training.config.schema.policy import ObjectConfig, SchedulerConfig
 from skills_pipe.training.optimizers.joint import JointOptimizer
 from skills_pipe.training.optimizers.mesh import MeshOptimizer, meshes_of
 
 _OPTIMIZER = "policy.optimizer"
 _SCHEDULER = "policy.scheduler"
-_REST = "adamw"
-"""Argument of Muon that holds those of AdamW for the other weights."""
 _FUSED_SHARDED = (torch.optim.Adam, AdamW)
 """Whose fused kernels know how tensors are sharded."""
 _WHOLE_ONLY = (torch.optim.Adafactor, torch.optim.Rprop)
 """That do what torch knows for whole tensors only."""
 _SPARSE_ONLY = (torch.optim.SparseAdam,)
 """That take gradients which training does not make."""
-_RATE = "lr"
-_LENGTH = "num_training_steps"
-"""Argument of transformers' schedules."""
 
 
 def build_optimizer(
@@ -55,8 +52,8 @@ def build_optimizer(
         ConfigError: the class cannot be imported, does not take these arguments, or needs more than gradients.
     """
     factory = _import(config.name, _OPTIMIZER)
-    if config.kwargs.get(_RATE, 0) is None:  # at the class's own, whatever it calls it
-        config = replace(config, kwargs={key: value for key, value in config.kwargs.items() if key != _RATE})
+    if config.kwargs.get(RATE, 0) is None:  # at the class's own, whatever it calls it
+        config = replace(config, kwargs={key: value for key, value in config.kwargs.items() if key != RATE})
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if factory is Muon:
         return _muon(trained, config, outer)
@@ -93,8 +90,8 @@ def build_scheduler(
     for part in config.parts:
         factory = _import(part.name, _SCHEDULER)
         kwargs = _check_arguments(factory, part, _SCHEDULER)
-        if total_steps is not None and _LENGTH in inspect.signature(factory).parameters and kwargs.get(_LENGTH) is None:
-            kwargs[_LENGTH] = total_steps
+        if total_steps is not None and LENGTH in inspect.signature(factory).parameters and kwargs.get(LENGTH) is None:
+            kwargs[LENGTH] = total_steps
         parts.append(_stepped_alone(_construct(factory, _SCHEDULER, optimizer, **kwargs), _SCHEDULER))
     if len(parts) == 1:
         return parts[0]
@@ -120,13 +117,12 @@ def _muon(
     An argument goes to whichever takes it, ``lr`` and ``weight_decay`` to both, ``eps`` to AdamW; what ``adamw`` holds
     is for AdamW alone.
     """
-    own = config.kwargs.get(_REST, {})
+    own = config.kwargs.get(REST, {})
     muon_names, adamw_names = inspect.signature(Muon).parameters, inspect.signature(AdamW).parameters
-    plain = {key: value for key, value in config.kwargs.items() if key != _REST}
+    plain = {key: value for key, value in config.kwargs.items() if key != REST}
     for key, known in [*((key, {*muon_names, *adamw_names}) for key in plain), *((key, {*adamw_names}) for key in own)]:
         if key not in known:
-            fix = did_you_mean(key, known)
-            raise ConfigError(f"neither Muon nor AdamW has an argument {key!r}", where=f"{_OPTIMIZER}.kwargs", fix=fix)
+            raise objects.no_argument_of_both(key, known, _OPTIMIZER)
     hidden = [one for one in trained if one.ndim == 2 and not any(one is other for other in outer)]
     rest = [one for one in trained if not any(one is other for other in hidden)]
     for_muon = {key: value for key, value in plain.items() if key in muon_names and key != "eps"}
@@ -160,25 +156,18 @@ def _import(path: str, where: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         package = module_name.partition(".")[0]
         if error.name != package:
-            raise _no_module(module_name, path, where) from error
+            raise objects.no_module(path, where) from error
         raise ConfigError(
             f"no module {module_name!r} to import {path!r} from: {package} is not installed",
             where=f"{where}.name",
             fix=f"pip install {package}, or give another import path",
         ) from error
     except (ImportError, ValueError) as error:
-        raise _no_module(module_name, path, where) from error
+        raise objects.no_module(path, where) from error
     factory = getattr(module, name, None)
     if not callable(factory):
-        fix = did_you_mean(name, dir(module)) or "give the import path of a class"
-        raise ConfigError(f"no class {name!r} in {module_name}", where=f"{where}.name", fix=fix)
+        raise objects.no_class(path, dir(module), where)
     return factory
-
-
-def _no_module(module_name: str, path: str, where: str) -> ConfigError:
-    return ConfigError(
-        f"no module {module_name!r} to import {path!r} from", where=f"{where}.name", fix="give an import path"
-    )
 
 
 def _check_arguments(factory: Callable[..., Any], config: ObjectConfig, where: str) -> dict[str, Any]:
@@ -187,10 +176,7 @@ def _check_arguments(factory: Callable[..., Any], config: ObjectConfig, where: s
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for key in config.kwargs:
         if key not in parameters and not takes_any:
-            fix = did_you_mean(key, parameters)
-            if key == _RATE and fix is None:  # which is there unless somebody says otherwise
-                fix = f"set ++{where}.kwargs.{_RATE}=null, and name its rate as it does"
-            raise ConfigError(f"{config.name} has no argument {key!r}", where=f"{where}.kwargs", fix=fix)
+            raise objects.no_argument(config.name, key, parameters, where)
     return {key: _resolve(value) for key, value in config.kwargs.items()}
 
 
@@ -210,8 +196,8 @@ def _construct(factory: Callable[..., Any], where: str, *args: Any, **kwargs: An
     try:
         return factory(*args, **kwargs)
     except (TypeError, ValueError, RuntimeError) as error:
-        about_rate = _RATE in kwargs and re.search(rf"\b{_RATE}\b", str(error))
-        fix = f"set ++{where}.kwargs.{_RATE}=null if it finds its rate itself" if about_rate else None
+        about_rate = RATE in kwargs and re.search(rf"\b{RATE}\b", str(error))
+        fix = f"set ++{where}.kwargs.{RATE}=null if it finds its rate itself" if about_rate else None
         given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
         what = f"{factory.__name__} does not take these arguments{f' ({given})' if given else ''}: {error}"
         raise ConfigError(what, where=where, fix=fix) from error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.commands.sft.checks.objects import check_objects
 from skills_pipe.pipeline.commands.sft.checks.programs import check_programs
 from skills_pipe.pipeline.commands.sft.checks.steps import check_steps
 from skills_pipe.pipeline.commands.sft.checks.trainer import trainer_of
@@ -38,6 +39,7 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
         *check_steps(request.options, config),
         *check_wandb(config, request.cluster),
         *check_programs(config, trainer, request.cluster),
+        *check_objects(config, request.cluster),
     ]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.pipeline.checks.finding import Finding, error, warning
+from skills_pipe.pipeline.checks.signature import is_installed
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Job
 
@@ -43,22 +43,15 @@ def check_programs(config: TrainingConfig, trainer: Job, cluster: ClusterConfig)
         where = next(key for key, does in compiles.items() if does)
         what = f"torch compiles, and there is no {compiler} on this machine"
         findings.append(warning(what, where=where, fix="install a C++ compiler, or do without"))
-    if policy.dtensor_cfg.loss_kernel == "liger" and _is_missing("liger_kernel"):
+    if policy.dtensor_cfg.loss_kernel == "liger" and not is_installed("liger_kernel"):
         key = "policy.dtensor_cfg.loss_kernel"
         fix = f"pip install liger-kernel, for GPUs, or set {key}=auto"
         findings.append(error("Liger is not installed on this machine", where=key, fix=fix))
-    if policy.dtensor_cfg.attention_kernel == "flash_attn" and all(map(_is_missing, _FLASH_ATTENTION)):
+    if policy.dtensor_cfg.attention_kernel == "flash_attn" and not any(map(is_installed, _FLASH_ATTENTION)):
         fix = f"pip install flash-attn, for GPUs, or set {ATTENTION_KEY}=auto"
         findings.append(error("flash-attn is not installed on this machine", where=ATTENTION_KEY, fix=fix))
     package = optimizer.partition(".")[0] or "torch"
-    if _is_missing(package):
+    if not is_installed(package, folder=cluster.working_dir):
         fix = f"pip install {package}, or choose an optimizer of torch.optim"
         findings.append(error(f"{package} is not installed on this machine", where="policy.optimizer.name", fix=fix))
     return findings
-
-
-def _is_missing(package: str) -> bool:
-    try:
-        return find_spec(package) is None
-    except ValueError:  # marked as one that is not to be found
-        return True
