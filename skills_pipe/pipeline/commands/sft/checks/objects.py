@@ -35,8 +35,10 @@ def _problems(config: ObjectConfig, where: str, folder: str | None) -> Iterator[
 
     found = signature_of(config.name, folder=folder)
     if isinstance(found, Nowhere):
-        is_module = found.names is None
-        yield objects.no_module(config.name, where) if is_module else objects.no_class(config.name, found.names, where)
+        if found.names is None:
+            yield objects.no_module(config.name, where)
+        else:
+            yield objects.no_class(config.name, found.names, where)
     elif isinstance(found, Signature) and config.name == _MUON:
         yield from _of_muon(config, found, signature_of(_ADAMW, folder=folder))
     elif found is not None:
