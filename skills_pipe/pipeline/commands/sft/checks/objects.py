@@ -42,16 +42,23 @@ def _problems(config: ObjectConfig, where: str, folder: str | None) -> Iterator[
     elif isinstance(found, Signature) and config.name == _MUON:
         yield from _of_muon(config, found, signature_of(_ADAMW, folder=folder))
     elif found is not None:
-        given = {key for key, value in config.kwargs.items() if (where, key, value) != (_OPTIMIZER, objects.RATE, None)}
-        if not found.takes_any:
-            wrong = sorted(given - found.required.keys())
-            yield from (objects.no_argument(config.name, key, found.required, where) for key in wrong)
-        # The first is the optimizer of a schedule, or the weights.
-        needed = [name for name, required in [*found.required.items()][1:] if required]
-        for name in needed:
-            if name not in {*given, objects.LENGTH}:
-                fix = f"set ++{where}.kwargs.{name}" if where == _OPTIMIZER else f"add {name} to its kwargs"
-                yield ConfigError(f"{config.name} needs an argument {name!r}", where=f"{where}.kwargs", fix=fix)
+        yield from _of_arguments(config, found, where)
+
+
+def _of_arguments(config: ObjectConfig, found: Signature, where: str) -> Iterator[ConfigError]:
+    from skills_pipe.training.config import objects
+
+    # An optimizer whose rate is null gets none.
+    given = {key for key, value in config.kwargs.items() if (where, key, value) != (_OPTIMIZER, objects.RATE, None)}
+    if not found.takes_any:
+        wrong = sorted(given - found.required.keys())
+        yield from (objects.no_argument(config.name, key, found.required, where) for key in wrong)
+    # The first is the optimizer of a schedule, or the weights; the length of a training is known.
+    needed = [name for name, required in [*found.required.items()][1:] if required]
+    for name in needed:
+        if name not in {*given, objects.LENGTH}:
+            fix = f"set ++{where}.kwargs.{name}" if where == _OPTIMIZER else f"add {name} to its kwargs"
+            yield ConfigError(f"{config.name} needs an argument {name!r}", where=f"{where}.kwargs", fix=fix)
 
 
 def _of_muon(config: ObjectConfig, muon: Signature, adamw: Signature | Nowhere | None) -> Iterator[ConfigError]:
