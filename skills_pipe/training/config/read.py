@@ -116,7 +116,7 @@ class Reader:
         if value in choices:
             return value
         meant = did_you_mean(_TYPES_ELSEWHERE.get(str(value), str(value)), choices)
-        return self._wrong(path, _listing(choices), value, meant)
+        return self._wrong(path, _listing(choices), value, meant or info.otherwise)
 
     def _scalar(self, value: Any, hint: Any, path: str, info: Key) -> Any:
         expected, convert = _SCALARS[hint]

@@ -76,5 +76,9 @@ class CheckpointingConfig:
     ]
     on_change: Annotated[
         Literal["refuse", "continue"],
-        Key("A latest checkpoint of another base model, data set or seed: refuse it, or go on from its weights."),
+        Key(
+            "A latest checkpoint of another base model, data set or seed: refuse it, or go on from its weights.",
+            otherwise="to begin anew, name another checkpointing.checkpoint_dir, or start it by "
+            "`ns nemo_rl sft --on_change=restart`, which sets the old training aside",
+        ),
     ]

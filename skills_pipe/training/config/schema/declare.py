@@ -21,6 +21,7 @@ class Key:
         numbers: whether text in a free section that is a number, such as "1e-5", is read as one.
         written: the type in which the key is written, where programs read another one.
         also: names that other trainers give it: who writes one of them is told this key.
+        otherwise: what to do, for who writes a value that it does not take and that is near to none.
     """
 
     doc: str
@@ -32,3 +33,4 @@ class Key:
     numbers: bool = False
     written: Any = None
     also: tuple[str, ...] = ()
+    otherwise: str | None = None
