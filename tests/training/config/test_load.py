@@ -89,7 +89,10 @@ def test_null_may_be_written_as_python_writes_it(written):
         ("policy.lr=[1]", "policy.lr must be a number, not [1]"),
         ("checkpointing.enabled=1", "checkpointing.enabled must be true or false, not 1"),
         ("policy.precision=bf16", "policy.precision must be bfloat16, float16 or float32, not 'bf16'"),
-        ("checkpointing.on_change=restart", "to begin anew, name another checkpointing.checkpoint_dir, or start it by `ns"),
+        (
+            "checkpointing.on_change=restart",
+            "to begin anew, name another checkpointing.checkpoint_dir, or start it by `ns",
+        ),
         ("policy=3", "policy must be a section of keys, not 3"),
         ("policy.optimizer.kwargs=3", "policy.optimizer.kwargs must be a mapping of keys, not 3"),
         ("policy.dtensor_cfg.lora_cfg.target_modules=q_proj", "target_modules must be a list, not 'q_proj'"),
