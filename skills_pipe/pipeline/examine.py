@@ -25,6 +25,7 @@ from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.decisions.decide import Action
 from skills_pipe.pipeline.decisions.fingerprint import AN_INPUT
 from skills_pipe.pipeline.options.groups import CompatibilityOptions, JobOptions
+from skills_pipe.pipeline.options.overrides import key_that_names
 from skills_pipe.pipeline.options.spelling import flag_of
 from skills_pipe.pipeline.plan import Launch, Plan
 
@@ -150,8 +151,9 @@ def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
         return finding
     # Or with the one that names the folder it lies in, as that of a training does for its checkpoints.
     names = (finding.path, str(PurePath(finding.path).parent))
-    flags = (flag_of(name, request.options, request.cluster.absolute_or_id) for name in names)
-    return replace(finding, where=next((flag for flag in flags if flag), AN_INPUT))
+    read = request.cluster.absolute_or_id
+    named = (flag_of(name, request.options, read) or key_that_names(name, request.extras, read) for name in names)
+    return replace(finding, where=next(filter(None, named), AN_INPUT))
 
 
 def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials | None) -> list[Checked]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from skills_pipe.artifacts.result_keys import NOT_OF_RESULT
 
@@ -52,6 +52,15 @@ def path_of(words: Iterable[str], key: str) -> str | None:
     """The file, folder or hub id that the last override of ``key`` names; None for null and for an interpolation."""
     value = value_of(words, key)
     return None if not value or value == "null" or "${" in value else value
+
+
+def key_that_names(path: str, words: Iterable[str], read: Callable[[str], str]) -> str | None:
+    """The override that gives ``path``, once ``read`` has made a path of what was typed: ``++data.val_data_path``."""
+    for word in words:
+        given = path_of([word], key_of(word))
+        if given is not None and path in (given, read(given)):
+            return f"++{key_of(word)}"
+    return None
 
 
 def of_result(words: Iterable[str]) -> dict[str, str]:

@@ -299,6 +299,15 @@ def test_a_wrong_key_is_told_alone_where_the_data_have_a_name(tmp_path, monkeypa
     assert "squads, which does not exist (--training_data)" in capsys.readouterr().err
 
 
+def test_a_missing_file_is_told_with_the_key_that_names_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    words = ["nemo_rl", "sft", "--output_dir=out", "--hf_model=./model", "--training_data=rows.jsonl", "--dry_run"]
+    assert main([*words, "++data.val_data_path=gone.jsonl"]) == 2
+    assert "gone.jsonl, which does not exist (++data.val_data_path)" in capsys.readouterr().err
+
+
 def test_files_that_change_places_are_another_training():
     """Both stages read the same two files."""
     files = {"training_data": "/workspace/a.jsonl", "validation_data": "/workspace/b.jsonl"}
