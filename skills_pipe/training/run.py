@@ -11,7 +11,7 @@ from skills_pipe.training.backends.base import Backend
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.checkpoint.state import ResumePoint
 from skills_pipe.training.config import TrainingConfig
-from skills_pipe.training.data.batches import BatchSettings
+from skills_pipe.training.data.batches import BatchSettings, RankBatch, split_batch
 from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.sampler import BatchSampler
 from skills_pipe.training.distributed import World
@@ -78,8 +78,14 @@ class Run:
     @cached_property
     def forecast(self) -> Forecast:
         """What a rank will need."""
-        model = self.backend.trainee.model.config
-        return Forecast.of(self.config, model, self.world.device, ranks=self.world.size)
+        model, batch = self.backend.trainee.model.config, self.first_batch
+        operations = self.performance.flops.of_step(batch.lengths, batch.global_targets)
+        return Forecast.of(self.config, model, self.world.device, ranks=self.world.size, operations=operations)
+
+    @cached_property
+    def first_batch(self) -> RankBatch:
+        """The first global batch of the data, as one rank alone would get it."""
+        return split_batch(self.dataset, self.sampler.batch(0), self.batches, 0, 1)
 
     @property
     def data_fingerprint(self) -> str:

@@ -17,7 +17,6 @@ from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.quantization import quantization_spec
 from skills_pipe.training.config.schema.training import SftConfig
-from skills_pipe.training.data.batches import split_batch
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
@@ -39,7 +38,7 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     for name, dataset in data.validation.items():
         _table(f"validation data {name}" if len(data.validation) > 1 else "validation data", dataset.report.describe())
     _table("steps", _steps(run))
-    _table("estimate", run.forecast.rows())
+    _table("estimate", run.forecast.rows(run.total_steps))
     console.print("first document, trained tokens marked:", highlight=False)
     console.print(
         preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
@@ -166,7 +165,7 @@ def _units(run: Run) -> str:
 
 def _microbatches(run: Run) -> str:
     """Of the first global batch, with how full they are."""
-    batch = split_batch(run.dataset, run.sampler.batch(0), run.batches, 0, 1)
+    batch = run.first_batch
     count, capacity = len(batch.microbatches), run.batches.capacity
     if run.batches.dynamic is not None:
         tokens = run.batches.dynamic.tokens
