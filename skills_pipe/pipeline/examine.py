@@ -16,7 +16,13 @@ from skills_pipe.pipeline.checks.files import check_files
 from skills_pipe.pipeline.checks.finding import Checked, Finding, errors_in, warning
 from skills_pipe.pipeline.checks.hub_inputs import ask_hub, caches, check_hub_inputs
 from skills_pipe.pipeline.checks.images import check_images
-from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
+from skills_pipe.pipeline.checks.preflight import (
+    check_cluster,
+    check_hub_names,
+    check_machine,
+    check_overlaps,
+    check_paths,
+)
 from skills_pipe.pipeline.checks.programs import check_programs, tests_of
 from skills_pipe.pipeline.checks.questions import Questions
 from skills_pipe.pipeline.checks.request import Check, OptionsT, Request
@@ -123,7 +129,7 @@ def examine(
             findings=(*check_cluster(plan, cluster), *check_images(plan, cluster), *check_runtime(plan, cluster)),
         ),
         Checked(subject="options", findings=tuple(_check_options(request.options, plan, cluster))),
-        Checked(subject="paths", findings=(*on_paths, *check_hub_names(plan, cluster))),
+        Checked(subject="paths", findings=(*on_paths, *check_overlaps(plan, cluster), *check_hub_names(plan, cluster))),
         *([check_hub_inputs(request.hub, cluster, request.answers.looks)] if hub else []),
         *own,
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError, did_you_mean
@@ -60,6 +60,23 @@ def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
     for path in _with_siblings_as_one(path for path in unwritable if not paths.is_writable(path)):
         findings.append(error(f"{path} is on a mount that is read-only", fix="write somewhere else"))
     return findings
+
+
+def check_overlaps(plan: Plan, cluster: ClusterConfig) -> Iterator[Finding]:
+    """Findings on outputs that are what the run reads, hold it, or lie in it."""
+    paths = PathMap.of(cluster)
+    inputs = {path: paths.to_cluster(path) for stage in plan.stages for path in stage.inputs if path.startswith("/")}
+    outputs = {stage.output: paths.to_cluster(stage.output) for stage in plan.stages if stage.output}
+    for path, read in inputs.items():
+        found = {output: made for output, made in outputs.items() if read is not None and made is not None}
+        around = [output for output, made in found.items() if is_below(str(read), made)]
+        inside = [output for output, made in found.items() if is_below(made, str(read))]
+        if around:  # a restart would set it aside with the output
+            what = f"{around[0]} would be written, and {'it' if path == around[0] else f'{path} in it'} is read"
+            yield error(what, fix="choose another output folder", path=around[0])
+        elif inside:
+            what = f"{inside[0]} would be written into {path}, which is read: a later run may find that changed"
+            yield warning(what, fix="choose another output folder")
 
 
 def _with_siblings_as_one(paths: Iterable[str]) -> list[str]:

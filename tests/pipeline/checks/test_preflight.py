@@ -7,7 +7,13 @@ import pytest
 
 from skills_pipe.pipeline.checks.finding import errors_in
 from skills_pipe.pipeline.checks.images import check_images
-from skills_pipe.pipeline.checks.preflight import check_cluster, check_hub_names, check_machine, check_paths
+from skills_pipe.pipeline.checks.preflight import (
+    check_cluster,
+    check_hub_names,
+    check_machine,
+    check_overlaps,
+    check_paths,
+)
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ContainerRuntime, EnvVar, ExecutorKind
 from skills_pipe.pipeline.commands.sft import plan
 from skills_pipe.pipeline.commands.sft.options import SftOptions
@@ -142,6 +148,32 @@ def test_inputs_on_a_cluster_must_be_absolute_or_ids():
     told = texts(check_paths(replace(made, stages=(stage, *made.stages[1:])), SLURM))
     assert "gsm8k/test.jsonl is not an absolute path" in told and "gen*.jsonl is not an absolute path" in told
     assert "org/model" not in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"final_hf_path": "/workspace/base"}, "error: /workspace/base would be written, and it is read"),
+        (
+            {"hf_model": "/workspace/run/checkpoints/step_1"},
+            "error: /workspace/run/checkpoints would be written, and /workspace/run/checkpoints/step_1 in it is read",
+        ),
+        (
+            {"output_dir": "/workspace/base"},
+            "warning: /workspace/base/checkpoints would be written into /workspace/base, which is read",
+        ),
+        # The same folder by another mount.
+        ({"hf_model": "/again/base", "final_hf_path": "/workspace/base"}, "and /again/base in it is read"),
+    ],
+)
+def test_what_is_read_must_not_be_written(changes, told):
+    cluster = replace(SLURM, mounts=(*SLURM.mounts, Mount(source="/lustre/w", target="/again")))
+    findings = list(check_overlaps(planned(cluster, **{"hf_model": "/workspace/base", **changes}), cluster))
+    assert told in texts(findings) and len(findings) == 1
+
+
+def test_the_control_beside_each_other_they_may_lie():
+    assert not list(check_overlaps(planned(hf_model="/workspace/run2", final_hf_path="/workspace/run/model"), SLURM))
 
 
 def test_without_containers_nothing_needs_a_mount():
