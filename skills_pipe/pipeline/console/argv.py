@@ -22,9 +22,9 @@ class Arguments:
     args: tuple[str, ...] = ()
 
 
-def wrap_arguments(text: str) -> Arguments:
-    """Words of a command line, split as a shell would: ``wrap_arguments("++a=1 '++b=x y'")``."""
-    return Arguments(args=tuple(shlex.split(text)))
+def wrap_arguments(text: str | Sequence[str]) -> Arguments:
+    """Words of a command line, split as a shell would: ``wrap_arguments("++a=1 '++b=x y'")``; a list is not split."""
+    return Arguments(args=tuple(shlex.split(text) if isinstance(text, str) else text))
 
 
 @dataclass(kw_only=True)

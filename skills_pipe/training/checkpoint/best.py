@@ -27,12 +27,14 @@ def best_step(whole: Mapping[int, tuple[Path, Manifest]]) -> int:
         raise CheckpointError(
             "the run ranks its checkpoints by no metric",
             where="checkpointing.metric_name",
-            fix="name a step, or use --step=last",
+            fix="name a step, or take the last one",
         )
     metrics = {step: manifest.facts["metrics"] for step, (_, manifest) in whole.items()}
     if not any(metric in values for values in metrics.values()):
         raise CheckpointError(
-            f"no checkpoint has the metric {metric!r}", where="checkpointing.metric_name", fix="use --step=last"
+            f"no checkpoint has the metric {metric!r}",
+            where="checkpointing.metric_name",
+            fix="name a step, or take the last one",
         )
     return Retention(metric_name=metric, higher_is_better=higher_is_better).ranked(metrics)[0]
 

@@ -104,6 +104,7 @@ def test_a_value_may_be_the_next_word(value):
 @given(st.lists(text))
 def test_wrapped_arguments_split_as_a_shell_would(words):
     assert wrap_arguments(shlex.join(words)).args == tuple(words)
+    assert wrap_arguments(words).args == tuple(words)
 
 
 def test_no_arguments_are_no_words():

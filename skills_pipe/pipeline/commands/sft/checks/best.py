@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
@@ -28,8 +29,14 @@ def _without_metric(config: TrainingConfig) -> Finding | None:
     metric = config.checkpointing.metric_name
     if metric is None:
         what, fix = "checkpointing.metric_name is null: no checkpoint is the best", "name a metric"
-    elif metric.startswith("val:") and not _is_validated(config):
+    elif metric.startswith("val:") and not _has_data(config):
         what, fix = f"nothing will be validated, so that no checkpoint has {metric}", "give --validation_data"
+    elif metric.startswith("val:") and not (config.sft.val_period or config.sft.val_at_end):
+        what = f"nothing will be validated while it trains, so that no checkpoint has {metric}"
+        fix = "set ++sft.val_at_end=true, or ++sft.val_period"
+    elif metric.startswith("val:") and not _meet(config):
+        what = f"no step is both saved and validated, so that no checkpoint has {metric}"
+        fix = "set ++sft.val_at_end=true, or ++checkpointing.save_period to ++sft.val_period"
     else:
         return None
     return error(what, where=f"--conversion_step={BEST}", fix=f"{fix}, or convert the last checkpoint")
@@ -40,7 +47,9 @@ def _off_validation(config: TrainingConfig, *, asked: bool) -> Finding | None:
     saved, validated, metric = config.checkpointing.save_period, config.sft.val_period, config.checkpointing.metric_name
     # Who validates at the end only, as the defaults do, ranks nothing unless the best is asked for.
     matters = asked or config.sft.early_stopping is not None or (validated and config.checkpointing.keep_top_k)
-    if not (matters and saved and metric and metric.startswith("val:") and _is_validated(config)):
+    if not (matters and saved and metric and metric.startswith("val:") and _has_data(config)):
+        return None
+    if not (validated or config.sft.val_at_end):
         return None
     if not _saves_off(saved, validated, last=config.sft.max_num_steps):
         return None
@@ -60,10 +69,19 @@ def _saves_off(saved: int, validated: int, *, last: int | None) -> bool:
     return False
 
 
+def _meet(config: TrainingConfig) -> bool:
+    """Whether a step is both saved and validated; where the last step is not known, it may be."""
+    sft, last = config.sft, config.sft.max_num_steps
+    if last is None or sft.val_at_end:
+        return True
+    saved, validated = config.checkpointing.save_period, sft.val_period
+    return last % validated == 0 or bool(saved and math.lcm(saved, validated) <= last)
+
+
 def _steps(number: int) -> str:
     return "step" if number == 1 else f"{number} steps"
 
 
-def _is_validated(config: TrainingConfig) -> bool:
+def _has_data(config: TrainingConfig) -> bool:
     data = config.data
     return bool(data.validation or any(dataset.split_validation_size for dataset in data.train))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from skills_pipe.errors import ConfigError
@@ -12,7 +13,7 @@ from skills_pipe.pipeline.commands.sft.checks.steps import check_steps
 from skills_pipe.pipeline.commands.sft.checks.trainer import trainer_of
 from skills_pipe.pipeline.commands.sft.checks.wandb import check_wandb
 from skills_pipe.pipeline.commands.sft.keys import FLAGS, Keys, keys_of, read_keys
-from skills_pipe.pipeline.options.overrides import key_of
+from skills_pipe.pipeline.options.overrides import key_of, path_of
 
 if TYPE_CHECKING:
     from skills_pipe.pipeline.checks.request import Request
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _FIXED = ("checkpointing.checkpoint_dir", "cluster.gpus_per_node", "cluster.num_nodes")
 """Keys that only the flags may set: later stages, or the job itself, go by the flag."""
+_OF_FLAGS = ("policy.model_name", "data.train_data_path", "data.val_data_path")
+"""Keys that name what a flag names."""
 
 
 def check_training(request: Request[SftOptions]) -> list[Finding]:
@@ -35,6 +38,7 @@ def check_training(request: Request[SftOptions]) -> list[Finding]:
     return [
         *map(warning, _of_the_other_backend(config, keys)),
         *_check_fixed(request.extras),
+        *_check_twice(request),
         *_check_kept(config),
         *check_steps(request.options, config),
         *check_wandb(config, request.cluster),
@@ -50,6 +54,16 @@ def _check_fixed(extras: tuple[str, ...]) -> list[Finding]:
         for key in _FIXED
         if key in typed
     ]
+
+
+def _check_twice(request: Request[SftOptions]) -> Iterator[Finding]:
+    """Keys beside the options that stand for them: the keys count, and who forgot one of both should know."""
+    for key in _OF_FLAGS:
+        flag, named = FLAGS[key], path_of(request.extras, key)
+        given = getattr(request.options, flag.lstrip("-"))
+        if named is not None and given is not None and named != given:
+            what = f"{flag} has no effect: ++{key}={named} counts"
+            yield warning(what, where=f"++{key}", fix="leave one of them out")
 
 
 def _check_kept(config: TrainingConfig) -> list[Finding]:

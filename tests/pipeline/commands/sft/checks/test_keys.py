@@ -50,6 +50,14 @@ def test_keys_that_contradict_a_flag_are_told():
     ]
 
 
+def test_a_key_beside_the_flag_that_stands_for_it_is_told():
+    found = training_findings("++data.train_data_path=/data/other.jsonl", "++policy.model_name=org/model")
+    assert texts(found) == (
+        "warning: --training_data has no effect: ++data.train_data_path=/data/other.jsonl counts "
+        "(++data.train_data_path): leave one of them out"
+    )
+
+
 def test_a_run_without_end_is_told():
     found = texts(training_findings("++sft.max_num_steps=100000000", "++sft.max_num_epochs=100000000"))
     assert "bounds the run" in found
