@@ -244,6 +244,27 @@ def test_continue_keeps_what_is_there(tmp_path):
     assert manifest.read(tmp_path / "checkpoints").identity.fields["options"] == {"steps": 3}
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("policy.train_global_batch_size", "goes on from no checkpoint of another"),
+        ("policy.dtensor_cfg.lora_cfg.dim", "goes on from no checkpoint of another"),
+        ("policy.optimizer.name", "goes on only where both keep the same states"),
+        ("policy.lr", None),
+    ],
+)
+def test_going_on_under_what_checkpoints_are_made_of_is_told_before_the_queue(tmp_path, key, told):
+    def plan(value: str) -> Plan:
+        made = two_stages(tmp_path)
+        return replace(made, stages=(replace(made.stages[0], options={f"++{key}": value}), made.stages[1]))
+
+    submit(plan("8"), local(tmp_path))
+    seen = preview(plan("4"), local(tmp_path), SubmitFlags(on_change=OnChange.CONTINUE))
+    found = [finding.what for finding in seen.findings]
+    assert found == ([] if told is None else [f'stage \'a\': the trainer {told}: ++{key}: "8" -> "4"'])
+    assert not seen.errors
+
+
 def test_what_was_told_to_go_on_and_was_stopped_goes_on_without_being_told_again(tmp_path):
     submit(training_plan(tmp_path, "finish", jobs=1, total=2), local(tmp_path))
 

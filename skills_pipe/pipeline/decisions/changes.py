@@ -33,6 +33,7 @@ _KEPT: Final = frozenset(
     }
 )
 """Keys that a training keeps from its first checkpoint on: the trainer goes on under no others."""
+_OPTIMIZER: Final = frozenset({"policy.optimizer", "policy.optimizer.name"})
 _KEPT_WITH_THE_DATA: Final = "policy.train_global_batch_size"
 _INPUT: Final = "input "
 
@@ -53,9 +54,23 @@ def only_inputs_changed(changes: tuple[str, ...], paths: Iterable[str]) -> bool:
 
 def checkpoints_still_fit(changes: tuple[str, ...]) -> bool:
     """Whether a training may go on from its checkpoints after such changes, if it is told to."""
-    keys = {change.partition(": ")[0].lstrip("+~") for change in changes}
+    return not kept_by_checkpoints(changes)
+
+
+def kept_by_checkpoints(changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those changes under which the trainer goes on from no checkpoint, unless they say the same in other words."""
     same_data = not any(change.startswith(_INPUT) for change in changes)
-    return not (keys & _KEPT or (same_data and _KEPT_WITH_THE_DATA in keys))
+    kept = _KEPT | {_KEPT_WITH_THE_DATA} if same_data else _KEPT
+    return tuple(change for change in changes if _key(change) in kept)
+
+
+def maybe_kept_by_checkpoints(changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those changes under which it does, or not: that depends on what two optimizers have in common."""
+    return tuple(change for change in changes if _key(change) in _OPTIMIZER)
+
+
+def _key(change: str) -> str:
+    return change.partition(": ")[0].lstrip("+~")
 
 
 def _spelled(line: str) -> str:

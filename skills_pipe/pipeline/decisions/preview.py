@@ -9,7 +9,12 @@ from skills_pipe.artifacts.identity import Identity
 from skills_pipe.pipeline.checks.finding import Finding, Severity
 from skills_pipe.pipeline.cluster.config import ClusterConfig, ExecutorKind
 from skills_pipe.pipeline.code.package import Code
-from skills_pipe.pipeline.decisions.changes import checkpoints_still_fit, only_inputs_changed
+from skills_pipe.pipeline.decisions.changes import (
+    checkpoints_still_fit,
+    kept_by_checkpoints,
+    maybe_kept_by_checkpoints,
+    only_inputs_changed,
+)
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
 from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
@@ -114,6 +119,7 @@ def preview(
             *upstream.findings,
             *findings,
             *_refusals(plan, decisions),
+            *_misfits(decisions),
             *_refused_by_executor(to_run, cluster, run, upstream),
         ),
         upstream=upstream,
@@ -235,6 +241,20 @@ def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
             )
         )
     return findings
+
+
+def _misfits(decisions: tuple[Decision, ...]) -> Iterator[Finding]:
+    """Trainings that are told to go on, and will refuse to, or may."""
+    for decision in decisions:
+        if decision.action is not Action.CONTINUE:
+            continue
+        for told, changes in (
+            ("the trainer goes on from no checkpoint of another", kept_by_checkpoints(decision.changes)),
+            ("the trainer goes on only where both keep the same states", maybe_kept_by_checkpoints(decision.changes)),
+        ):
+            if changes:
+                what = f"stage {decision.stage!r}: {told}: {'; '.join(changes)}"
+                yield Finding(severity=Severity.WARNING, what=what, fix="undo that, or use --on_change=restart")
 
 
 def _ways_on(changes: tuple[str, ...]) -> str:
