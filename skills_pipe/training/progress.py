@@ -46,7 +46,9 @@ class Progress:
         """Where the checkpoint is that the run goes on from, or at the start; the watches as they were then."""
         sft, watches = run.config.sft, run.resumed.info.watches if run.resumed is not None else {}
         guard = StepGuard.of(sft.loss_spikes, sft.max_nonfinite_steps, watches.get("guard"))
-        stopping = EarlyStopping.of(sft.early_stopping, watches.get("early_stopping"))
+        # What was the best on other data is no measure for losses on these.
+        seen = watches.get("early_stopping") if run.resumed is not None and run.resumed.same_validation else None
+        stopping = EarlyStopping.of(sft.early_stopping, seen)
         if run.resumed is None:
             return cls(guard=guard, stopping=stopping)
         info, position = run.resumed.info, run.resumed.position

@@ -184,6 +184,7 @@ def _checkpoint_manager(run: Run, parts: Parts) -> CheckpointManager:
         config_yaml=to_yaml(config),
         model_fingerprint=model_fingerprint(parts.model.config, config.policy.model_name),
         data_fingerprint=run.data_fingerprint,
+        validation_fingerprint=run.validation.fingerprint if run.validation is not None else None,
         seed=config.sft.seed,
         precision=config.policy.precision,
         tokenizer=parts.tokenizer,

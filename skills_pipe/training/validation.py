@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,13 @@ class Validation:
                 batch_settings(config), micro_batch_size=config.sft.val_micro_batch_size, largest_first=False
             ),
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the documents of one validation: losses on others do not compare."""
+        chosen = f"{self.max_batches} of {self.batch_size}" if self.max_batches else "all"
+        parts = [dataset.fingerprint for dataset in self.datasets.values()]
+        return hashlib.sha256("\n".join([*parts, chosen]).encode()).hexdigest()
 
     @property
     def tokens(self) -> int:

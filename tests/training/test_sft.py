@@ -18,6 +18,8 @@ from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.artifacts.names import ENV_DEADLINE, ENV_SAVE_NOW, ENV_VERDICT
 from skills_pipe.artifacts.verdict import Outcome, Verdict
 from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.comparable import comparable_metrics
+from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.manager import CheckpointManager
 from skills_pipe.training.monitoring.console import Console
 from skills_pipe.training.sft import main
@@ -358,6 +360,20 @@ def test_a_run_that_went_on_with_other_data_is_resumed_like_any_other(tiny_model
     assert main(accepted) == 0
     info = json.loads((tmp_path / "checkpoints" / "step_10" / "training_info.json").read_text())
     assert (info["total_steps"], info["consumed_samples"]) == (10, 8 * BATCH)
+
+
+def test_losses_on_other_validation_data_do_not_count_for_the_best(tiny_model_folder, chat_data, tmp_path, capsys):
+    periods = ["sft.val_period=2", "checkpointing.save_period=2", "checkpointing.keep_top_k=null"]
+    settings = arguments(tiny_model_folder, chat_data, tmp_path, *periods)
+    first, second = (write_jsonl(tmp_path / f"{seed}.jsonl", chat_rows(4, seed=seed)) for seed in (8, 9))
+    assert main([*settings, f"data.val_data_path={first}", "checkpointing.stop_after_steps=4"]) == 75
+    assert main([*settings, f"data.val_data_path={second}"]) == 0
+
+    assert "the validation data changed since step_4: losses on them before do not count" in capsys.readouterr().out
+    manifests = {step: manifest for step, _, manifest in whole_steps(tmp_path / "checkpoints")}
+    validated = {step for step, metrics in comparable_metrics(manifests).items() if "val:val_loss" in metrics}
+    assert (set(manifests), validated) == ({2, 4, 6, 8, 10}, {6, 8, 10})
+    assert all("val:val_loss" in manifest.facts["metrics"] for manifest in manifests.values())
 
 
 def test_a_changed_rate_holds_after_a_resume_and_is_said(tiny_model_folder, chat_data, tmp_path, capsys):

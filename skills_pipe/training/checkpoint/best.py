@@ -12,6 +12,7 @@ import yaml
 from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.artifacts.names import CHECKPOINTS, step_directory
 from skills_pipe.errors import CheckpointError
+from skills_pipe.training.checkpoint.comparable import comparable_metrics
 from skills_pipe.training.checkpoint.layout import StepFolder, whole_steps
 from skills_pipe.training.checkpoint.retention import Retention
 
@@ -29,7 +30,7 @@ def best_step(whole: Mapping[int, tuple[Path, Manifest]]) -> int:
             where="checkpointing.metric_name",
             fix="name a step, or take the last one",
         )
-    metrics = {step: manifest.facts["metrics"] for step, (_, manifest) in whole.items()}
+    metrics = comparable_metrics({step: manifest for step, (_, manifest) in whole.items()})
     if not any(metric in values for values in metrics.values()):
         raise CheckpointError(
             f"no checkpoint has the metric {metric!r}",

@@ -27,6 +27,7 @@ from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint.background import BackgroundWriter
 from skills_pipe.training.checkpoint.changes import Changes, changes_since, in_one_line
+from skills_pipe.training.checkpoint.comparable import comparable_metrics
 from skills_pipe.training.checkpoint.jobs import TrainingJob, jobs_of, other_kernels
 from skills_pipe.training.checkpoint.layout import whole_steps
 from skills_pipe.training.checkpoint.owner import Owner
@@ -230,5 +231,5 @@ class CheckpointManager:
         return self._owner
 
     def _retire(self) -> None:
-        metrics = {step: manifest.facts["metrics"] for step, _, manifest in whole_steps(self._folder)}
+        metrics = comparable_metrics({step: manifest for step, _, manifest in whole_steps(self._folder)})
         self._notices.extend(self._retired.delete(self._retention.obsolete(metrics)))

@@ -17,6 +17,7 @@ from skills_pipe.artifacts.manifest import Manifest
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import rng, schedule, tensors
 from skills_pipe.training.checkpoint.adapter import check_same_adapters
+from skills_pipe.training.checkpoint.comparable import is_same_validation
 from skills_pipe.training.checkpoint.layout import StepFolder, readable_manifest, step_folders
 from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
 from skills_pipe.training.checkpoint.retention import names
@@ -99,7 +100,17 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     _restore_average(step, trainee, warnings)
     schedule.restore(trainee, None if keep_settings else saved)
     _restore_rng(step, found.manifest, run, info, warnings)
-    return ResumePoint(info=info, position=position if same_data else None, warnings=tuple(warnings))
+    same_validation = is_same_validation(found.manifest, run.validation_fingerprint)
+    if not same_validation:
+        warnings.append(
+            f"the validation data changed since {found.path.name}: losses on them before do not count for the best"
+        )
+    return ResumePoint(
+        info=info,
+        position=position if same_data else None,
+        same_validation=same_validation,
+        warnings=tuple(warnings),
+    )
 
 
 def check_files(path: Path, manifest: Manifest) -> None:

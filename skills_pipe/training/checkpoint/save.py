@@ -21,6 +21,7 @@ from skills_pipe.artifacts.names import MANIFEST, step_directory
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint import owner as owners
 from skills_pipe.training.checkpoint import rng, tensors
+from skills_pipe.training.checkpoint.comparable import VALIDATION
 from skills_pipe.training.checkpoint.failures import disk_failures, is_lack_of_memory
 from skills_pipe.training.checkpoint.jobs import job_facts
 from skills_pipe.training.checkpoint.layout import StepFolder
@@ -163,6 +164,7 @@ def _facts(run: RunDescription, info: TrainingInfo) -> dict[str, Any]:
         "metrics": dict(info.metrics),
         "model": run.model_fingerprint,
         "data": run.data_fingerprint,
+        **({VALIDATION: run.validation_fingerprint} if run.validation_fingerprint is not None else {}),
         "precision": run.precision,
         "world_size": world_size(),
         **job_facts(run.jobs),

@@ -98,6 +98,7 @@ class RunDescription:
         config_yaml: the resolved training configuration.
         model_fingerprint: see :func:`skills_pipe.training.checkpoint.fingerprint.model_fingerprint`.
         data_fingerprint: of the training data set, as in :class:`DataPosition`.
+        validation_fingerprint: of what is validated on; None without validation.
         seed: from which a rank's random numbers restart when the saved ones do not fit.
         precision: ``policy.precision``, the dtype that an export is written in unless another is asked for.
         tokenizer: saved with every step, with the chat template that the training used.
@@ -112,6 +113,7 @@ class RunDescription:
     model_fingerprint: str
     data_fingerprint: str
     seed: int
+    validation_fingerprint: str | None = None
     precision: str = "bfloat16"
     tokenizer: PreTrainedTokenizerBase | None = None
     stop_token_ids: tuple[int, ...] = ()
@@ -128,9 +130,11 @@ class ResumePoint:
     Attributes:
         info: counters as they were saved.
         position: where the data goes on; None when the user let the run go on with another data set or order.
+        same_validation: whether it was validated on the same data.
         warnings: sentences that the user should read once.
     """
 
     info: TrainingInfo
     position: DataPosition | None
+    same_validation: bool = True
     warnings: tuple[str, ...] = ()
