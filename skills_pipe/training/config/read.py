@@ -215,10 +215,10 @@ def _in_known_section(word: str, known: Collection[str]) -> str:
 
 
 def _written_in(key: str, value: Any) -> list[str]:
-    """Unknown keys of an unknown section that other trainers have; else the section itself."""
-    if not isinstance(value, Mapping) or not _called_so(key.rpartition(".")[2], known_keys()):
-        return [key]
-    return [_join(key, str(name)) for name in value] or [key]
+    """Unknown keys of an unknown section that other trainers have, or of which one is meant; else the section itself."""
+    inner = [str(name) for name in value] if isinstance(value, Mapping) else []
+    told = _called_so(key.rpartition(".")[2], known_keys()) or any(map(key_called, inner))
+    return [_join(key, name) for name in inner] if inner and told else [key]
 
 
 def _sections_in_common(one: list[str], other: list[str]) -> int:

@@ -28,10 +28,11 @@ class CheckpointingConfig:
     metric_name: Annotated[
         str | None,
         Key(
-            "Metric that ranks checkpoints: val:NAME or train:NAME, such as val:val_loss; null: the newest rank first."
+            "Metric that ranks checkpoints: val:NAME or train:NAME, such as val:val_loss; null: the newest rank first.",
+            also=("metric_for_best_model",),
         ),
     ]
-    higher_is_better: Annotated[bool, Key("Whether a higher metric is better.")]
+    higher_is_better: Annotated[bool, Key("Whether a higher metric is better.", also=("greater_is_better",))]
     keep_top_k: Annotated[
         int | None,
         Key("Best checkpoints to keep, beside the latest; null: keep all.", minimum=1, also=("save_total_limit",)),

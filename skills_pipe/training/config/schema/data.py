@@ -169,6 +169,7 @@ class DataSection:
         Key(
             "Part of the training rows, or from 1 on their number, that is set aside for validation; null: none.",
             above=0,
+            also=("val_set_size", "test_size"),
         ),
     ]
     seed: Annotated[int | None, Key("Seed of a validation split; null: sft.seed.")]

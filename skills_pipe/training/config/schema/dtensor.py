@@ -89,6 +89,8 @@ class DtensorConfig:
     defer_fsdp_grad_sync: Annotated[bool, Key("Exchange gradients once per step instead of once per microbatch.")]
     lora_cfg: Annotated[
         LoraConfig,
-        Key("Low-rank adapters.", also=("lora", "peft", "lora_config", "peft_config", "use_peft", "use_lora")),
+        Key(
+            "Low-rank adapters.", also=("lora", "peft", "lora_config", "peft_config", "use_peft", "use_lora", "adapter")
+        ),
     ]
     quantization: Annotated[QuantizationConfig, Key("Frozen weights below adapters in 4 bit.")]

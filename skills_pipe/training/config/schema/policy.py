@@ -135,7 +135,7 @@ class PolicyConfig:
         Key(
             "Longest sample in tokens.",
             minimum=2,
-            also=("max_seq_length", "max_length", "seq_length", "seq_len", "cutoff_len"),
+            also=("max_seq_length", "max_length", "seq_length", "seq_len", "sequence_len", "cutoff_len"),
         ),
     ]
     precision: Annotated[
