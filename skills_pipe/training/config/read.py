@@ -215,7 +215,7 @@ def _in_known_section(word: str, known: Collection[str]) -> str:
 
 
 def _written_in(key: str, value: Any) -> list[str]:
-    """Unknown keys of an unknown section that other trainers have, or of which one is meant; else the section itself."""
+    """Unknown keys of an unknown section that others have, or of which one is meant; else the section itself."""
     inner = [str(name) for name in value] if isinstance(value, Mapping) else []
     told = _called_so(key.rpartition(".")[2], known_keys()) or any(map(key_called, inner))
     return [_join(key, name) for name in inner] if inner and told else [key]
