@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ def train_as_configured(file: Path | None, overrides: Sequence[str], *, strict: 
         strict: refuse unknown keys.
     """
     disable_progress_bar()
+    # Schedules of transformers import it, and it tells of a kernel of the hub that nobody here asks for.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     wanted = os.environ.get(ENV_VERDICT)
     speak = os.environ.get("RANK", "0") == "0"
     if wanted and speak:

@@ -115,6 +115,14 @@ def test_a_failed_job_stops_what_waits_for_it_and_nothing_else(tmp_path):
     assert "waits" not in message
 
 
+def test_a_reason_that_the_log_ends_with_is_told_once(tmp_path):
+    said = "echo before; echo error: exit code 3; exit 3"
+    with pytest.raises(JobFailed) as caught:
+        execute(plan_of(job("bad", shell(said), tmp_path)), tmp_path)
+    assert str(caught.value).count("exit code 3") == 1
+    assert str(caught.value).endswith("  | before")
+
+
 def test_a_job_killed_for_memory_is_told_as_such(tmp_path):
     with pytest.raises(JobFailed, match=r"killed by SIGKILL \(out of memory\?\)"):
         execute(plan_of(job("a", shell("kill -9 $$"), tmp_path)), tmp_path)
