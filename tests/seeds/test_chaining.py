@@ -76,7 +76,7 @@ eval(
 )
 """
 SMALL = (
-    "++sft.max_num_epochs=2 ++sft.max_num_steps=4 ++checkpointing.save_period=1 ++checkpointing.stop_after_steps=2 "
+    "++sft.max_num_epochs=2 ++sft.max_num_steps=4 ++checkpointing.save_period=1 "
     "++policy.train_global_batch_size=8 ++policy.train_micro_batch_size=1 ++policy.sequence_packing.enabled=True "
     "++policy.max_total_sequence_length=128 ++policy.precision=float32"
 )
@@ -142,7 +142,7 @@ def test_the_command_trains_in_a_chain_of_four_jobs(slurm, pyxis, folder):
     }.items():
         assert words in command
         command = command.replace(words, others)
-    assert main([*words_of(command)[1:], *words_of(SMALL)]) == 0
+    assert main([*words_of(command)[1:], *words_of(SMALL), "++checkpointing.stop_after_steps=2"]) == 0
     assert main(["status", "my-training-job", "--cluster=slurm", "--watch"]) == 0
     output = folder / "lab/my-training-job/checkpoints"
     assert list((output / "final_hf_model").glob("*.safetensors"))

@@ -13,6 +13,8 @@ from tests.training.ranks.pool import Ranks
 # Before torch starts its threads: tests run side by side, and equal thread counts give equal bits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Each process that compiles would start others to compile in, which import torch before they do.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import peft
 import pytest
 import torch
@@ -9,8 +12,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from skills_pipe.artifacts.verdict import Outcome, Verdict
+from skills_pipe.training.carry_out import carry_out
 from skills_pipe.training.checkpoint.export import Export, export
+from skills_pipe.training.config import load_config
+from skills_pipe.training.distributed import World
+from skills_pipe.training.setup import build_run, load_parts
 from skills_pipe.training.sft import main
+from skills_pipe.training.signals import SignalListener
 from tests.training.launch import run, torchrun
 from tests.training.models.quantized.peft_models import WIDE
 from tests.training.outputs import logged
@@ -85,18 +93,29 @@ LORA = [
 TENSOR = ["policy.tensor_model_parallel_size=2", "policy.sequence_parallel=true"]
 
 
+def trained(world: World, *, overrides: list[str]) -> tuple[Outcome, str]:
+    """The training program on a rank that is there already: how it ended, and what it said."""
+    config, listener = load_config(None, overrides), SignalListener()
+    with contextlib.redirect_stdout(io.StringIO()) as said, listener.listening():
+        parts = load_parts(config, world)
+        return carry_out(build_run(config, parts, world, listener), parts).outcome, said.getvalue()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-def test_adapters_begin_on_ranks_that_share_layers_go_on_on_shards_and_end_in_one_process(chat_data, tmp_path):
+def test_adapters_begin_on_ranks_that_share_layers_go_on_on_shards_and_end_in_one_process(
+    two_ranks, chat_data, tmp_path
+):
     model = save_tiny_model(tmp_path / "model", "llama")
     assert main(arguments(model, chat_data, tmp_path / "whole", *ALONE, *LORA)) == 0
 
     parts = arguments(model, chat_data, tmp_path / "parts", *ALONE, *LORA)
     for layout, said, done in ((TENSOR, "tensor 2 with sequence parallelism", 4), ([], "2 on cpu", 8)):
-        begun = run(torchrun(2, SFT, *parts, *layout, "checkpointing.stop_after_steps=4"))
-        verdict = Verdict.read(tmp_path / "parts" / "checkpoints" / "verdict.json")
-        assert verdict is not None and verdict.outcome is Outcome.CONTINUE, begun.stdout
-        assert said in begun.stdout
+        (outcome, told), (other, _) = two_ranks(
+            trained, overrides=[*parts, *layout, "checkpointing.stop_after_steps=4"]
+        )
+        assert outcome is other is Outcome.CONTINUE
+        assert said in told
         assert len(logged(tmp_path / "parts", "train/loss")) == done
     assert main(parts) == 0
 

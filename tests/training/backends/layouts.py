@@ -62,7 +62,7 @@ def always(family: str) -> tuple[str, ...]:
     if family == "llama":
         return tuple(LAYOUTS)
     of_its_own = family in ("gemma2", "phi3")
-    return ("dp2", "tp2", "dp2 x tp2+sp", "tp4+sp") if of_its_own else ("dp2", "dp2 x tp2+sp")
+    return ("tp2", "dp2 x tp2+sp", "tp4+sp") if of_its_own else ("dp2 x tp2+sp",)
 
 
 MIXTURES: Mapping[str, Mapping[str, Any]] = {

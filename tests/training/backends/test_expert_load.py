@@ -19,7 +19,7 @@ from skills_pipe.training.models.expert_load import ROUTERS, load_metrics
 from skills_pipe.training.sft import main
 from tests.training.backends.layouts import MIXTURES, ROWS, settings
 from tests.training.backends.scenario import dataset
-from tests.training.backends.test_experts import ALONE, LAYOUTS, OF_QWEN
+from tests.training.backends.test_experts import ALONE, ALWAYS, LAYOUTS
 from tests.training.outputs import logged
 from tests.training.sft_arguments import arguments
 from tests.training.tiny import save_tiny_model, tiny_model
@@ -131,7 +131,7 @@ def test_two_ranks_count_each_token_once(two_ranks, expected, family, layout):
 @pytest.mark.parametrize(
     ("family", "layout"),
     [
-        pytest.param(family, name, marks=() if family == "gpt_oss" or name in OF_QWEN else pytest.mark.exhaustive)
+        pytest.param(family, name, marks=() if name in ALWAYS[family] else pytest.mark.exhaustive)
         for family in MIXTURES
         for name, layout in LAYOUTS.items()
         if layout.ranks == 4

@@ -43,8 +43,14 @@ LAYOUTS = {
 QUICK = ("dp2", "ep2", "tp2+sp")
 """Tried also where slow tests are left out."""
 
-OF_QWEN = ("dp4, ep2", "dp2 x tp2+sp, ep2", "tp2")
-"""What Qwen's, whose experts are shared as those of gpt-oss are, is tried on in each run of the suite."""
+ALWAYS = {
+    "gpt_oss": (
+        *("ep4", "replicate2 x shard2, ep2", "dp2 x cp2, ep4", "tp2", "tp4", "dp2 x tp2+sp", "cp2 x tp2+sp"),
+        *("dp2 x tp2+sp, ep2", "cp2 x tp2+sp, ep2"),
+    ),
+    "qwen3_moe": ("dp4, ep2", "dp2 x tp2+sp, ep2", "tp2"),
+}
+"""What a family is tried on in each run of the suite; Qwen's experts are shared as those of gpt-oss are."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def test_two_steps_on_two_ranks_are_those_of_one_process(two_ranks, alone, famil
 @pytest.mark.parametrize(
     ("family", "layout"),
     [
-        pytest.param(family, layout, marks=() if family == "gpt_oss" or layout in OF_QWEN else pytest.mark.exhaustive)
+        pytest.param(family, layout, marks=() if layout in ALWAYS[family] else pytest.mark.exhaustive)
         for family in MIXTURES
         for layout in LAYOUTS
         if layout not in QUICK

@@ -49,10 +49,10 @@ CASES = [
 ]
 ALWAYS = {
     *(("llama", "lora", layout) for layout in TENSOR),
-    *(("llama", "dora", layout) for layout in ("dp2 x tp2+sp", "cp2 x tp2", "tp4")),
-    *((family, "lora", "dp2 x tp2+sp") for family in ("qwen3", "gemma2", "phi3", "gpt_oss")),
-    *((family, "dora", "tp2") for family in TENSOR_PARALLEL_FAMILIES),
-    *(("gpt_oss", "lora", layout) for layout in EXPERT),
+    *(("llama", "dora", layout) for layout in ("dp2 x tp2+sp", "cp2 x tp2")),
+    *((family, "lora", "dp2 x tp2+sp") for family in ("gemma2", "gpt_oss")),
+    *((family, "dora", "tp2") for family in TENSOR_PARALLEL_FAMILIES if family not in ("mistral", "gemma")),
+    *(("gpt_oss", "lora", layout) for layout in ("ep2", "dp2 x cp2, ep4", "dp2 x tp2+sp, ep2", "cp2 x tp2+sp, ep2")),
     ("llama", "rslora on some layers", "dp2 x tp2+sp"),
     ("qwen3_moe", "lora", "dp4, ep2"),
 }

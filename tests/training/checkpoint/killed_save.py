@@ -1,6 +1,6 @@
 """Saves a checkpoint again and again, killed a little later each time.
 
-``python -m tests.training.checkpoint.killed_save FOLDER [replace] [background] [bytes]``: the kill comes one operation
+``python -m tests.training.checkpoint.killed_save FOLDER [replace] [background] [bytes]``: the kill comes one change
 of the file system later each time, or, with ``bytes``, when a file reaches a size. ``background``: training goes on
 while the save is written. Prints the number of kills before a save was no longer reached. Exits with an error as soon
 as an older checkpoint suffered.
@@ -36,16 +36,23 @@ from tests.training.checkpoint.runs import (
     train,
 )
 
-OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
+OPERATIONS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
+
+
+def changes_something(event: str, arguments: tuple[object, ...]) -> bool:
+    """Whether an operation may leave files otherwise; a kill before one that reads would show the same as the next."""
+    if event == "open":
+        return isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE != os.O_RDONLY
+    return event in OPERATIONS
 
 
 def kill_at(number: int, folder: Path) -> None:
-    """Kill this process just before its ``number``-th operation on a path below ``folder``, or on an open folder."""
+    """Kill this process just before its ``number``-th change of a path below ``folder``, or of an open folder."""
     left = number
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
-        if event not in OPERATIONS or not str(arguments[0]).startswith(str(folder)):
+        if not changes_something(event, arguments) or not str(arguments[0]).startswith(str(folder)):
             return
         left -= 1
         if left < 0:

@@ -25,6 +25,7 @@ from torch.distributed.tensor.debug import _clear_python_sharding_prop_cache, _c
 
 from skills_pipe.training.checkpoint import rng
 from skills_pipe.training.distributed import World
+from skills_pipe.training.importing import importing
 
 _TIMEOUT = timedelta(minutes=10)
 
@@ -54,8 +55,11 @@ def _answer(world: World, message: bytes) -> bytes:
     try:
         name, arguments, store, folder = pickle.loads(message)
         os.chdir(folder)
+        # Modules are set aside: garbage is looked for after each case, and would be among all of them.
+        with importing():
+            case = _case(name)
         with _group(store, world):
-            return pickle.dumps((_case(name)(world, **arguments), None))
+            return pickle.dumps((case(world, **arguments), None))
     except BaseException as error:
         # Everything, also SystemExit: it belongs to the test, and this process goes on.
         return pickle.dumps((None, (f"{type(error).__name__}: {error}", traceback.format_exc())))
