@@ -2,12 +2,14 @@
 
 import re
 import signal
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from skills_pipe.training.importing import importing
 from tests.slurm.fixtures import (
     charliecloud,
     container_image,
@@ -55,6 +57,13 @@ def pytest_xdist_make_scheduler(config, log):
             return "ranks" if _needs_ranks(self.config.rootpath / file) else file
 
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Modules of tests import torch and transformers; no garbage is looked for among them, now or later."""
+    with importing():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from skills_pipe.artifacts.broken_pipe import EXIT_CODE
 
 MANY = "import sys\nfor n in range(100_000): sys.stdout.write('a line of text\\n')\nreturn 0"
-RICH = "from rich.console import Console\nc = Console()\nfor n in range(100_000): c.print('a line')\nreturn 0"
+RICH = "from rich.console import Console\nc = Console()\nfor n in range(1000): c.print('a line')\nreturn 0"
 ONE = "print('one line, still in the buffer when the program ends')\nreturn 0"
 OTHER = "import os\nr, w = os.pipe()\nos.close(r)\nos.write(w, b'x')"
 

@@ -290,7 +290,7 @@ def calls_of(world: World, *words: str) -> int:
 )
 def test_a_submission_that_breaks_off_anywhere_is_whole_or_not_there(world, kill):
     """After each call of ssh; then the same command again, until nothing was left to be broken."""
-    finished = False
+    finished, cancelled = False, set()
     for call in range(1, 12):
         world.node.lose_answer(call, kill=kill)
         killed = world.two_stages("two", "hold", check=False)
@@ -306,8 +306,9 @@ def test_a_submission_that_breaks_off_anywhere_is_whole_or_not_there(world, kill
             assert "actions run run" in again.stdout
         assert not held_jobs()
         for run in RunStore(world.folder / "jobs").runs("two"):
-            if run.submission:
+            if run.submission and str(run) not in cancelled:
                 world.ns("cancel", str(run), "--cluster=far")
+                cancelled.add(str(run))
         until(lambda: not jobs_in_queue("COMPLETING"), "all are cancelled")
         (world.folder / "runs").unlink(missing_ok=True)
         if killed.returncode == 0:
