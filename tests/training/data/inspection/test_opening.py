@@ -5,8 +5,8 @@ import sys
 
 _LOOKS = """
 import sys
-import skills_pipe.training.data.doctor.__main__
-import skills_pipe.training.data.preview.__main__
+import skills_pipe.training.data.doctor.program
+import skills_pipe.training.data.preview.program
 import skills_pipe.training.prepare_data
 
 code = "transformers.modeling_utils"
