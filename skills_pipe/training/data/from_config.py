@@ -17,7 +17,7 @@ from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.dynamic import Budget
 from skills_pipe.training.data.kinds import check_kinds
 from skills_pipe.training.data.mixture import Mixture, Share
-from skills_pipe.training.data.notes import reading_notes
+from skills_pipe.training.data.notes import reading_notes, reading_warnings
 from skills_pipe.training.data.packs import Packs
 from skills_pipe.training.data.records.line_index import ENV_CACHE, cache_folder
 from skills_pipe.training.data.rows import Conversation, Pieces
@@ -37,12 +37,14 @@ class TrainingData:
         validation: documents to validate on, by the name of their dataset; empty without.
         template: the chat template that all of them were rendered with; belongs into the exported tokenizer.
         notes: what is unusual about how the rows were read, as sentences.
+        warnings: what of that is most likely a mistake.
     """
 
     train: SftDataset
     validation: Mapping[str, SftDataset]
     template: ChatTemplate
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> TrainingData:
@@ -60,7 +62,6 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
     settings, options = data_settings(config), build_options(config)
     check_kinds(template, sources)
     validation = _build_each(sources.validation, tokenizer, template, config)
-    notes = reading_notes(config.data, sources)
     weights = [dataset.weight for dataset in config.data.train]
     if all(weight == 1 for weight in weights):
         train = build_dataset(sources.all_train, tokenizer, template, settings, options)
@@ -68,7 +69,13 @@ def load_data(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Tra
         parts = [build_dataset(rows, tokenizer, template, settings, options) for rows in sources.train]
         seeds = [dataset.seed for dataset in config.data.train]
         train = Mixture([Share(*share) for share in zip(parts, weights, seeds, strict=True)])
-    return TrainingData(train=train, validation=validation, template=template, notes=notes)
+    return TrainingData(
+        train=train,
+        validation=validation,
+        template=template,
+        notes=reading_notes(config.data),
+        warnings=reading_warnings(config.data, sources),
+    )
 
 
 def load_validation(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, SftDataset]:

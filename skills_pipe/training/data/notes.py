@@ -1,4 +1,4 @@
-"""What is unusual about how rows are read: accepted, and worth a sentence before training."""
+"""What is unusual about how rows are read: accepted, and worth a sentence before training, or a warning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from skills_pipe.training.data.sources import DataSource
 from skills_pipe.training.data.sources.configured import RunSources
 
 
-def reading_notes(data: DataConfig, sources: RunSources) -> tuple[str, ...]:
-    """Sentences about the training datasets of a configuration; ``sources`` are their files."""
-    return tuple(
-        note
-        for dataset, files in zip(data.train, sources.train, strict=True)
-        for note in (*_unified(dataset), *_unused(dataset, files))
-    )
+def reading_notes(data: DataConfig) -> tuple[str, ...]:
+    """Sentences about the training datasets of a configuration."""
+    return tuple(note for dataset in data.train for note in _unified(dataset))
+
+
+def reading_warnings(data: DataConfig, sources: RunSources) -> tuple[str, ...]:
+    """What is most likely a mistake; ``sources`` are the files of the datasets."""
+    pairs = zip(data.train, sources.train, strict=True)
+    return tuple(warning for dataset, files in pairs for warning in _unused(dataset, files))
 
 
 def _unified(dataset: DatasetConfig) -> Iterator[str]:

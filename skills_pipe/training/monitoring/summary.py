@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
+from skills_pipe.artifacts.warnings import publish_warnings
 from skills_pipe.training.config import PolicyConfig, TrainingConfig, without_effect
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.parallel import Layout
@@ -20,8 +21,8 @@ from skills_pipe.training.config.schema.training import SftConfig
 from skills_pipe.training.data.from_config import TrainingData
 from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
-from skills_pipe.training.models.positions import beyond_positions, trained_positions
 from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
+from skills_pipe.training.monitoring.warnings import warnings_of
 from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler
 from skills_pipe.training.run import Run
 
@@ -31,7 +32,7 @@ _SIMULATED_STEPS = 10_000
 
 
 def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Print model, data, batches and schedule, one document with its loss mask, and what was resumed."""
+    """Print model, data, batches and schedule, one document with its loss mask, warnings, and what was resumed."""
     console = rich.get_console()
     _table("model", _model(run))
     _table("training data", data.train.report.describe())
@@ -43,26 +44,14 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     console.print(
         preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
     )
-    for sentence in [*data.train.report.warnings(), *_too_long(run, data)]:
+    warnings = warnings_of(run, data)
+    publish_warnings(warnings)
+    for sentence in warnings:
         console.print(f"warning: {sentence}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
     resumed = run.resumed.warnings if run.resumed is not None else ()
     notes = [*data.notes, *resumed, *without_effect(run.config), *run.notes]
     for note in notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _too_long(run: Run, data: TrainingData) -> Iterable[str]:
-    """Documents for which the model has no positions, of the training and of the validation data."""
-    positions = trained_positions(run.backend.trainee.model.config)
-    named = {
-        "training": data.train,
-        **{f"validation data {name}": dataset for name, dataset in data.validation.items()},
-    }
-    for name, dataset in named.items():
-        found = beyond_positions(dataset.lengths, positions)
-        if found is not None:
-            what, fix = found
-            yield f"{what}: {fix}" if name == "training" else f"{name}: {what}: {fix}"
 
 
 def _model(run: Run) -> Rows:

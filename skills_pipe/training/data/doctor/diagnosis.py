@@ -38,6 +38,7 @@ class Diagnosis:
         weight: times that an epoch has a training row, on average.
         positions: that the model was made for, None where that is not known.
         notes: what is unusual about how the rows are read.
+        warnings: what of that is most likely a mistake.
     """
 
     config: TrainingConfig
@@ -53,6 +54,7 @@ class Diagnosis:
     weight: float
     positions: int | None
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def epoch_is_estimated(self) -> bool:
@@ -91,4 +93,5 @@ def diagnose(
         weight=data.weight,
         positions=positions,
         notes=data.notes,
+        warnings=data.warnings,
     )

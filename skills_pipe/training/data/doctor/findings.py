@@ -10,9 +10,10 @@ from typing import Final
 from skills_pipe.training.data.chunk import NOTHING_TRAINED
 from skills_pipe.training.data.doctor.diagnosis import Diagnosis
 from skills_pipe.training.data.doctor.survey import Survey
+from skills_pipe.training.data.lost import MANY_LOST
 from skills_pipe.training.models.positions import beyond_positions
 
-_MANY_LONG: Final = 0.05
+_MANY_PROMPTS: Final = 0.05
 _FEW_TRAINED: Final = 0.01
 _ALL_TRAINED: Final = 0.5
 _MANY_REPEATED: Final = 0.01
@@ -118,8 +119,7 @@ def _stops(diagnosis: Diagnosis) -> Iterator[Finding]:
     report = diagnosis.train.report
     none = report.warnings()
     for sentence in none:
-        what, _, fix = sentence.partition(": ")
-        yield _finding(Severity.ERROR, what, fix, "data.add_eos")
+        yield _finding(Severity.ERROR, *_what_and_fix(sentence), "data.add_eos")
     if report.turns_without_stop and not none:
         yield _finding(
             Severity.WARNING,
@@ -180,7 +180,7 @@ def _lengths(diagnosis: Diagnosis) -> Iterator[Finding]:
         if not count:
             continue
         share = count / len(part.lengths)
-        severity = Severity.WARNING if share > _MANY_LONG else Severity.NOTE
+        severity = Severity.WARNING if share > MANY_LOST else Severity.NOTE
         done = {"drop": "left out", "truncate": "shortened", "error": "refused"}[overlong]
         yield _finding(
             Severity.ERROR if overlong == "error" else severity,
@@ -232,7 +232,7 @@ def _supervision(diagnosis: Diagnosis) -> Iterator[Finding]:
             "give the prompt apart from the answer, as input and output or as messages",
         )
     few = int((part.targets < _FEW_TRAINED * part.kept).sum())
-    if few > _MANY_LONG * len(part.kept):
+    if few > _MANY_PROMPTS * len(part.kept):
         yield _finding(
             Severity.NOTE,
             f"less than {_FEW_TRAINED:.0%} of the tokens of {few:,} documents is trained",
@@ -287,9 +287,17 @@ def _validation(diagnosis: Diagnosis) -> Iterator[Finding]:
 
 
 def _reading(diagnosis: Diagnosis) -> Iterator[Finding]:
-    """What the trainer notes before its first step."""
+    """What the trainer says of it before its first step."""
+    for warning in diagnosis.warnings:
+        yield _finding(Severity.WARNING, *_what_and_fix(warning))
     for note in diagnosis.notes:
         yield _finding(Severity.NOTE, note, "see docs/datasets.md")
+
+
+def _what_and_fix(sentence: str) -> tuple[str, str]:
+    """The two halves of a warning of the trainer."""
+    what, _, fix = sentence.partition(": ")
+    return what, fix
 
 
 def _surveys(diagnosis: Diagnosis) -> list[Survey]:

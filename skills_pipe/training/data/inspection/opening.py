@@ -8,7 +8,7 @@ from skills_pipe.training.config import TrainingConfig
 from skills_pipe.training.data.chunk import Recipe
 from skills_pipe.training.data.from_config import data_settings, template_of
 from skills_pipe.training.data.inspection.selection import Selection, select
-from skills_pipe.training.data.notes import reading_notes
+from skills_pipe.training.data.notes import reading_notes, reading_warnings
 from skills_pipe.training.data.sources.configured import RunSources, find_sources
 from skills_pipe.training.data.tokenizer import load_tokenizer
 
@@ -23,6 +23,7 @@ class OpenedData:
         validation: rows of all validation datasets, None without.
         weight: times that an epoch has a training row, on average over the datasets.
         notes: what is unusual about how the rows are read, as sentences.
+        warnings: what of that is most likely a mistake.
     """
 
     recipe: Recipe
@@ -30,6 +31,7 @@ class OpenedData:
     validation: Selection | None
     weight: float = 1.0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def open_data(config: TrainingConfig, max_rows: int) -> OpenedData:
@@ -53,7 +55,8 @@ def open_data(config: TrainingConfig, max_rows: int) -> OpenedData:
         train=select(sources.all_train, max_rows),
         validation=select(held_out, max_rows) if held_out else None,
         weight=_average_weight(config, sources),
-        notes=reading_notes(config.data, sources),
+        notes=reading_notes(config.data),
+        warnings=reading_warnings(config.data, sources),
     )
 
 

@@ -50,6 +50,8 @@ def _show(arguments: argparse.Namespace, data: OpenedData) -> None:
     facts = _facts(data)
     for label, value in [*facts, ("trained", "what stands between ⟦ and ⟧")]:
         console.print(f"{label}: {value}", highlight=False, markup=False, soft_wrap=True)
+    for warning in data.warnings:
+        console.print(f"warning: {warning}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
     for note in data.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     for document in documents:

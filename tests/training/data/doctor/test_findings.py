@@ -164,8 +164,9 @@ def test_documents_that_fill_no_batch_of_an_epoch(found_in, shuffle, others):
 
 
 def test_a_few_documents_above_the_limit_are_worth_a_note(found_in):
-    found = found_in([*GOOD, chat("x" * 300, "a")])
-    assert [severity for severity, _, _ in found] == [Severity.NOTE]
+    few = [*(chat(f"What is {n} + {n}?", f"It is {2 * n}.") for n in range(99)), chat("x" * 300, "a")]
+    assert [severity for severity, _, _ in found_in(few, [])] == [Severity.NOTE]
+    assert [severity for severity, _, _ in found_in(few[1:], [])] == [Severity.WARNING], "of 99 it is more than 1 %"
 
 
 def test_prompts_that_are_trained(found_in):

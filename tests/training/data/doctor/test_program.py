@@ -151,7 +151,9 @@ def test_what_the_trainer_notes_of_reading_is_told(files, tmp_path, capsys):
     write_jsonl(tmp_path / "rows.jsonl", [{**row, "input": f"{n} 1"} for n in range(20)])
     assert preview(files[:2]) == 0
     assert doctor([*files[:2], SMALL, "++data.add_eos=true"]) == 0
-    assert capsys.readouterr().out.count("rows of rows have an 'instruction', which is not trained on") == 2
+    told = capsys.readouterr().out
+    assert told.count("rows of rows have an 'instruction', which is not trained on") == 2
+    assert told.count("warning: rows of rows") == 2 and "note: rows of rows" not in told
 
 
 def test_rows_that_were_set_aside_are_counted_by_themselves(tmp_path, tiny_model_folder, capsys):
