@@ -122,11 +122,12 @@ def test_the_laptop_sees_nothing_of_the_cluster(world):
 
 def test_submit_status_logs_from_a_laptop(world):
     words = (f"--log_dir={world.folder}/logs", "--cluster=far", "--expname=hello")
-    told = world.ns("run_cmd", *words, "bash", "-c", "echo hello from $(hostname)")
+    said = """echo '["no answer ends"]' > $SKILLS_PIPE_WARNINGS_FILE; echo hello from $(hostname)"""
+    told = world.ns("run_cmd", *words, "bash", "-c", said)
     assert re.search(r"hello: queued as \d+", told.stdout)
     world.until_ended("hello")
     shown = world.ns("status", "hello", "--cluster=far").stdout
-    assert "hello/run-1" in shown and "succeeded" in shown
+    assert "hello/run-1" in shown and "succeeded" in shown and "\n      warning: no answer ends\n" in shown
     assert re.search(r"^hello from node\d$", world.ns("logs", "hello", "--cluster=far").stdout, re.MULTILINE)
     assert "hello/run-1" in world.ns("status", "--cluster=far").stdout
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from skills_pipe.pipeline.display.output import STATE_STYLE, console_or_stdout, duration
-from skills_pipe.pipeline.display.status import progress_text, status_lines
+from skills_pipe.pipeline.display.status import progress_text, status_lines, warning_text
 from skills_pipe.pipeline.records.failures import tail
 from skills_pipe.pipeline.records.states import JobState, JobStatus
 from skills_pipe.pipeline.records.store import Run
@@ -32,6 +32,7 @@ class LiveBoard:
         self._states: dict[str, JobState] = {}
         self._drawn = 0.0
         self._reported: dict[str, float] = {}
+        self._warned: set[tuple[str, str]] = set()
 
     def __enter__(self) -> LiveBoard:
         if self._console.is_terminal:
@@ -57,6 +58,8 @@ class LiveBoard:
         for status in changed:
             if status.state is not JobState.PENDING:
                 self._line(_change_text(status))
+        told = {status.job for status in changed}
+        self._warn(run, [each for each in statuses.values() if each.job in told or each.state is JobState.RUNNING])
         self._report_progress(run, statuses)
 
     def say(self, text: str) -> None:
@@ -70,6 +73,14 @@ class LiveBoard:
             if last:
                 parts.append(Text(f"{job.status.job} | {last[-1]}", style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
+
+    def _warn(self, run: Run, statuses: Sequence[JobStatus]) -> None:
+        """What jobs warn of, a line for each sentence; the jobs of a chain say the same."""
+        for status in statuses:
+            for sentence in run.warnings(status.job):
+                if (status.stage, sentence) not in self._warned:
+                    self._warned.add((status.stage, sentence))
+                    self._line(Text(f"{status.job}: ").append_text(warning_text(sentence)))
 
     def _report_progress(self, run: Run, statuses: Mapping[str, JobStatus]) -> None:
         for name, status in statuses.items():

@@ -31,6 +31,7 @@ from skills_pipe.pipeline.reports.report import JobReport, RunReport, StageRepor
 _BAR = 20
 _INDENT = " " * 6
 _PLOT_WIDTH = 100
+_WARNING_STYLE = "yellow"
 _GAP = "  "
 
 
@@ -64,12 +65,18 @@ def show_curve(loss: Curve, validation: Curve, *, console: Console | None = None
 def status_lines(report: RunReport, *, only: str | None = None, console: Console) -> list[Text]:
     """The lines of a run; ``only`` one stage of it."""
     bars = console.is_terminal
-    rows = [row for stage in _chosen(report, only) for row in _stage_rows(stage, report, bars=bars)]
-    widths = [max((row.columns[index].cell_len for row in rows), default=0) for index in range(4)]
-    return [
-        *_title(report).wrap(console, console.width),
-        *(line for row in rows for line in row.lines(widths, console)),
-    ]
+    stages = [(stage, _stage_rows(stage, report, bars=bars)) for stage in _chosen(report, only)]
+    widths = [max((row.columns[index].cell_len for _, rows in stages for row in rows), default=0) for index in range(4)]
+    lines = [*_title(report).wrap(console, console.width)]
+    for stage, rows in stages:
+        lines += [line for row in rows for line in row.lines(widths, console)]
+        lines += [line for sentence in stage.warnings for line in _below(warning_text(sentence), console)]
+    return lines
+
+
+def warning_text(sentence: str) -> Text:
+    """What a job warns of."""
+    return Text(f"warning: {sentence}", style=_WARNING_STYLE)
 
 
 def progress_text(job: JobReport, now: float) -> Text:
@@ -101,9 +108,14 @@ class _Row:
             if below and below[-1].cell_len + 3 + part.cell_len <= room:
                 below[-1].append(" · ").append_text(part)
             else:
-                pieces = part.wrap(console, max(1, room - len(_INDENT)))
-                below += [Text(_INDENT).append_text(piece) for piece in pieces]
+                below += _below(part, console)
         return [_trimmed(line), *below]
+
+
+def _below(text: Text, console: Console) -> list[Text]:
+    """Lines under that of a stage or job, no longer than the screen is wide."""
+    pieces = text.wrap(console, max(1, console.width - len(_INDENT)))
+    return [Text(_INDENT).append_text(piece) for piece in pieces]
 
 
 def _chosen(report: RunReport, only: str | None) -> list[StageReport]:

@@ -7,7 +7,8 @@
     identities/          one file per stage: what its output is made of
     scripts/             the script of each job
     events/              what happened, one file per writer
-    verdicts/ progress/  written by the jobs
+    verdicts/ progress/ warnings/
+                         written by the jobs
     save-now/            a file here asks a job to save and end
     chain/               why a chain of training jobs was stopped
     exits/               exit codes, written by batch scripts
@@ -28,6 +29,7 @@ from skills_pipe.artifacts.events import Event, EventLog, read_events
 from skills_pipe.artifacts.identity import Identity
 from skills_pipe.artifacts.progress import Progress
 from skills_pipe.artifacts.verdict import Verdict
+from skills_pipe.artifacts.warnings import read_warnings
 from skills_pipe.errors import PlanError, StoreError, did_you_mean
 from skills_pipe.pipeline.cluster.config import ClusterConfig
 from skills_pipe.pipeline.plan import Plan
@@ -164,6 +166,10 @@ class Run:
         """How far a job says it is."""
         return Progress.read(self.progress_path(job))
 
+    def warnings(self, job: str) -> tuple[str, ...]:
+        """What a job says that its user should read, as sentences."""
+        return read_warnings(self.warnings_path(job))
+
     def exit_code(self, job: str) -> int | None:
         """The exit code that a batch script has left, None when it has not ended (or was killed)."""
         try:
@@ -201,9 +207,14 @@ class Run:
         """File in which a job reports how far it is."""
         return self.folder / "progress" / f"{job}.json"
 
+    def warnings_path(self, job: str) -> Path:
+        """File in which a job leaves what its user should read."""
+        return self.folder / "warnings" / f"{job}.json"
+
     def make_folders(self) -> None:
         """Make the folders that jobs write to."""
-        for name in ("events", "identities", "scripts", "verdicts", "progress", "save-now", "chain", "exits"):
+        folders = ("events", "identities", "scripts", "verdicts", "progress", "warnings", "save-now", "chain", "exits")
+        for name in folders:
             (self.folder / name).mkdir(exist_ok=True)
 
     def event_log(self) -> EventLog:

@@ -43,6 +43,7 @@ def _stage(stage: StageReport, now: float) -> dict[str, Any]:
         "state": stage.word,
         "gpu_hours": round(stage.gpu_hours, 4),
         "stopped": stage.stopped or None,
+        "warnings": list(stage.warnings),
         "jobs": [_job(job, now) for job in stage.jobs],
     }
 

@@ -30,12 +30,14 @@ class JobReport:
         segment: its place in a chain, None for other jobs.
         progress: how far it is, or was when it ended; None when it never said so.
         note: why it waits, or ended as it did.
+        warnings: what it says that its user should read, as sentences.
     """
 
     status: JobStatus
     segment: Segment | None = None
     progress: Progress | None = None
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
     def seconds_left(self, now: float) -> float | None:
         """Until its work is done, by its own estimate; None when it does not run or has made none."""
@@ -76,6 +78,11 @@ class StageReport:
         told = [job for job in self.jobs if job.progress is not None]
         found = running or told
         return found[-1] if found else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Those of its jobs; what several jobs of a chain say is there once."""
+        return tuple(dict.fromkeys(sentence for job in self.jobs for sentence in job.warnings))
 
     @property
     def is_chain(self) -> bool:
@@ -165,7 +172,13 @@ def _job(run: Run, job: Job, statuses: Mapping[str, JobStatus]) -> JobReport:
         note = ending_words(status, before_failed=_before_failed(job, statuses))
     else:
         note = waiting_words(status.reason) if status.reason in _NOISE else status.reason
-    return JobReport(status=status, segment=job.segment, progress=run.progress(job.name), note=note)
+    return JobReport(
+        status=status,
+        segment=job.segment,
+        progress=run.progress(job.name),
+        note=note,
+        warnings=run.warnings(job.name),
+    )
 
 
 def _before_failed(job: Job, statuses: Mapping[str, JobStatus]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT
+from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT, ENV_WARNINGS
 from skills_pipe.pipeline.cluster.environment import public_environment
 from skills_pipe.pipeline.cluster.paths import RUN_DIR
 from skills_pipe.pipeline.plan import Command
@@ -95,6 +95,7 @@ def _records(setting: Setting) -> dict[str, str]:
     names = {
         ENV_IDENTITY: f"{run}/identities/{job.stage}.json",
         ENV_PROGRESS: f"{run}/progress/{job.name}.json",
+        ENV_WARNINGS: f"{run}/warnings/{job.name}.json",
     }
     if job.segment is not None:
         names[ENV_VERDICT] = f"{run}/verdicts/{job.name}.json"

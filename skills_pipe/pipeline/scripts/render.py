@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT
+from skills_pipe.artifacts.names import ENV_IDENTITY, ENV_PROGRESS, ENV_SAVE_NOW, ENV_VERDICT, ENV_WARNINGS
 from skills_pipe.errors import PlanError
 from skills_pipe.pipeline.plan import Command, EdgeKind, Job, Launch, Plan
 
@@ -41,6 +41,7 @@ def job_environment(job: Job, place: Surroundings) -> tuple[tuple[str, str], ...
     variables = {"PYTHONUNBUFFERED": "1"} | dict(place.env) | dict(job.command.env)
     variables[ENV_IDENTITY] = f"{run}/identities/{job.stage}.json"
     variables[ENV_PROGRESS] = f"{run}/progress/{job.name}.json"
+    variables[ENV_WARNINGS] = f"{run}/warnings/{job.name}.json"
     if job.segment is not None:
         variables[ENV_VERDICT] = f"{run}/verdicts/{job.name}.json"
         variables[ENV_SAVE_NOW] = f"{run}/save-now/{job.name}"

@@ -21,7 +21,7 @@ from skills_pipe.pipeline.site.agent.records import PRIVATE, RUN_FOLDERS
 from skills_pipe.pipeline.site.site import Site, parse_program, program, site_of
 from skills_pipe.pipeline.transport.base import Answer
 
-_WRITTEN_BY_JOBS = ("chain", "exits", "progress", "save-now", "verdicts")
+_WRITTEN_BY_JOBS = ("chain", "exits", "progress", "save-now", "verdicts", "warnings")
 """Folders in which jobs remove files too."""
 
 State = list[int]

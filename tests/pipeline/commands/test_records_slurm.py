@@ -70,6 +70,18 @@ def test_a_running_chain_shows_its_segment_node_deadline_and_gpu_hours(cluster, 
     ns("cancel", "exp", "--wait")
 
 
+def test_what_a_job_warns_of_is_told_while_it_runs_and_after_it(cluster, ns, tmp_path):
+    said = """echo '["no answer ends"]' > $SKILLS_PIPE_WARNINGS_FILE"""
+    waits = f"touch {tmp_path}/said; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    run = submit(plan_of(job("a", shell(f"{said}; {waits}"), tmp_path)), cluster)
+    until((tmp_path / "said").exists, "it has warned")
+    assert ns("status", "exp")[1].splitlines()[2] == "      warning: no answer ends"
+    (tmp_path / "go").touch()
+    run.wait()
+    assert ns("status", "exp")[1].count("warning: no answer ends") == 1
+    assert json.loads(ns("status", "exp", "--json")[1])["stages"][0]["warnings"] == ["no answer ends"]
+
+
 def test_why_a_job_waits_is_told_in_words(cluster, ns, tmp_path):
     plan = plan_of(job("a", shell("true"), tmp_path))
     submission = submit(plan, replace(cluster, sbatch={"begin": "now+1hour"}))

@@ -14,7 +14,7 @@ from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.reports.report import report_of
 from tests.pipeline.display.screen import console, shown
 from tests.pipeline.programs import job, make, plan_of, shell, training_plan
-from tests.pipeline.reports.recorded import recorded, report_progress, statuses
+from tests.pipeline.reports.recorded import recorded, report_progress, statuses, warn
 
 S = JobState
 NOW = time.mktime((2026, 5, 1, 18, 0, 0, 0, 0, -1))
@@ -66,6 +66,21 @@ def test_a_terminal_of_any_width_gets_no_line_that_is_longer(training, width):
     assert "loss 1.234" in shown(out) and "━" in shown(out)
     words = shown(out).split()
     assert words.count("sft-1") >= 1 and "5.61k" in words
+
+
+@pytest.mark.parametrize("width", [60, 1000])
+def test_warnings_stand_below_the_jobs_of_their_stage(tmp_path, width):
+    run = recorded(tmp_path, training_plan(tmp_path, "step", jobs=2), at=NOW)
+    for name in ("sft-0", "sft-1"):
+        warn(run, name, "no [bold] answer ends with a stop token, so the model will not learn to stop: add some")
+    out = console(width=width, force_terminal=width < 100, color_system=None)
+    show_status(report_of(run, statuses(run, sft_0=S.CONTINUED, sft_1=S.RUNNING), now=NOW), console=out)
+    lines = shown(out).splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("      warning: no [bold] answer"))
+    (stage,) = (index for index, line in enumerate(lines) if line.startswith("convert"))
+    assert lines[first - 1].startswith("  sft-1") and max(map(len, lines[first:stage])) <= width
+    words = " ".join(line.strip() for line in lines[first:stage])
+    assert words == "warning: no [bold] answer ends with a stop token, so the model will not learn to stop: add some"
 
 
 def test_a_job_on_its_own_is_named_by_its_stage(tmp_path):

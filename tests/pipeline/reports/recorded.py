@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from skills_pipe.artifacts.atomic import write_json
 from skills_pipe.artifacts.progress import Progress
 from skills_pipe.pipeline.plan import Plan
 from skills_pipe.pipeline.records.process import ProcessId
@@ -55,3 +56,8 @@ def report_progress(run: Run, job: str, **fields: object) -> None:
     """What the job itself would have written."""
     progress = Progress(**({"done": 0, "total": 0, "unit": "steps"} | fields))  # type: ignore[arg-type]
     run.progress_path(job).write_text(json.dumps(asdict(progress)))
+
+
+def warn(run: Run, job: str, *sentences: str) -> None:
+    """What the job itself would have written."""
+    write_json(run.warnings_path(job), list(sentences))

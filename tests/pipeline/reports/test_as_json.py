@@ -12,7 +12,7 @@ from skills_pipe.pipeline.records.states import JobState
 from skills_pipe.pipeline.reports.as_json import run_as_json, run_state
 from skills_pipe.pipeline.reports.report import report_of
 from tests.pipeline.programs import training_plan
-from tests.pipeline.reports.recorded import recorded, report_progress, statuses
+from tests.pipeline.reports.recorded import recorded, report_progress, statuses, warn
 
 S = JobState
 NOW = 10_000.0
@@ -46,6 +46,13 @@ def test_it_is_json_even_when_the_loss_is_no_number(run):
     report_progress(run, "sft-0", done=4, loss=math.nan)
     text = json.dumps(run_as_json(report_of(run, statuses(run, sft_0=S.RUNNING), now=NOW), ()), allow_nan=False)
     assert json.loads(text)["stages"][0]["jobs"][0]["progress"]["loss"] is None
+
+
+def test_a_stage_has_what_its_jobs_warn_of_each_sentence_once(run):
+    warn(run, "sft-0", "no answer ends", "too long")
+    warn(run, "sft-1", "too long", "and more")
+    value = run_as_json(report_of(run, statuses(run, sft_0=S.CONTINUED, sft_1=S.RUNNING), now=NOW), ())
+    assert [stage["warnings"] for stage in value["stages"]] == [["no answer ends", "too long", "and more"], []]
 
 
 @pytest.mark.parametrize(

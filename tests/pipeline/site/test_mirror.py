@@ -200,7 +200,9 @@ def test_copies_of_runs_that_are_gone_are_gone(world):
         world.here.find("exp")
 
 
-NAMES = st.sampled_from(["exits/a", "verdicts/a.json", "events/x.jsonl", "jobs.tsv", "progress/a.json"])
+NAMES = st.sampled_from(
+    ["exits/a", "verdicts/a.json", "events/x.jsonl", "jobs.tsv", "progress/a.json", "warnings/a.json"]
+)
 STEPS = st.lists(st.tuples(st.sampled_from(["write", "remove"]), NAMES, st.text("ab\nä", max_size=3)), max_size=6)
 
 
@@ -214,7 +216,7 @@ def test_copies_are_equal_after_any_changes_there(tmp_path_factory, rounds):
         for step, name, text in steps:
             if step == "write":
                 (there / name).write_text(text)
-            elif name.split("/")[0] in ("exits", "verdicts", "progress"):
+            elif name.split("/")[0] in ("exits", "verdicts", "progress", "warnings"):
                 (there / name).unlink(missing_ok=True)
         here = world.here.find("exp").folder
         assert contents(here) == contents(there)

@@ -7,7 +7,7 @@ from typing import Any
 
 from skills_pipe.pipeline.site.agent.files import listed, read_text, remove, write_file
 
-RUN_FOLDERS = ("chain", "events", "exits", "identities", "progress", "save-now", "scripts", "verdicts")
+RUN_FOLDERS = ("chain", "events", "exits", "identities", "progress", "save-now", "scripts", "verdicts", "warnings")
 PRIVATE = ("secrets.env", "webhook")
 """Files that are sent, never fetched, and not kept where they came from."""
 SUBMITTED = ("submission.json", "submitting.json")

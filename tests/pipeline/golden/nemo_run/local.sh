@@ -8,6 +8,7 @@ export PYTHONUNBUFFERED=1
 export NAME_OF_JOB=a
 export SKILLS_PIPE_IDENTITY_FILE=/jobs/experiments/exp/run-1/identities/a.json
 export SKILLS_PIPE_PROGRESS_FILE=/jobs/experiments/exp/run-1/progress/a.json
+export SKILLS_PIPE_WARNINGS_FILE=/jobs/experiments/exp/run-1/warnings/a.json
 export PYTHONPATH=/jobs/code"${PYTHONPATH:+:$PYTHONPATH}"
 export PATH=/venv/bin:"$PATH"
 cd /jobs/code

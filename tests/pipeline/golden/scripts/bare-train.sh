@@ -140,6 +140,7 @@ trap 'interrupted=1; terminated=1; on_term' TERM
   export HF_HOME='/workspace/hf home'
   export SKILLS_PIPE_IDENTITY_FILE=/lustre/jobs/experiments/my-exp/run-3/identities/sft.json
   export SKILLS_PIPE_PROGRESS_FILE=/lustre/jobs/experiments/my-exp/run-3/progress/my-exp-sft-0.json
+  export SKILLS_PIPE_WARNINGS_FILE=/lustre/jobs/experiments/my-exp/run-3/warnings/my-exp-sft-0.json
   export SKILLS_PIPE_VERDICT_FILE=/lustre/jobs/experiments/my-exp/run-3/verdicts/my-exp-sft-0.json
   export SKILLS_PIPE_SAVE_NOW_FILE=/lustre/jobs/experiments/my-exp/run-3/save-now/my-exp-sft-0
   export PYTHONPATH=/lustre/jobs/code/0123abcd"${PYTHONPATH:+:$PYTHONPATH}"

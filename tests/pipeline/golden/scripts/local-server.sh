@@ -35,6 +35,7 @@ member_0() {
   export HF_HOME='/data/hf home'
   export SKILLS_PIPE_IDENTITY_FILE=/home/me/.skills_pipe/experiments/my-exp/run-3/identities/convert.json
   export SKILLS_PIPE_PROGRESS_FILE=/home/me/.skills_pipe/experiments/my-exp/run-3/progress/my-exp-gsm8k.json
+  export SKILLS_PIPE_WARNINGS_FILE=/home/me/.skills_pipe/experiments/my-exp/run-3/warnings/my-exp-gsm8k.json
   export PATH=/venv/bin:"$PATH"
   export CUDA_VISIBLE_DEVICES=
   cd '/home/me/my project'

@@ -68,8 +68,9 @@ trap 'interrupted=1; terminated=1; on_term' TERM
   export HF_HOME='/workspace/hf home'
   export SKILLS_PIPE_IDENTITY_FILE=/nemo_run/identities/convert.json
   export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-convert-final-ckpt.json
+  export SKILLS_PIPE_WARNINGS_FILE=/nemo_run/warnings/my-exp-convert-final-ckpt.json
   export PYTHONPATH=/nemo_run/code"${PYTHONPATH:+:$PYTHONPATH}"
-  exec srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,PYTHONPATH python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf
+  exec srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-convert-final-ckpt_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,SKILLS_PIPE_WARNINGS_FILE,PYTHONPATH python -m skills_pipe.training.checkpoint.export --hf_ckpt_path=/workspace/out/hf
 ) &
 while :; do
   interrupted=

@@ -95,8 +95,9 @@ member_0() {
   export HF_HOME='/workspace/hf home'
   export SKILLS_PIPE_IDENTITY_FILE=/nemo_run/identities/convert.json
   export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-gsm8k.json
+  export SKILLS_PIPE_WARNINGS_FILE=/nemo_run/warnings/my-exp-gsm8k.json
   export PYTHONPATH=/nemo_run/code"${PYTHONPATH:+:$PYTHONPATH}"
-  exec srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --overlap --job-name=main --gres=none --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-gsm8k_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,SKILLS_PIPE_SERVER_PORT,SKILLS_PIPE_SERVER_HOST,SKILLS_PIPE_SERVER_ADDRESS,NEMO_SKILLS_SANDBOX_PORT,NEMO_SKILLS_SANDBOX_HOST,NEMO_SKILLS_SANDBOX_ADDRESS,PYTHONPATH python -m skills_pipe.evaluation.evaluate --benchmark=gsm8k
+  exec srun --export=ALL --nodes=1 --ntasks=1 --ntasks-per-node=1 --overlap --job-name=main --gres=none --kill-on-bad-exit=1 --wait=60 --output=/lustre/lab/out/convert-final-ckpt/main_my-exp-gsm8k_%j_srun.log --open-mode=append --container-image=/images/nemo-skills.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,SKILLS_PIPE_WARNINGS_FILE,SKILLS_PIPE_SERVER_PORT,SKILLS_PIPE_SERVER_HOST,SKILLS_PIPE_SERVER_ADDRESS,NEMO_SKILLS_SANDBOX_PORT,NEMO_SKILLS_SANDBOX_HOST,NEMO_SKILLS_SANDBOX_ADDRESS,PYTHONPATH python -m skills_pipe.evaluation.evaluate --benchmark=gsm8k
 }
 member_1() {
   unset SLURM_GPUS_PER_NODE

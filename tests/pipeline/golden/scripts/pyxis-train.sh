@@ -144,10 +144,11 @@ trap 'interrupted=1; terminated=1; on_term' TERM
   export HF_HOME='/workspace/hf home'
   export SKILLS_PIPE_IDENTITY_FILE=/nemo_run/identities/sft.json
   export SKILLS_PIPE_PROGRESS_FILE=/nemo_run/progress/my-exp-sft-0.json
+  export SKILLS_PIPE_WARNINGS_FILE=/nemo_run/warnings/my-exp-sft-0.json
   export SKILLS_PIPE_VERDICT_FILE=/nemo_run/verdicts/my-exp-sft-0.json
   export SKILLS_PIPE_SAVE_NOW_FILE=/nemo_run/save-now/my-exp-sft-0
   export PYTHONPATH=/nemo_run/code"${PYTHONPATH:+:$PYTHONPATH}"
-  exec srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/lab/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,SKILLS_PIPE_VERDICT_FILE,SKILLS_PIPE_SAVE_NOW_FILE,PYTHONPATH python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]'
+  exec srun --export=ALL --nodes=2 --ntasks=16 --ntasks-per-node=8 --kill-on-bad-exit=0 --wait=60 --output=/lustre/lab/out/training-logs/main_my-exp-sft-0_%j_srun.log --open-mode=append --container-image=/images/nemo-rl.sqsh --container-mounts=/lustre/lab:/workspace,/lustre/data:/data:ro,/lustre/jobs/experiments/my-exp/run-3:/nemo_run,/dev/null:/nemo_run/secrets.env:ro,/lustre/jobs/code/0123abcd:/nemo_run/code:ro --container-workdir=/nemo_run/code --no-container-mount-home --container-env=PYTHONUNBUFFERED,HF_HOME,SKILLS_PIPE_IDENTITY_FILE,SKILLS_PIPE_PROGRESS_FILE,SKILLS_PIPE_WARNINGS_FILE,SKILLS_PIPE_VERDICT_FILE,SKILLS_PIPE_SAVE_NOW_FILE,PYTHONPATH python -m skills_pipe.training.sft '++logger.wandb.name=it'"'"'s "quoted" $HOME' '++data.x=[1, 2]'
 ) &
 while :; do
   interrupted=
