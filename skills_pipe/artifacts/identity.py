@@ -23,7 +23,7 @@ class Identity:
 
     Attributes:
         digest: sha256 over the canonical JSON of ``fields``, hexadecimal.
-        fields: ``options`` (name -> value), ``inputs`` (path -> fingerprint).
+        fields: ``options`` (name -> value), ``inputs`` (path -> fingerprint), whoever made them.
     """
 
     digest: str
@@ -33,7 +33,8 @@ class Identity:
     def of(cls, *, options: Mapping[str, Any], inputs: Mapping[str, str]) -> Identity:
         """Identity of a stage with these options and input fingerprints."""
         fields = {"options": dict(options), "inputs": dict(inputs)}
-        return cls(digest=digest(fields), fields=fields)
+        # The third section is of versions to which outputs of stages before were no inputs: their digests stay right.
+        return cls(digest=digest({**fields, "upstream": {}}), fields=fields)
 
     @classmethod
     def from_environment(cls) -> Identity | None:

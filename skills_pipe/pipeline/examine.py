@@ -158,8 +158,10 @@ def _with_its_option(finding: Finding, request: Request[OptionsT]) -> Finding:
     # Or with the one that names the folder it lies in, as that of a training does for its checkpoints.
     names = (finding.path, str(PurePath(finding.path).parent))
     read = request.cluster.absolute_or_id
-    named = (flag_of(name, request.options, read) or key_that_names(name, request.extras, read) for name in names)
-    return replace(finding, where=next(filter(None, named), AN_INPUT))
+    flags = (flag_of(name, request.options, read) for name in names)
+    # Texts are files, never ids.
+    keys = (key_that_names(finding.path, request.extras, way) for way in (read, request.cluster.absolute))
+    return replace(finding, where=next(filter(None, (*flags, *keys)), AN_INPUT))
 
 
 def _on_cluster(request: Request[OptionsT], seen: Preview | None, trials: Trials | None) -> list[Checked]:

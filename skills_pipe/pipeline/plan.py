@@ -208,7 +208,7 @@ class Stage:
         output: container path of the file or folder it makes and seals with a manifest; None: it always runs.
         options: those that decide what the output is; part of its identity.
         inputs: container paths it reads that no stage of this plan makes; their fingerprints are part of its identity.
-        upstream: stages of this plan whose outputs it reads; inputs too, known by the identities of the stages.
+        upstream: stages of this plan whose outputs it reads: they count as inputs, by the identities of their makers.
         set_aside_with: container paths of what its jobs write beside the output and another one would write over or go
             on with, as metrics: set aside with the output, in this order, before it.
     """

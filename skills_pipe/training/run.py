@@ -82,7 +82,7 @@ class Run:
         operations = self.performance.flops.of_step(batch.lengths, batch.global_targets)
         return Forecast.of(self.config, model, self.world.device, ranks=self.world.size, operations=operations)
 
-    @cached_property
+    @property
     def first_batch(self) -> RankBatch:
         """The first global batch of the data, as one rank alone would get it."""
         return split_batch(self.dataset, self.sampler.batch(0), self.batches, 0, 1)

@@ -338,6 +338,19 @@ def test_a_half_done_output_of_another_identity_is_refused(tmp_path):
 # Before and beside
 
 
+def test_a_folder_that_the_run_itself_would_change_is_told(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows").write_text("x")
+    plan = two_stages(tmp_path, data=tmp_path / "data")
+    assert not preview(plan, local(tmp_path)).findings
+    inside = replace(plan, stages=(plan.stages[0], replace(plan.stages[1], output=str(tmp_path / "data" / "b.txt"))))
+    (told,) = preview(inside, local(tmp_path)).findings
+    assert "data, which is read: a later run will find that changed" in told.what
+    # The control: what is sealed is known by its manifest, whatever is added.
+    manifest.seal(tmp_path / "data", kind="data")
+    assert not preview(inside, local(tmp_path)).findings
+
+
 def test_a_missing_input_is_refused(tmp_path):
     with pytest.raises(PlanError, match=r"stage 'a' reads .*/nowhere\.txt, which does not exist"):
         submit(two_stages(tmp_path, data=tmp_path / "nowhere.txt"), local(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 from skills_pipe.errors import ClusterConfigError, did_you_mean
@@ -63,20 +64,16 @@ def check_paths(plan: Plan, cluster: ClusterConfig) -> list[Finding]:
 
 
 def check_overlaps(plan: Plan, cluster: ClusterConfig) -> Iterator[Finding]:
-    """Findings on outputs that are what the run reads, hold it, or lie in it."""
+    """Findings on outputs that are what the run reads, or hold it: a restart would set that aside with them."""
     paths = PathMap.of(cluster)
     inputs = {path: paths.to_cluster(path) for stage in plan.stages for path in stage.inputs if path.startswith("/")}
     outputs = {stage.output: paths.to_cluster(stage.output) for stage in plan.stages if stage.output}
     for path, read in inputs.items():
-        found = {output: made for output, made in outputs.items() if read is not None and made is not None}
-        around = [output for output, made in found.items() if is_below(str(read), made)]
-        inside = [output for output, made in found.items() if is_below(made, str(read))]
-        if around:  # a restart would set it aside with the output
-            what = f"{around[0]} would be written, and {'it' if path == around[0] else f'{path} in it'} is read"
-            yield error(what, fix="choose another output folder", path=around[0])
-        elif inside:
-            what = f"{inside[0]} would be written into {path}, which is read: a later run may find that changed"
-            yield warning(what, fix="choose another output folder")
+        for output, made in outputs.items():
+            if read is not None and made is not None and (is_below(read, made) or fnmatch(made, read)):
+                what = f"{output} would be written, and {'it' if path == output else path} is read"
+                yield error(what, fix="choose another output", path=output)
+                break
 
 
 def _with_siblings_as_one(paths: Iterable[str]) -> list[str]:

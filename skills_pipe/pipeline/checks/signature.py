@@ -17,8 +17,17 @@ from typing import Final
 
 _MOST_STEPS: Final = 8
 """Imports and base classes that are followed."""
-_MORE_THAN_IT_SHOWS: Final = ("__getattr__", "sys.modules[", "globals()", "import *")
+_MORE_THAN_IT_SHOWS: Final = (
+    *("__getattr__", "sys.modules", "import *", "global "),
+    *("globals()", "locals()", "vars()", "setattr(", "exec("),
+)
 """Words of modules that may have names which their statements do not give."""
+_PLAIN: Final = (
+    *(ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom, ast.If, ast.Try),
+    *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Assert, ast.Raise, ast.Pass, ast.Delete),
+)
+"""Statements whose names are all seen."""
+_MAKERS: Final = ("__init__", "__new__")
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -73,24 +82,27 @@ class _Sources:
 
     def spec(self, package: str) -> ModuleSpec | None:
         own = PathFinder.find_spec(package, [self.folder]) if self.folder else None
-        if own is not None and own.origin is not None:  # a plain folder comes after whatever is installed
+        if own is not None and own.origin is not None:
             return own
         try:
-            return find_spec(package)
+            installed = find_spec(package)
         except ValueError:  # marked as one that is not to be found
             return None
+        # A folder without an __init__.py comes after whatever is installed.
+        return installed or own
 
     def look_up(self, module: str, name: str, steps: int) -> Signature | Nowhere | None:
         file = self._file(module)
         if not isinstance(file, Path):
             return file
-        text = file.read_text(encoding="utf-8", errors="replace")
         try:
-            named = _named(ast.parse(text))
-        except SyntaxError:
+            text = file.read_text(encoding="utf-8")
+            tree = ast.parse(text)
+        except (OSError, SyntaxError, ValueError):  # in an archive, or no text
             return None
+        named = _named(tree)
         if name not in named:
-            if any(word in text for word in _MORE_THAN_IT_SHOWS):
+            if any(word in text for word in _MORE_THAN_IT_SHOWS) or not _is_plain(tree):
                 return None
             return Nowhere(module=module, names=tuple(known for known in named if not known.startswith("_")))
         if len(named[name]) > 1 or not steps:
@@ -113,7 +125,8 @@ class _Sources:
 
     def _of_class(self, statement: ast.ClassDef, module: str, steps: int) -> Signature | None:
         own = {inner.name: inner for inner in statement.body if isinstance(inner, _Function)}
-        if statement.decorator_list or statement.keywords or "__new__" in own:
+        made_otherwise = any(name in _MAKERS for inner in statement.body for name in _given_inside(inner))
+        if statement.decorator_list or statement.keywords or "__new__" in own or made_otherwise:
             return None
         if "__init__" in own:
             made = _of_function(own["__init__"])
@@ -125,7 +138,7 @@ class _Sources:
     def _file(self, module: str) -> Path | Nowhere | None:
         """The source of a module; None where it is no plain one, or its package is not installed."""
         first, *rest = module.split(".")
-        if not first:
+        if not all(part.isidentifier() for part in (first, *rest)):
             return Nowhere(module=module, names=None)
         spec = self.spec(first)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
@@ -146,8 +159,12 @@ def _places(folder: Path, part: str) -> tuple[Path, Path]:
 def _may_have(file: Path, folders: list[Path], part: str) -> bool:
     """Whether a package may have a module all the same: of another kind, or one that it makes itself."""
     other = [place for folder in folders for place in (folder / part, *folder.glob(f"{part}.*"))]
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return any(place.exists() for place in other) or re.search(rf"\b{re.escape(part)}\b", text) is not None
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # in an archive
+        return True
+    words = rf"\b({re.escape(part)}|__path__)\b"
+    return any(place.exists() for place in other) or re.search(words, text) is not None
 
 
 def _of_function(statement: _Function) -> Signature | None:
@@ -181,6 +198,18 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield from _statements(getattr(statement, field, []))
         for handler in getattr(statement, "handlers", []):
             yield from _statements(handler.body)
+
+
+def _is_plain(tree: ast.Module) -> bool:
+    """Whether the statements of a module give no names but those of :func:`_named`."""
+    inside = not any(isinstance(node, ast.NamedExpr) for node in ast.walk(tree))
+    return inside and all(isinstance(statement, _PLAIN) for statement in _statements(tree.body))
+
+
+def _given_inside(statement: ast.stmt) -> Iterator[str]:
+    """What a statement in the body of a class gives a name to, but for a plain method."""
+    if not isinstance(statement, ast.ClassDef | _Function):
+        yield from (name for inner in _statements([statement]) for name in _names(inner))
 
 
 def _names(statement: ast.stmt) -> Iterator[str]:

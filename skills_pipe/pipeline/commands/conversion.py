@@ -7,6 +7,7 @@ from typing import Any
 
 from skills_pipe.artifacts.names import CHECKPOINTS, hf_model_step
 from skills_pipe.errors import OptionError
+from skills_pipe.pipeline.cluster.paths import is_below
 from skills_pipe.pipeline.plan import Command, Edge, Job, Resources, Stage
 
 EXPORT = "skills_pipe.training.checkpoint.export"
@@ -71,6 +72,22 @@ def conversion(what: Conversion, around: JobSetting) -> tuple[tuple[Stage, ...],
         stages, jobs = stages + more_stages, jobs + more_jobs
     stage, job = _average(stages, jobs, what, around)
     return (*stages, stage), (*jobs, job)
+
+
+def check_output(output: str, training_dir: str, average: tuple[int, ...] = (), *, flag: str) -> None:
+    """Whether a model lies where it, or a restart of it, takes away nothing that it is made of.
+
+    Raises:
+        OptionError: it does not.
+    """
+    sources = [training_dir, *(f"{training_dir}/{hf_model_step(step)}" for step in average)]
+    inside = is_below(output, f"{training_dir}/{CHECKPOINTS}")
+    if inside or any(is_below(source, output) for source in sources):
+        raise OptionError(
+            f"{output} is, or holds, what the model is made of",
+            where=flag,
+            fix=f"give a folder of its own, such as {training_dir}/hf_model",
+        )
 
 
 def stage_job(name: str, argv: tuple[str, ...], around: JobSetting, *, edges: tuple[Edge, ...]) -> Job:

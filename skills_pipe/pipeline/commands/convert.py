@@ -10,8 +10,15 @@ from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error
 from skills_pipe.pipeline.checks.request import Check, Request
 from skills_pipe.pipeline.cluster.config import ClusterConfig
-from skills_pipe.pipeline.cluster.paths import is_below
-from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion, read_step, read_steps
+from skills_pipe.pipeline.commands.conversion import (
+    LAST,
+    Conversion,
+    JobSetting,
+    check_output,
+    conversion,
+    read_step,
+    read_steps,
+)
 from skills_pipe.pipeline.commands.release import (
     ARCHIVE_SUFFIX,
     Release,
@@ -70,7 +77,7 @@ def plan(options: ConvertOptions, extras: tuple[str, ...], cluster: ClusterConfi
     """One conversion on CPU cores, or one for each step and their average; then what is to be done with the model."""
     _check(options)
     output = cluster.absolute(options.output_model)
-    _check_output(output, cluster.absolute(options.input_model))
+    check_output(output, cluster.absolute(options.input_model), options.average_steps, flag="--output_model")
     around = JobSetting(
         expname=options.expname,
         log_dir=cluster.absolute(options.log_dir) if options.log_dir else f"{output}-conversion-logs",
@@ -202,16 +209,6 @@ def _check(options: ConvertOptions) -> None:
     for name, needs in (("num_gpus", "validate"), ("hub_public", "push_to_hub")):
         if getattr(options, name) and not getattr(options, needs):
             raise OptionError(f"--{name} needs --{needs}", fix=f"drop --{name}, or add --{needs}")
-
-
-def _check_output(output: str, training: str) -> None:
-    """Where a restart sets the output aside, it must not take the training, or its checkpoints, along."""
-    if is_below(training, output) or is_below(output, f"{training}/{CHECKPOINTS}"):
-        raise OptionError(
-            f"{output} is, or holds, what the model is made of",
-            where="--output_model",
-            fix=f"give a folder of its own, such as {training}/hf_model",
-        )
 
 
 def _chooses(options: ConvertOptions) -> str | None:

@@ -93,8 +93,7 @@ def _benchmark(
     stray = [word for word in extras if not word.lstrip("+").startswith(tuple(known))]
     if stray:
         raise OptionError(f"{stray[0]!r} is for no benchmark here", fix=f"write ++{name}.KEY=VALUE")
-    output = f"{data_dir}/{name}/{DEFAULT_SPLIT}.jsonl"
-    stage = Stage(name=name, output=output, options={"benchmark": name, **of_result(own)})
+    stage = Stage(name=name, output=f"{data_dir}/{name}/{DEFAULT_SPLIT}.jsonl", options=of_result(own))
     argv = ("python", "-m", BENCHMARKS, name, f"--data_dir={data_dir}", *own)
     return stage, _job(options, stage, argv, f"{data_dir}/logs", cluster)
 

@@ -33,7 +33,13 @@ _KEPT: Final = frozenset(
     }
 )
 """Keys that a training keeps from its first checkpoint on: the trainer goes on under no others."""
-_OPTIMIZER: Final = frozenset({"policy.optimizer", "policy.optimizer.name"})
+_OPTIMIZER: Final = frozenset(
+    {
+        *("policy.optimizer", "policy.optimizer.name"),
+        *(f"policy.optimizer.kwargs.{key}" for key in ("amsgrad", "centered", "momentum")),
+    }
+)
+"""Keys on which it depends what an optimizer keeps."""
 _KEPT_WITH_THE_DATA: Final = "policy.train_global_batch_size"
 _INPUT: Final = "input "
 

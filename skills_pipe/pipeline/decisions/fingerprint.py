@@ -25,6 +25,9 @@ from skills_pipe.pipeline.site.site import HERE, Want
 AN_INPUT = "its input"
 """Where a missing input was named, when nobody knows better."""
 
+A_FOLDER = "folder:"
+"""Begins the fingerprint of a folder that nobody has sealed."""
+
 HUB_DATASET = "hf://datasets/"
 """Before the id of a data set on the hub that is an input; the id of a model stands alone."""
 

@@ -16,7 +16,7 @@ from skills_pipe.pipeline.decisions.changes import (
     only_inputs_changed,
 )
 from skills_pipe.pipeline.decisions.decide import Action, Decision, Judge, OnChange
-from skills_pipe.pipeline.decisions.fingerprint import is_hub_id, missing_input
+from skills_pipe.pipeline.decisions.fingerprint import A_FOLDER, covers, is_hub_id, missing_input
 from skills_pipe.pipeline.decisions.upstream import Upstream, resolve
 from skills_pipe.pipeline.executors.schedule import reduced
 from skills_pipe.pipeline.executors.slurm.commands import Slurm
@@ -154,6 +154,8 @@ def _identities(
         for path in stage.inputs:
             known = facts.get(str(locate(path)), Facts())
             mark = _being_made(path, known, upstream) or known.fingerprint or _promised(path, upstream)
+            if (known.fingerprint or "").startswith(A_FOLDER):
+                findings += _grows(path, plan)
             if known.error:
                 findings.append(_unreadable(path, known.error))
             elif mark is None:
@@ -182,6 +184,15 @@ def _wanted(plan: Plan, cluster: ClusterConfig) -> dict[str, list[Want]]:
 def _unreadable(path: str, why: str) -> Finding:
     what = f"{path} cannot be read ({why})"
     return Finding(severity=Severity.ERROR, what=what, fix="see to its permissions", path=path)
+
+
+def _grows(folder: str, plan: Plan) -> list[Finding]:
+    """An input whose files count, and to which the run itself would add some: the next run would find it changed."""
+    inside = [stage.output for stage in plan.stages if stage.output and covers(folder, stage.output)]
+    if not inside:
+        return []
+    what = f"{inside[0]} would be written into {folder}, which is read: a later run will find that changed"
+    return [Finding(severity=Severity.WARNING, what=what, fix="choose another output")]
 
 
 def _being_made(path: str, known: Facts, upstream: Upstream) -> str | None:
@@ -244,7 +255,7 @@ def _refusals(plan: Plan, decisions: tuple[Decision, ...]) -> list[Finding]:
 
 
 def _misfits(decisions: tuple[Decision, ...]) -> Iterator[Finding]:
-    """Trainings that are told to go on, and will refuse to, or may."""
+    """Trainings, whose keys these are, that are told to go on, and will refuse to, or may."""
     for decision in decisions:
         if decision.action is not Action.CONTINUE:
             continue

@@ -45,7 +45,8 @@ def tail(log: Path, lines: int = _TAIL_LINES) -> list[str]:
 
 def _failed(status: JobStatus) -> str:
     text = f"job {status.job} failed ({status.reason}); its log: {status.log}"
+    last = tail(Path(status.log)) if status.log else []
     # The line that the reason was read from would say it again.
-    lines = tail(Path(status.log)) if status.log else []
-    last = [line for line in lines if not (status.reason and status.reason in line)]
+    while last and status.reason and last[-1].endswith(status.reason):
+        last.pop()
     return "\n".join([text, *(f"  | {line}" for line in last)])

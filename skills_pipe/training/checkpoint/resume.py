@@ -23,8 +23,6 @@ from skills_pipe.training.checkpoint.ranks import on_all, rank, world_size
 from skills_pipe.training.checkpoint.retention import names
 from skills_pipe.training.checkpoint.state import DataPosition, ResumePoint, RunDescription, Trainee, TrainingInfo
 
-"""What a schedule adds to the arguments of an optimizer."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Found:

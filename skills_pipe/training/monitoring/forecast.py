@@ -65,7 +65,7 @@ class Forecast:
         )
 
     def rows(self, steps: int) -> list[tuple[str, str]]:
-        """For the table before the first step of ``steps``."""
+        """For the table before the first step of those that are left."""
         where = "GPU" if self.device.type == "cuda" else "process"
         rows = []
         if self.memory is not None:
@@ -77,7 +77,7 @@ class Forecast:
                         f"about {self.memory.host / GIB:.1f} GiB of weights, gradients, optimizer",
                     )
                 )
-        most = f", at most {_time(self.longest)}" if self.longest is not None else ""
+        most = f", with the longest documents {_time(self.longest)}" if self.longest is not None else ""
         rows.append(("time of a step", f"about {_time(self.step_seconds)} by its arithmetic{most}"))
         rows.append(("time of all steps", f"about {_time(steps * self.step_seconds)}"))
         return rows

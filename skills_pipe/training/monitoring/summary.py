@@ -39,7 +39,7 @@ def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> No
     for name, dataset in data.validation.items():
         _table(f"validation data {name}" if len(data.validation) > 1 else "validation data", dataset.report.describe())
     _table("steps", _steps(run))
-    _table("estimate", run.forecast.rows(run.total_steps))
+    _table("estimate", run.forecast.rows(_steps_left(run)))
     console.print("first document, trained tokens marked:", highlight=False)
     console.print(
         preview(data.train[0], tokenizer, markup=console.is_terminal), markup=console.is_terminal, soft_wrap=True
@@ -137,6 +137,10 @@ def _steps(run: Run) -> Rows:
         *_watched(run.config.sft),
         ("checkpoints", _checkpoints(run)),
     ]
+
+
+def _steps_left(run: Run) -> int:
+    return max(0, run.total_steps - (run.resumed.info.total_steps if run.resumed is not None else 0))
 
 
 def _units(run: Run) -> str:

@@ -156,14 +156,11 @@ def test_inputs_on_a_cluster_must_be_absolute_or_ids():
         ({"final_hf_path": "/workspace/base"}, "error: /workspace/base would be written, and it is read"),
         (
             {"hf_model": "/workspace/run/checkpoints/step_1"},
-            "error: /workspace/run/checkpoints would be written, and /workspace/run/checkpoints/step_1 in it is read",
-        ),
-        (
-            {"output_dir": "/workspace/base"},
-            "warning: /workspace/base/checkpoints would be written into /workspace/base, which is read",
+            "error: /workspace/run/checkpoints would be written, and /workspace/run/checkpoints/step_1 is read",
         ),
         # The same folder by another mount.
-        ({"hf_model": "/again/base", "final_hf_path": "/workspace/base"}, "and /again/base in it is read"),
+        ({"hf_model": "/again/base", "final_hf_path": "/workspace/base"}, "and /again/base is read"),
+        ({"training_data": "/workspace/*/model", "final_hf_path": "/workspace/run/model"}, "*/model is read"),
     ],
 )
 def test_what_is_read_must_not_be_written(changes, told):

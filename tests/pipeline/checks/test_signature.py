@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -52,6 +53,22 @@ def own(tmp_path):
     (tmp_path / "own" / "lazy.py").write_text("def __getattr__(name): ...\n")
     (tmp_path / "own" / "star.py").write_text("from .inner import *\n")
     (tmp_path / "own" / "broken.py").write_text("class Broken(:\n")
+    (tmp_path / "own" / "loop.py").write_text("for Loop in (object,):\n    pass\n")
+    (tmp_path / "own" / "walrus.py").write_text("if (Made := object):\n    pass\n")
+    (tmp_path / "own" / "body.py").write_text(
+        "from .inner import Base\n"
+        "class Chosen(Base):\n    if True:\n        def __init__(self, params, beta): ...\n"
+        "def make(self, params, beta): ...\n"
+        "class Given(Base):\n    __init__ = make\n"
+    )
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "opt.py").write_text("class Mine:\n    def __init__(self, params): ...\n")
+    (tmp_path / "spread").mkdir()
+    (tmp_path / "spread" / "__init__.py").write_text(
+        "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+    )
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
+        packed.writestr("zipped.py", "class A: pass\n")
     return str(tmp_path)
 
 
@@ -67,10 +84,20 @@ def test_imports_and_bases_are_followed(own, path):
     [
         *("odd.wrapped", "odd.Meta", "odd.New", "odd.made", "odd.either", "odd.Missing", "odd", "inner.Plain"),
         *("lazy.Any", "star.Base", "star.Other", "broken.Broken", "broken.Other"),
+        *("loop.Loop", "walrus.Made", "body.Chosen", "body.Given"),
     ],
 )
 def test_where_it_does_not_tell_nothing_is_said(own, name):
     assert signature_of(f"own.{name}", folder=own) is None
+
+
+def test_packages_that_are_no_plain_folders(own, monkeypatch):
+    assert signature_of("spread.opt.Mine", folder=own) is None
+    monkeypatch.syspath_prepend(f"{own}/packed.zip")
+    assert is_installed("zipped") and signature_of("zipped.B") is None
+    # A folder without an __init__.py is found as Python finds it.
+    assert is_installed("plain", folder=own) and not is_installed("plain")
+    assert signature_of("plain.opt.Mine", folder=own) is None
 
 
 @pytest.mark.parametrize(
@@ -82,6 +109,7 @@ def test_where_it_does_not_tell_nothing_is_said(own, name):
         ("own.innner.Base", "own.innner", None),
         ("torch.optin.AdamW", "torch.optin", None),
         ("AdamW", "", None),
+        ("torch.optim.**.X", "torch.optim.**", None),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(own, path, module, name):

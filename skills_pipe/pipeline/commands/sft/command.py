@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from skills_pipe.artifacts.names import FINAL_HF_MODEL
 from skills_pipe.errors import OptionError
 from skills_pipe.pipeline.cluster.config import ChainKind, ClusterConfig
-from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, conversion
+from skills_pipe.pipeline.commands.conversion import LAST, Conversion, JobSetting, check_output, conversion
 from skills_pipe.pipeline.commands.data_names import check_data
 from skills_pipe.pipeline.commands.sft.checks.base_model import check_base_model, check_packed_model
 from skills_pipe.pipeline.commands.sft.checks.best import check_best
@@ -47,11 +47,12 @@ def plan(options: SftOptions, extras: tuple[str, ...], cluster: ClusterConfig) -
             count=options.num_training_jobs,
             requeue=cluster.chain is ChainKind.REQUEUE and not cluster.is_local,
         )
-    final = options.final_hf_path
+    final = cluster.absolute(options.final_hf_path or f"{output_dir}/{FINAL_HF_MODEL}")
+    check_output(final, output_dir, options.average_steps, flag="--final_hf_path")
     more_stages, more_jobs = conversion(
         Conversion(
             training_dir=output_dir,
-            output=cluster.absolute(final) if final else f"{output_dir}/{FINAL_HF_MODEL}",
+            output=final,
             step=options.conversion_step,
             average=options.average_steps,
             remove=options.remove_checkpoints_after_average,

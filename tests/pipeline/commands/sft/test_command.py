@@ -299,6 +299,21 @@ def test_a_wrong_key_is_told_alone_where_the_data_have_a_name(tmp_path, monkeypa
     assert "squads, which does not exist (--training_data)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"final_hf_path": "/workspace/run"},
+        {"final_hf_path": "/workspace/run/checkpoints"},
+        {"final_hf_path": "/workspace/run/checkpoints/hf"},
+        {"final_hf_path": "/workspace/run/hf_model_step_4", "average_steps": "4,6"},
+    ],
+)
+def test_a_model_must_not_take_away_what_it_is_made_of(changes):
+    assert "is, or holds, what the model is made of" in refused(output_dir="/workspace/run", **changes)
+    # The control: beside the checkpoints there is room.
+    planned(output_dir="/workspace/run", final_hf_path="/workspace/run/hf_model_step_4")
+
+
 def test_a_missing_file_is_told_with_the_key_that_names_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from skills_pipe.pipeline.checks.finding import Checked, Finding, error, warning
@@ -34,9 +33,6 @@ def _without_metric(config: TrainingConfig) -> Finding | None:
     elif metric.startswith("val:") and not (config.sft.val_period or config.sft.val_at_end):
         what = f"nothing will be validated while it trains, so that no checkpoint has {metric}"
         fix = "set ++sft.val_at_end=true, or ++sft.val_period"
-    elif metric.startswith("val:") and not _meet(config):
-        what = f"no step is both saved and validated, so that no checkpoint has {metric}"
-        fix = "set ++sft.val_at_end=true, or ++checkpointing.save_period to ++sft.val_period"
     else:
         return None
     return error(what, where=f"--conversion_step={BEST}", fix=f"{fix}, or convert the last checkpoint")
@@ -67,15 +63,6 @@ def _saves_off(saved: int, validated: int, *, last: int | None) -> bool:
     if not validated or saved % validated:
         return last is None or any(not validated or step % validated for step in range(saved, last, saved))
     return False
-
-
-def _meet(config: TrainingConfig) -> bool:
-    """Whether a step is both saved and validated; where the last step is not known, it may be."""
-    sft, last = config.sft, config.sft.max_num_steps
-    if last is None or sft.val_at_end:
-        return True
-    saved, validated = config.checkpointing.save_period, sft.val_period
-    return last % validated == 0 or bool(saved and math.lcm(saved, validated) <= last)
 
 
 def _steps(number: int) -> str:

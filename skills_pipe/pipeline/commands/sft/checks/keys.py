@@ -61,7 +61,8 @@ def _check_twice(request: Request[SftOptions]) -> Iterator[Finding]:
     for key in _OF_FLAGS:
         flag, named = FLAGS[key], path_of(request.extras, key)
         given = getattr(request.options, flag.lstrip("-"))
-        if named is not None and given is not None and named != given:
+        read = request.cluster.absolute_or_id
+        if named is not None and given is not None and read(named) != read(given):
             what = f"{flag} has no effect: ++{key}={named} counts"
             yield warning(what, where=f"++{key}", fix="leave one of them out")
 

@@ -11,7 +11,6 @@ from skills_pipe.pipeline.options.declaration import build
 
 HERE = ClusterConfig(name="local", job_dir="/jobs", working_dir="/home/me")
 EVERY_STEP = ("++sft.val_period=2", "++checkpointing.save_period=1", "++checkpointing.keep_top_k=null")
-SAVES_TWO = ("++checkpointing.save_period=2", "++checkpointing.keep_top_k=null")
 
 
 def told(*extras, **options):
@@ -30,11 +29,6 @@ def told(*extras, **options):
         ((), {}, "no checkpoint has val:val_loss"),
         (("++checkpointing.metric_name=null",), {"validation_data": "v.jsonl"}, "metric_name is null"),
         (("++sft.val_at_end=false",), {"validation_data": "v.jsonl"}, "nothing will be validated while it trains"),
-        (
-            ("++sft.val_at_end=false", "++sft.val_period=3", *SAVES_TWO, "++sft.max_num_steps=5"),
-            {"validation_data": "v.jsonl"},
-            "no step is both saved and validated",
-        ),
     ],
 )
 def test_without_a_metric_nothing_is_the_best(extras, options, message):
