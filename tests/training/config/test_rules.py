@@ -22,6 +22,8 @@ def test_the_defaults_break_no_rule():
         (["checkpointing.metric_name=accuracy"], "write val:NAME or train:NAME"),
         (["checkpointing.metric_name=val:accuracy"], "no metric of a run.*give one of val:val_loss, train:loss"),
         (["checkpointing.metric_name=train:grad_norm"], "no metric of a run"),
+        (["++checkpointing.higher_is_better=true"], "is 'val:val_loss', and .* the worst checkpoint would be the best"),
+        (["checkpointing.higher_is_better=true", "checkpointing.metric_name=train:loss"], "higher_is_better=false, or"),
         (["checkpointing.checkpoint_must_save_by='3:45:00'"], '"DD:HH:MM:SS" in quotes'),
         (["checkpointing.ft_save_period=5"], "ft_keep_latest_k"),
         (["policy.dtensor_cfg.enabled=false"], "none of the backends"),
@@ -35,6 +37,18 @@ def test_the_defaults_break_no_rule():
 def test_a_broken_rule_is_one_line(overrides, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, [*NEEDED, *overrides])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.val_data_path=v.jsonl", "sft.val_answers={}", "checkpointing.metric_name=val:exact_match"],
+        ["checkpointing.metric_name=null"],
+    ],
+)
+def test_more_is_better_of_what_is_no_loss(overrides):
+    config = load_config(None, [*NEEDED, "checkpointing.higher_is_better=true", *overrides])
+    assert config.checkpointing.higher_is_better
 
 
 @pytest.mark.parametrize(

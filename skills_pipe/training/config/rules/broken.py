@@ -60,6 +60,13 @@ def _checkpointing(config: TrainingConfig, origins: Origins) -> Iterator[ConfigE
             fix="write val:NAME or train:NAME, such as val:val_loss",
         )
     yield from _ranked_by(config, origins)
+    if settings.higher_is_better and (name or "").endswith("loss"):
+        yield ConfigError(
+            f"checkpointing.metric_name is {name!r}, and with checkpointing.higher_is_better=true the worst checkpoint "
+            "would be the best",
+            where=origins.where("checkpointing.higher_is_better"),
+            fix="set checkpointing.higher_is_better=false, or name a metric of which more is better",
+        )
     if settings.checkpoint_must_save_by is not None:
         try:
             schedule.seconds(settings.checkpoint_must_save_by)
