@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import rich
-import torch
 from rich.markup import escape
 from rich.table import Table
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedTokenizerBase
 
 from skills_pipe.artifacts.warnings import publish_warnings
-from skills_pipe.training.config import PolicyConfig, TrainingConfig, without_effect
+from skills_pipe.training.config import PolicyConfig, without_effect
 from skills_pipe.training.config.adapters import adapter_spec
 from skills_pipe.training.config.parallel import Layout
 from skills_pipe.training.config.quantization import quantization_spec
@@ -23,12 +20,10 @@ from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
 from skills_pipe.training.monitoring.warnings import warnings_of
-from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler
+from skills_pipe.training.optimizers.rehearsal import rehearse
 from skills_pipe.training.run import Run
 
 Rows = list[tuple[str, str]]
-
-_SIMULATED_STEPS = 10_000
 
 
 def show(run: Run, data: TrainingData, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -64,7 +59,7 @@ def _model(run: Run) -> Rows:
         *_offloaded(run),
         ("ranks", _ranks(run)),
         ("optimizer", f"{optimizer.name} {dict(optimizer.kwargs)}" if optimizer else ""),
-        *_learning_rates(run.config, run.total_steps),
+        *_learning_rates(run),
         ("gradient clipping", f"at norm {policy.max_grad_norm}" if policy.max_grad_norm else "off"),
         *_noise(policy),
         ("activation checkpointing", _recomputed(policy)),
@@ -217,37 +212,24 @@ def _every(period: int) -> str:
     return "every step" if period == 1 else f"every {period} steps"
 
 
-def _learning_rates(config: TrainingConfig, total: int) -> Rows:
+def _learning_rates(run: Run) -> Rows:
     """The rates along the run; those of AdamW beside Muon only where they are others.
 
     The first are what ``train/lr`` will be.
     """
-    if config.policy.optimizer is None:
+    policy, total = run.config.policy, run.total_steps
+    if policy.optimizer is None:
         return [("learning rate", "")]
-    # A matrix and a vector: Muon takes the one, AdamW the other.
-    weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((1, 1), (1,))]
-    optimizer = build_optimizer(weights, config.policy.optimizer)
-    scheduler = build_scheduler(optimizer, config.policy.scheduler, total_steps=total)
-    groups = optimizer.param_groups
-    if scheduler is None:
-        first, *others = [f"{group['lr']:.3g}, constant" for group in groups]
-    elif total > _SIMULATED_STEPS:
-        first, *others = [f"{group['initial_lr']:.3g}, scheduled" for group in groups]
+    rehearsal = rehearse(policy.optimizer, policy.scheduler, total_steps=total)
+    if rehearsal.rates is None:
+        first, *others = [f"{rate:.3g}, constant" for rate in rehearsal.own]
+    elif not rehearsal.whole:
+        first, *others = [f"{rate:.3g}, scheduled" for rate in rehearsal.own]
     else:
-        first, *others = _simulated(optimizer, scheduler, total)
+        shown = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
+        along = zip(*rehearsal.rates, strict=True)
+        first, *others = [", ".join(f"step {step + 1}: {rates[step]:.3g}" for step in shown) for rates in along]
     return [("learning rate", first), *(("learning rate of other weights", each) for each in others if each != first)]
-
-
-def _simulated(optimizer: Optimizer, scheduler: LRScheduler, total: int) -> Iterable[str]:
-    """The rates of each group, from a schedule that is stepped without training."""
-    steps = []
-    for _ in range(total):
-        steps.append([group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        scheduler.step()
-    shown = sorted({0, total // 4, total // 2, 3 * total // 4, total - 1})
-    for rates in zip(*steps, strict=True):
-        yield ", ".join(f"step {index + 1}: {rates[index]:.3g}" for index in shown)
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:

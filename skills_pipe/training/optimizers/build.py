@@ -195,7 +195,7 @@ def _resolve(value: Any) -> Any:
 def _construct(factory: Callable[..., Any], where: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return factory(*args, **kwargs)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         about_rate = RATE in kwargs and re.search(rf"\b{RATE}\b", str(error))
         fix = f"set ++{where}.kwargs.{RATE}=null if it finds its rate itself" if about_rate else None
         given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())

@@ -35,6 +35,7 @@ from skills_pipe.training.models.quantized import fill_quantized, quantize_layer
 from skills_pipe.training.models.recompute import recompute_layers
 from skills_pipe.training.optimizers.build import build_optimizer, build_scheduler, outer_matrices
 from skills_pipe.training.optimizers.ema import WeightAverage
+from skills_pipe.training.optimizers.rehearsal import rehearse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +73,14 @@ def build(model: PreTrainedModel, settings: FsdpSettings, world: World, weights:
         weights: from which each rank reads its shard.
 
     Raises:
-        ConfigError: a model, a layout or a device for which this is not proven.
+        ConfigError: a model, a layout or a device for which this is not proven, or a schedule that fails on the way.
     """
     layout = settings.layout or Layout(shard=world.size)
     # What computes on the host has its weights there anyway.
     travels = settings.cpu_offload and world.device.type != "cpu"
     _check(model, settings, layout, world, in_memory=weights is None, travels=travels)
+    if settings.total_steps is not None:
+        rehearse(settings.optimizer, settings.scheduler, total_steps=settings.total_steps)
     kernels = choose_kernels(
         model,
         attention=settings.attention_kernel,
