@@ -10,6 +10,7 @@ from skills_pipe.training.config import schedule
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.rules.adapters import broken_adapter_rules
 from skills_pipe.training.config.rules.answers import answer_metric, broken_answer_rules
+from skills_pipe.training.config.rules.arguments import broken_argument_rules
 from skills_pipe.training.config.rules.classes import broken_class_rules
 from skills_pipe.training.config.rules.compile import broken_compile_rules
 from skills_pipe.training.config.rules.kernels import broken_kernel_rules
@@ -32,6 +33,7 @@ def broken_rules(config: TrainingConfig, origins: Origins) -> list[ConfigError]:
         *_watches(config, origins),
         *broken_adapter_rules(config, origins),
         *broken_answer_rules(config, origins),
+        *broken_argument_rules(config, origins),
         *broken_class_rules(config, origins),
         *broken_compile_rules(config, origins),
         *broken_kernel_rules(config, origins),

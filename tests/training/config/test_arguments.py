@@ -1,0 +1,64 @@
+"""Arguments of optimizers and schedules that would train otherwise than somebody means."""
+
+import pytest
+
+from skills_pipe.errors import ConfigError
+from skills_pipe.training.config import load_config
+
+NEEDED = ["policy.model_name=/models/base", "data.train_data_path=rows.jsonl"]
+STEPS = ["sft.max_num_steps=500"]
+
+
+def loaded(*overrides):
+    return load_config(None, [*NEEDED, *overrides])
+
+
+def refused(*overrides):
+    with pytest.raises(ConfigError) as caught:
+        loaded(*overrides)
+    return caught.value
+
+
+def schedule(name, arguments):
+    return f"++policy.scheduler={{name: {name}, kwargs: {{{arguments}}}}}"
+
+
+COSINE = "transformers.get_cosine_schedule_with_warmup"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "length", "fix"),
+    [
+        (COSINE, "num_warmup_steps: 0.1", STEPS, "of 500 steps that would be 50"),
+        (COSINE, "num_warmup_steps: 0.0001", STEPS, "of 500 steps that would be 1"),
+        (COSINE, "num_warmup_steps: 0.1", ["sft.max_num_epochs=2"], "write how many steps it is: 0.1 of those that"),
+        (COSINE, "num_warmup_steps: 0.1", [*STEPS, "sft.max_num_epochs=2"], "write how many steps it is"),
+        (COSINE, "num_warmup_steps: 5, num_training_steps: 0.5", STEPS, "leave it out: it is that of the run"),
+        ("torch.optim.lr_scheduler.LinearLR", "total_iters: 0.1", STEPS, "of 500 steps that would be 50"),
+    ],
+)
+def test_a_share_of_the_run_is_no_number_of_steps(name, arguments, length, fix):
+    problem = refused(schedule(name, arguments), *length)
+    assert problem.fix.startswith(fix)
+    assert f" of {name} is a number of steps, not 0." in problem.what
+    assert problem.where == f"override {schedule(name, arguments)!r}"
+
+
+def test_a_share_in_a_list_of_schedules_is_found_too():
+    parts = "{name: torch.optim.lr_scheduler.LinearLR, kwargs: {total_iters: 0.1}}"
+    given = f"++policy.scheduler=[{parts}, {{name: torch.optim.lr_scheduler.ConstantLR}}, {{milestones: [50]}}]"
+    assert refused(given).what.startswith("total_iters of torch")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (COSINE, "num_warmup_steps: 50"),
+        (COSINE, "num_warmup_steps: 0"),
+        (COSINE, "num_warmup_steps: 5, num_cycles: 0.5"),
+        ("torch.optim.lr_scheduler.OneCycleLR", "max_lr: 0.1, total_steps: 500, pct_start: 0.1"),
+        ("torch.optim.lr_scheduler.StepLR", "step_size: 100, gamma: 0.5"),
+    ],
+)
+def test_numbers_of_steps_and_shares_that_are_meant_as_such_are_taken(name, arguments):
+    assert loaded(schedule(name, arguments), *STEPS).policy.scheduler is not None
