@@ -20,7 +20,7 @@ from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
 from skills_pipe.training.monitoring.warnings import warnings_of
-from skills_pipe.training.optimizers.rehearsal import rehearse
+from skills_pipe.training.optimizers.rehearsal import Rehearsal, rehearse
 from skills_pipe.training.run import Run
 
 Rows = list[tuple[str, str]]
@@ -217,10 +217,9 @@ def _learning_rates(run: Run) -> Rows:
 
     The first are what ``train/lr`` will be.
     """
-    policy, total = run.config.policy, run.total_steps
-    if policy.optimizer is None:
+    rehearsal, total = _rehearsed(run), run.total_steps
+    if rehearsal is None:
         return [("learning rate", "")]
-    rehearsal = rehearse(policy.optimizer, policy.scheduler, total_steps=total)
     if rehearsal.rates is None:
         first, *others = [f"{rate:.3g}, constant" for rate in rehearsal.own]
     elif not rehearsal.whole:
@@ -230,6 +229,13 @@ def _learning_rates(run: Run) -> Rows:
         along = zip(*rehearsal.rates, strict=True)
         first, *others = [", ".join(f"step {step + 1}: {rates[step]:.3g}" for step in shown) for rates in along]
     return [("learning rate", first), *(("learning rate of other weights", each) for each in others if each != first)]
+
+
+def _rehearsed(run: Run) -> Rehearsal | None:
+    policy = run.config.policy
+    if policy.optimizer is None:
+        return None
+    return rehearse(policy.optimizer, policy.scheduler, total_steps=run.total_steps)
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:

@@ -8,6 +8,8 @@ from skills_pipe.training.data.dataset import SftDataset
 from skills_pipe.training.data.from_config import TrainingData, data_settings
 from skills_pipe.training.data.lost import lost_to_length
 from skills_pipe.training.models.positions import beyond_positions, trained_positions
+from skills_pipe.training.monitoring.rates import doubtful_rates
+from skills_pipe.training.optimizers.rehearsal import rehearse
 from skills_pipe.training.run import Run
 
 
@@ -15,7 +17,7 @@ def warnings_of(run: Run, data: TrainingData) -> tuple[str, ...]:
     """Sentences, each once."""
     named = _named(data)
     found = [*data.train.report.warnings(), *data.warnings, *_left_out(run, named), *_too_long(run, named)]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys([*found, *_rates(run)]))
 
 
 def _named(data: TrainingData) -> dict[str, SftDataset]:
@@ -40,3 +42,11 @@ def _too_long(run: Run, named: Mapping[str, SftDataset]) -> Iterator[str]:
         if found is not None:
             what, fix = found
             yield f"{which}{what}: {fix}"
+
+
+def _rates(run: Run) -> Iterator[str]:
+    """Schedules that are a mistake more often than not."""
+    policy = run.config.policy
+    if policy.optimizer is not None:
+        rehearsal = rehearse(policy.optimizer, policy.scheduler, total_steps=run.total_steps)
+        yield from doubtful_rates(rehearsal, policy.scheduler, total_steps=run.total_steps)
