@@ -192,6 +192,7 @@ def _checkpoint_manager(run: Run, parts: Parts) -> CheckpointManager:
         adapter=_adapter_record(config, parts.model),
         save_optimizer=settings.save_optimizer,
         kernels=run.backend.kernels,
+        total_steps=run.total_steps,
     )
     retention = Retention(
         metric_name=settings.metric_name,

@@ -85,7 +85,10 @@ def restore(found: Found, *, run: RunDescription, trainee: Trainee, accept_chang
     saved = torch.load(step.scheduler, weights_only=True) if step.scheduler.is_file() else None
     schedule.move_to_step(trainee, saved, info)
     other_schedule = None if changed else schedule.other_schedule(trainee, saved, info)
-    warnings += [other_schedule] if other_schedule else []
+    rate = _configured_rate(before)
+    other_rate = schedule.other_rate(trainee, saved, info, changed=changed, constant=rate) if changed else None
+    if run.total_steps is None or info.total_steps < run.total_steps:  # else there is no step of which this holds
+        warnings += [sentence for sentence in (other_schedule, other_rate) if sentence]
     keep_settings = bool(changed or other_schedule)
 
     tensors.load_model_state(trainee.model, step.weights)
@@ -158,6 +161,10 @@ def _check_same_run(
 
 def _policy(config_yaml: str) -> Mapping[str, Any]:
     return (yaml.safe_load(config_yaml) or {}).get("policy", {})
+
+
+def _configured_rate(policy: Mapping[str, Any]) -> Any:
+    return ((policy.get("optimizer") or {}).get("kwargs") or {}).get("lr")
 
 
 def _check_batch_size(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings as python_warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,10 +47,41 @@ def other_schedule(trainee: Trainee, saved: Mapping[str, Any] | None, info: Trai
     if not differs:
         return None
     told = "policy.scheduler makes another schedule than then, as of a run of another length"
-    if "_last_lr" not in differs:
-        return f"{told}: {', '.join(f'{key} {saved[key]} -> {state[key]}' for key in differs)}"
-    now, then = next(pair for pair in zip(state["_last_lr"], saved["_last_lr"], strict=False) if not _is_same(*pair))
-    return f"{told}: from step {info.total_steps + 1} on the learning rate is {now:.3g}, where it was to be {then:.3g}"
+    if "_last_lr" in differs:
+        return f"{told}: {_jump(state['_last_lr'], saved['_last_lr'], info)}"
+    return f"{told}: {', '.join(f'{key} {saved[key]} -> {state[key]}' for key in differs)}"
+
+
+def other_rate(
+    trainee: Trainee, saved: Mapping[str, Any] | None, info: TrainingInfo, *, changed: Sequence[str], constant: Any
+) -> str | None:
+    """What to tell where the next step has another rate than the checkpoint's settings gave it; else None.
+
+    Args:
+        trainee: moved to the step of the checkpoint, its optimizer without the state of then.
+        saved: state of the checkpoint's schedule; None where it had none.
+        info: of the checkpoint.
+        changed: keys of what is configured otherwise.
+        constant: rate of the checkpoint's optimizer, for where no schedule changed it; no number where it is unknown.
+    """
+    then = saved["_last_lr"] if saved is not None and "_last_lr" in saved else [constant]
+    now = [group["lr"] for group in trainee.optimizer.param_groups]
+    if not all(isinstance(rate, (int, float, torch.Tensor)) for rate in (*now, *then)):
+        return None
+    jump = _jump(now, then, info)
+    keys = " and ".join(f"policy.{key}" for key in changed)
+    return f"{keys} changed: {jump}" if jump is not None else None
+
+
+def _jump(now: Sequence[Any], then: Sequence[Any], info: TrainingInfo) -> str | None:
+    """Of the first group whose rates differ; other layouts may have another number of groups."""
+    for rate, before in zip(now, then, strict=False):
+        if not _is_same(rate, before):
+            return (
+                f"from step {info.total_steps + 1} on the learning rate is {float(rate):.3g}, where it was to be "
+                f"{float(before):.3g}"
+            )
+    return None
 
 
 def restore(trainee: Trainee, saved: Mapping[str, Any] | None) -> None:

@@ -106,6 +106,7 @@ class RunDescription:
         adapter: what is trained instead of all weights; None: all weights.
         save_optimizer: without it checkpoints are smaller, and a resumed run starts with a fresh optimizer.
         kernels: what computes attention and the loss in this job.
+        total_steps: after which the run ends; None: not known.
         jobs: that have trained the run so far, this one last.
     """
 
@@ -120,6 +121,7 @@ class RunDescription:
     adapter: AdapterRecord | None = None
     save_optimizer: bool = True
     kernels: Mapping[str, str] = field(default_factory=dict)
+    total_steps: int | None = None
     jobs: tuple[TrainingJob, ...] = ()
 
 

@@ -228,6 +228,75 @@ def test_a_schedule_may_come_or_go(tmp_path, scheduled):
     assert all(state["step"] == 1 for state in resumed.optimizer.state.values())
 
 
+ADAMW_AT = "policy: {{optimizer: {{name: torch.optim.AdamW, kwargs: {{lr: {}}}}}, scheduler: {}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        ((1e-3, None), (5e-3, None), "policy.optimizer changed: from step 2 on the learning rate is 0.005"),
+        (
+            (1e-3, None),
+            (1e-2, 12),
+            "policy.optimizer and policy.scheduler changed: from step 2 on the learning rate is",
+        ),
+        (
+            (1e-2, 12),
+            (1e-2, 6),
+            "policy.scheduler changed: from step 2 on the learning rate is 0.00933, where it was to",
+        ),
+        (
+            (1e-2, 12),
+            (1e-2, None),
+            "policy.scheduler changed: from step 2 on the learning rate is 0.01, where it was to ",
+        ),
+        ((1e-3, None), (1e-3, None), None),
+    ],
+)
+def test_a_rate_that_jumps_because_settings_changed_is_told_unless_no_step_is_left(tmp_path, then, now, told):
+    def trainee(rate, length):
+        made = new_trainee()
+        optimizer = torch.optim.AdamW(made.model.parameters(), lr=rate)
+        if length is None:
+            return Trainee(model=made.model, optimizer=optimizer)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=length)
+        return replace(made, optimizer=optimizer, scheduler=schedule)
+
+    def described(rate, length):
+        return replace(RUN, config_yaml=ADAMW_AT.format(rate, "null" if length is None else f"{{T_max: {length}}}"))
+
+    saved, manager = trainee(*then), new_manager(tmp_path, run=described(*then))
+    saved.model(input_ids=torch.tensor([[1, 2]]), labels=torch.tensor([[1, 2]])).loss.backward()
+    saved.optimizer.step()
+    if saved.scheduler is not None:
+        saved.scheduler.step()
+    manager.save(saved, info_at(1), position_at(1))
+    manager.close()
+
+    for steps, left in ((None, True), (2, True), (1, False)):
+        resumed = trainee(*now)
+        manager = new_manager(tmp_path, run=replace(described(*now), total_steps=steps))
+        notes = [note for note in manager.resume(resumed).warnings if "the learning rate is" in note]
+        manager.close()
+        assert len(notes) == (told is not None and left)
+        assert not notes or notes[0].startswith(told)
+        before = saved.optimizer.param_groups[0]["lr"]
+        after = resumed.optimizer.param_groups[0]["lr"]
+        assert not notes or notes[0].endswith(f"is {after:.3g}, where it was to be {before:.3g}")
+
+
+def test_of_a_run_that_ends_at_the_checkpoint_no_other_schedule_is_told(tmp_path):
+    trainee, manager = cosine_over(6), new_manager(tmp_path)
+    train(trainee, 4)
+    manager.save(trainee, info_at(4), position_at(4))
+    manager.close()
+    for steps in (4, 5):
+        manager = new_manager(tmp_path, run=replace(RUN, total_steps=steps))
+        notes = manager.resume(cosine_over(steps)).warnings
+        manager.close()
+        assert ["makes another schedule than then" in note for note in notes] == ([] if steps == 4 else [True])
+
+
 def without_schedule():
     trainee = new_trainee()
     return Trainee(model=trainee.model, optimizer=torch.optim.AdamW(trainee.model.parameters(), lr=1e-3))
