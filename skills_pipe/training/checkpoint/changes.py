@@ -12,6 +12,7 @@ import yaml
 
 from skills_pipe.artifacts.result_keys import NOT_OF_RESULT
 from skills_pipe.training.checkpoint.layout import StepFolder
+from skills_pipe.training.config.objects import RATE
 from skills_pipe.training.config.without_secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from skills_pipe.training.checkpoint.state import RunDescription
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""Dotted key -> its value ``before`` and ``now``; None: it was not there, or null."""
+"""Dotted key -> its value ``before`` and ``now``; None: it was not there, or null.
+
+Of an argument that an optimizer or a schedule is not given it is said that the default of the class holds.
+"""
 
 DATA, BASE_MODEL = "data", "base_model"
 """Fingerprints, under the names that they have in ``lineage.json``; no key of a configuration is called so."""
@@ -35,6 +39,9 @@ _WIDTH = 60
 
 _ITEM = re.compile(r".*?\.\d+(?=\.)")
 """The key of a section in a list of them, as of a data set, at the start of a key in it."""
+
+_ARGUMENT = re.compile(r"(policy\.(?:optimizer|scheduler(?:\.\d+)?))\.kwargs\.([^.]+)")
+"""The key of an argument, with the section of its class."""
 
 _NAMES = ("data_path", "dataset_name", "path", "name")
 """Keys by which such a section is told."""
@@ -71,7 +78,17 @@ def settings_of(config_yaml: str) -> dict[str, Any]:
 def _between(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     before, now = _with_whole_items(before, now), _with_whole_items(now, before)
     keys = dict.fromkeys([*before, *now])
-    return {key: {"before": before.get(key), "now": now.get(key)} for key in keys if before.get(key) != now.get(key)}
+    changed = [key for key in keys if before.get(key) != now.get(key)]
+    return {key: {"before": _told(before, key), "now": _told(now, key)} for key in changed}
+
+
+def _told(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of ``key``; with a class that is there and is not given it, what then counts."""
+    match, value = _ARGUMENT.fullmatch(key), settings.get(key)
+    of = settings.get(f"{match[1]}.name") if match is not None else None
+    if match is None or of is None or value is not None or (key in settings and match[2] != RATE):
+        return value
+    return f"the default of {of.rpartition('.')[2]}"
 
 
 def _with_whole_items(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

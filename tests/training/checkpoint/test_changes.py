@@ -37,6 +37,36 @@ def test_a_note_names_the_first_keys_and_counts_the_others():
     assert in_one_line({"data": {"before": "a", "now": "b"}}, since="step_3") is None
 
 
+def test_an_argument_that_a_class_is_not_given_is_at_the_default_of_the_class(tmp_path):
+    def named(optimizer, scheduler="null"):
+        return replace(RUN, config_yaml=f"policy: {{optimizer: {optimizer}, scheduler: {scheduler}}}\n")
+
+    adamw = named("{name: torch.optim.AdamW, kwargs: {lr: 0.1, betas: [0.9, 0.98], fused: true}}")
+    adam = named("{name: torch.optim.Adam, kwargs: {lr: null, fused: null}}")
+    save_steps(tmp_path / "adamw", 1, run=adamw)
+    save_steps(tmp_path / "adam", 1, run=adam)
+    there = changes_since(latest_whole(tmp_path / "adamw"), adam)
+    assert {key.rpartition(".")[2]: value["now"] for key, value in there.items()} == {
+        "name": "torch.optim.Adam",
+        "lr": "the default of Adam",
+        "betas": "the default of Adam",
+        "fused": None,
+    }, "null is passed on, but for the rate"
+    line = in_one_line(there, since="step_1")
+    assert "policy.optimizer.kwargs.betas [0.9, 0.98] -> the default of Adam" in line
+    back = changes_since(latest_whole(tmp_path / "adam"), adamw)
+    assert back["policy.optimizer.kwargs.betas"] == {"before": "the default of Adam", "now": [0.9, 0.98]}
+
+    scheduled = named("null", "[{name: a.B, kwargs: {T_max: 1}}, {milestones: []}]")
+    save_steps(tmp_path / "scheduled", 1, run=scheduled)
+    other = named("null", "[{name: a.C, kwargs: {step_size: 1}}, {milestones: []}]")
+    changes = changes_since(latest_whole(tmp_path / "scheduled"), other)
+    assert changes["policy.scheduler.0.kwargs.T_max"] == {"before": 1, "now": "the default of C"}
+    assert changes["policy.scheduler.0.kwargs.step_size"] == {"before": "the default of B", "now": 1}
+    gone = changes_since(latest_whole(tmp_path / "adamw"), named("null"))
+    assert gone["policy.optimizer.kwargs.betas"]["now"] is None, "there is no class"
+
+
 def test_a_data_set_that_is_added_or_left_out_is_one_change(tmp_path):
     run = replace(RUN, config_yaml="data: {train: [{data_path: a, weight: 2.0}], validation: []}\n")
     save_steps(tmp_path, 1, run=run)
