@@ -57,13 +57,26 @@ def better_than_last(folder: Path) -> str | None:
 
 def _not_saved(whole: Mapping[int, tuple[Path, Manifest]]) -> Iterator[str]:
     """Early stopping may have seen the best at a step that was not to be saved, or was given up for later ones."""
-    info = json.loads(StepFolder(whole[max(whole)][0]).info.read_text(encoding="utf-8"))
-    seen = info.get("watches", {}).get("early_stopping", {}).get("best_step", 0)
+    last = StepFolder(whole[max(whole)][0])
+    watched = json.loads(last.info.read_text(encoding="utf-8")).get("watches", {}).get("early_stopping", {})
+    seen = watched.get("lowest_step", watched.get("best_step", 0))
     if seen and seen not in whole:
+        advice = _how_to_keep(last, watched.get("metric"))
         yield (
-            f"there is no checkpoint of {step_directory(seen)}, where early stopping saw the best: the next time set "
-            "checkpointing.save_period to sft.val_period, and a checkpointing.keep_top_k"
+            f"there is no checkpoint of {step_directory(seen)}, where early stopping saw the best"
+            f"{f': set {advice} the next time, and it will be kept' if advice else ''}"
         )
+
+
+def _how_to_keep(last: StepFolder, watched: str | None) -> str:
+    """Overrides by which each step that is validated is saved, and ranked as early stopping does."""
+    config = yaml.safe_load(last.config.read_text(encoding="utf-8"))
+    validated = (config.get("sft") or {}).get("val_period") or 0
+    saved = (config.get("checkpointing") or {}).get("save_period") or 0
+    metric, _ = _ranking(last.path)
+    advice = [f"checkpointing.save_period={validated}"] if validated and (not saved or validated % saved) else []
+    advice += [f"checkpointing.metric_name={watched}"] if watched and watched != metric else []
+    return " and ".join(advice)
 
 
 def _best_of_saved(whole: Mapping[int, tuple[Path, Manifest]], folder: Path) -> Iterator[str]:

@@ -184,8 +184,9 @@ def _watched(sft: SftConfig) -> Rows:
     """What may end the run early, pass steps over, or is kept beside the weights."""
     rows, stopping, spikes = [], sft.early_stopping, sft.loss_spikes
     if stopping is not None:
-        times = "validation" if stopping.patience == 1 else f"{stopping.patience} validations in a row"
-        rows.append(("early stopping", f"after {times} without a lower {stopping.metric}"))
+        times = "one validation" if stopping.patience == 1 else f"{stopping.patience} validations in a row"
+        lower = f", by more than {stopping.min_delta:g}" if stopping.min_delta else ""
+        rows.append(("early stopping", f"after {times} without a lower {stopping.metric}{lower}"))
     if spikes is not None:
         what = f"loss or gradient norm {spikes.deviations:g} standard deviations above those of {spikes.window} steps"
         rows.append(("steps passed over", what))

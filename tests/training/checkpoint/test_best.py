@@ -42,5 +42,33 @@ def test_a_best_step_that_was_not_saved_is_told(folder, seen, told):
     assert "the best checkpoint by val:val_loss is step_1" in said
 
 
+CONFIG = "sft: {val_period: %d}\ncheckpointing: {save_period: %d, metric_name: val:val_loss}\n"
+
+
+@pytest.mark.parametrize(
+    ("validated", "saved", "watched", "advice"),
+    [
+        (5, 2, "val:val_loss", ": set checkpointing.save_period=5 the next time, and it will be kept"),
+        (
+            5,
+            0,
+            "val:a/val_loss",
+            "save_period=5 and checkpointing.metric_name=val:a/val_loss the next time, and it wil",
+        ),
+        (5, 5, "val:a/val_loss", ": set checkpointing.metric_name=val:a/val_loss the next time, and it will be kept"),
+        (5, 5, "val:val_loss", "saw the best"),
+    ],
+)
+def test_how_the_next_one_is_kept_is_told(folder, validated, saved, watched, advice):
+    """Seen at a step that was the lowest, but not by enough to count as better."""
+    last = StepFolder(folder / "step_2")
+    last.config.write_text(CONFIG % (validated, saved))
+    seen = {"metric": watched, "best_step": 1, "lowest_step": 5}
+    last.info.write_text(json.dumps(json.loads(last.info.read_text()) | {"watches": {"early_stopping": seen}}))
+    said = better_than_last(folder).split("; ")[0]
+    assert said.startswith("there is no checkpoint of step_5, where early stopping saw the best")
+    assert advice in said and said.endswith("kept") is advice.endswith(("kept", "wil"))
+
+
 def test_nothing_is_said_without_checkpoints(tmp_path):
     assert better_than_last(tmp_path) is None

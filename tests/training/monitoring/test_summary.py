@@ -62,6 +62,13 @@ def test_what_watches_over_the_run_and_what_is_added_to_it_is_told(tiny_model_fo
         assert rows == (WATCHED if words else [])
 
 
+def test_how_much_lower_a_loss_has_to_be_is_told(tiny_model_folder, chat_data, tmp_path, capsys):
+    given = ["sft.early_stopping={patience: 1, min_delta: 0.05}", "sft.val_period=1", f"data.val_data_path={chat_data}"]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=1", *given)) == 0
+    out = capsys.readouterr().out
+    assert "steps: early stopping: after one validation without a lower val:val_loss, by more than 0.05\n" in out
+
+
 WATCHED = [
     "model: noise on embeddings: NEFTune, alpha 5",
     "steps: early stopping: after 2 validations in a row without a lower val:val_loss",

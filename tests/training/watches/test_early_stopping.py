@@ -48,7 +48,29 @@ def test_it_says_what_was_best():
     stopping = EarlyStopping.of(settings(1))
     ended_at(stopping, [2.5, 2.6])
 
-    assert stopping.sentence == "val:val_loss has not fallen in 1 validations: its best is 2.5000 of step 1"
+    assert stopping.sentence == "val:val_loss has not fallen in 1 validation: its best is 2.5000 of step 1"
+
+
+def test_a_loss_that_fell_by_too_little_is_not_said_not_to_have_fallen():
+    stopping = EarlyStopping.of(settings(2, min_delta=5))
+    assert ended_at(stopping, [4.8098, 4.5, 4.24]) == 3
+    assert stopping.sentence == (
+        "val:val_loss has fallen by no more than 5 (min_delta) in 2 validations, from 4.8098 of step 1: "
+        "its best is 4.2400 of step 3"
+    )
+    assert (stopping.best_step, stopping.lowest_step) == (1, 3)
+    rising = EarlyStopping.of(settings(2, min_delta=5))
+    assert ended_at(rising, [4.0, 4.5, 4.24]) == 3
+    assert rising.sentence == "val:val_loss has not fallen in 2 validations: its best is 4.0000 of step 1"
+
+
+def test_the_lowest_is_remembered_and_a_checkpoint_that_does_not_know_it_is_read():
+    first = EarlyStopping.of(settings(3, min_delta=1))
+    ended_at(first, [2.0, 1.5])
+    assert EarlyStopping.of(settings(3), first.state()).lowest_step == 2
+    older = {name: value for name, value in first.state().items() if not name.startswith("lowest")}
+    again = EarlyStopping.of(settings(3), older)
+    assert (again.lowest, again.lowest_step) == (2.0, 1)
 
 
 def test_other_metrics_and_no_settings_end_nothing():

@@ -61,7 +61,7 @@ def test_training_ends_when_validation_no_longer_gets_better(tiny_model_folder, 
     assert main(given) == 0
 
     assert verdict(tmp_path).step == 3
-    assert verdict(tmp_path).reason.startswith("val:val_loss has not fallen in 2 validations: its best is ")
+    assert verdict(tmp_path).reason.startswith("val:val_loss has fallen by no more than 100 (min_delta) in 2 valid")
     assert saved_steps(tmp_path) == [3]
     info = json.loads((tmp_path / "checkpoints" / "step_3" / "training_info.json").read_text())
     assert info["watches"]["early_stopping"]["best_step"] == 1
