@@ -73,6 +73,16 @@ class BatchSampler:
         """Full global batches in one epoch."""
         return self.num_samples // self.batch_size
 
+    @property
+    def never_trained(self) -> str | None:
+        """Which samples fill no batch in any epoch; None where they are others in each."""
+        one_stretch = self.num_samples <= self.batch_size * _BATCHES_IN_BUCKET
+        if self.by_length is not None and (self.by_length.order == "sorted" or one_stretch):
+            return "the longest"
+        if self.shuffle:
+            return None
+        return "the last" if self.by_length is None else "the same"
+
     def epoch(self, step: int) -> int:
         """Epoch, from 0, that the batch of ``step`` belongs to."""
         return step // self.steps_per_epoch

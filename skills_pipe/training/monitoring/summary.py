@@ -123,9 +123,9 @@ def _packed(run: Run) -> Rows:
 def _steps(run: Run) -> Rows:
     saving = run.config.checkpointing
     start = run.resumed.info.total_steps if run.resumed is not None else 0
-    epochs = run.total_steps / run.sampler.steps_per_epoch
+    epochs = f"{run.total_steps / run.sampler.steps_per_epoch:.2f} epochs{_left_out(run)}"
     return [
-        ("steps", f"{run.total_steps:,} of {run.sampler.batch_size} {_units(run)}, {epochs:.2f} epochs"),
+        ("steps", f"{run.total_steps:,} of {run.sampler.batch_size} {_units(run)}, {epochs}"),
         ("starts from", f"step {start:,} of {saving.checkpoint_dir}" if start else "the model"),
         ("microbatches", _microbatches(run)),
         ("validation", _validation(run)),
@@ -136,6 +136,18 @@ def _steps(run: Run) -> Rows:
 
 def _steps_left(run: Run) -> int:
     return max(0, run.total_steps - (run.resumed.info.total_steps if run.resumed is not None else 0))
+
+
+def _left_out(run: Run) -> str:
+    """What a whole epoch does not train on, as it fills no step."""
+    sampler = run.sampler
+    left = sampler.num_samples % sampler.batch_size
+    if not left or run.total_steps < sampler.steps_per_epoch:
+        return ""
+    units = "documents" if run.batches.packs is None else "rows"
+    which = f", always {sampler.never_trained}" if sampler.never_trained else ""
+    share = left / sampler.num_samples
+    return f"; an epoch leaves out {left:,} of {sampler.num_samples:,} {units} ({share:.1%}), too few for a step{which}"
 
 
 def _units(run: Run) -> str:

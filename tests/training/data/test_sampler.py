@@ -36,6 +36,28 @@ def test_without_shuffle_every_epoch_is_in_order():
     assert epoch_of(sampler, 0).tolist() == epoch_of(sampler, 5).tolist() == list(range(9))
 
 
+@pytest.mark.parametrize(
+    ("order", "shuffle", "count", "left_out"),
+    [
+        (None, True, 50, None),
+        (None, False, 50, "the last"),
+        ("sorted", True, 50, "the longest"),
+        ("bucketed", True, 50, "the longest"),
+        ("bucketed", False, 50, "the longest"),
+        ("bucketed", True, 650, None),
+        ("bucketed", False, 650, "the same"),
+    ],
+)
+def test_it_is_known_which_samples_no_epoch_trains_on(order, shuffle, count, left_out):
+    lengths = np.random.RandomState(0).permutation(count)
+    sampler = BatchSampler(count, 8, seed=0, shuffle=shuffle, by_length=ByLength(order, lengths) if order else None)
+    left = [set(range(count)) - set(epoch_of(sampler, epoch).tolist()) for epoch in range(4)]
+    assert sampler.never_trained == left_out
+    assert all(each == left[0] for each in left) is (left_out is not None)
+    shown = {"the last": set(range(count - 2, count)), "the longest": set(np.argsort(lengths)[-2:].tolist())}
+    assert left[0] == shown.get(left_out, left[0])
+
+
 def test_a_batch_depends_on_its_step_alone():
     straight = BatchSampler(50, 8, seed=3)
     resumed = BatchSampler(50, 8, seed=3)

@@ -62,6 +62,24 @@ def test_what_watches_over_the_run_and_what_is_added_to_it_is_told(tiny_model_fo
         assert rows == (WATCHED if words else [])
 
 
+LEFT_OUT = "; an epoch leaves out 16 of 64 documents (25.0%), too few for a step"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], f"2 of 24 documents, 1.00 epochs{LEFT_OUT}"),
+        (["data.length_order=sorted"], f"2 of 24 documents, 1.00 epochs{LEFT_OUT}, always the longest"),
+        (["sft.max_num_steps=1"], "1 of 24 documents, 0.50 epochs"),
+        (["policy.train_global_batch_size=32"], "2 of 32 documents, 1.00 epochs"),
+    ],
+)
+def test_what_an_epoch_leaves_out_is_told(words, told, tiny_model_folder, chat_data, tmp_path, capsys):
+    given = ["policy.train_global_batch_size=24", "sft.max_num_steps=2", *words]
+    assert main(arguments(tiny_model_folder, chat_data, tmp_path, *given)) == 0
+    assert f"\nsteps: {told}\n" in capsys.readouterr().out
+
+
 def test_how_much_lower_a_loss_has_to_be_is_told(tiny_model_folder, chat_data, tmp_path, capsys):
     given = ["sft.early_stopping={patience: 1, min_delta: 0.05}", "sft.val_period=1", f"data.val_data_path={chat_data}"]
     assert main(arguments(tiny_model_folder, chat_data, tmp_path, "sft.max_num_steps=1", *given)) == 0
