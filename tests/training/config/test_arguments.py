@@ -62,3 +62,31 @@ def test_a_share_in_a_list_of_schedules_is_found_too():
 )
 def test_numbers_of_steps_and_shares_that_are_meant_as_such_are_taken(name, arguments):
     assert loaded(schedule(name, arguments), *STEPS).policy.scheduler is not None
+
+
+RATE = (
+    "policy.optimizer.kwargs.lr must be a number, not 'abc' (override '++policy.optimizer.kwargs.lr=abc'): write one, "
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("lr=abc", f"{RATE}such as 1.0e-5"),
+        ("weight_decay=true", "policy.optimizer.kwargs.weight_decay must be a number, not True"),
+        ("betas=0.9", "policy.optimizer.kwargs.betas must be a list of numbers, not 0.9"),
+        ("betas=[0.9, b]", "policy.optimizer.kwargs.betas must be a list of numbers, not [0.9, 'b']"),
+    ],
+)
+def test_an_argument_of_another_kind_is_told_in_plain_words(given, message):
+    assert str(refused(f"++policy.optimizer.kwargs.{given}")).startswith(message)
+
+
+@pytest.mark.parametrize("given", ["lr=1e-4", "lr='1e-4'", "lr=null", "betas=[0.9, 0.99]", "weight_decay=0"])
+def test_those_of_the_right_kind_are_taken(given):
+    assert loaded(f"++policy.optimizer.kwargs.{given}").policy.optimizer is not None
+
+
+def test_two_numbers_of_eps_are_meant_by_adafactor():
+    adafactor = "++policy.optimizer={name: torch.optim.Adafactor, kwargs: {eps: [1e-30, 1e-3]}}"
+    assert loaded(adafactor).policy.optimizer.kwargs["eps"] == [1e-30, 1e-3]
