@@ -189,14 +189,21 @@ def _fitting(before: Mapping[str, Any], now: Mapping[str, Any], *, since: str) -
     try:
         yield
     except CheckpointError as error:
-        then, chosen = ((policy.get("optimizer") or {}).get("name") for policy in (before, now))
-        if then == chosen:
+        (then, had), (chosen, has) = (_named(policy.get("optimizer") or {}) for policy in (before, now))
+        told = ", ".join(f"{key}={has.get(key)}" for key in sorted(had.keys() | has) if had.get(key) != has.get(key))
+        if then == chosen and not told:
             raise
         raise CheckpointError(
-            f"{chosen} keeps other states than {then}, which trained up to {since}",
-            where=f"policy.optimizer.name={chosen}",
+            f"{chosen} keeps other states than {then}, which trained up to {since}"
+            if then != chosen
+            else f"{chosen} keeps other states with {told} than it did up to {since}",
+            where=f"policy.optimizer.name={chosen}" if then != chosen else "policy.optimizer.kwargs",
             fix="keep the optimizer within a run, or start another run from its exported model",
         ) from error
+
+
+def _named(section: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    return section.get("name"), section.get("kwargs") or {}
 
 
 def _has_memory(optimizer: torch.optim.Optimizer) -> bool:

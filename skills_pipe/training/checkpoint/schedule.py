@@ -49,7 +49,8 @@ def other_schedule(trainee: Trainee, saved: Mapping[str, Any] | None, info: Trai
     told = "policy.scheduler makes another schedule than then, as of a run of another length"
     if "_last_lr" in differs:
         return f"{told}: {_jump(state['_last_lr'], saved['_last_lr'], info)}"
-    return f"{told}: {', '.join(f'{key} {saved[key]} -> {state[key]}' for key in differs)}"
+    plain = [key for key in differs if _number(state[key]) is not None]
+    return f"{told}{': ' if plain else ''}{', '.join(f'{key} {saved[key]} -> {state[key]}' for key in plain)}"
 
 
 def other_rate(
@@ -103,6 +104,15 @@ def _is_same(now: Any, then: Any) -> bool:
         return all(map(_is_same, now, then))
     if isinstance(now, dict) and isinstance(then, dict):
         return all(_is_same(now[key], then[key]) for key in now.keys() & then.keys())
-    if isinstance(now, (float, torch.Tensor)) or isinstance(then, (float, torch.Tensor)):
-        return math.isclose(float(now), float(then), rel_tol=1e-6)
-    return bool(now == then)
+    one, other = _number(now), _number(then)
+    if one is not None and other is not None:
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-15) or (math.isnan(one) and math.isnan(other))
+    if isinstance(now, torch.Tensor) and isinstance(then, torch.Tensor):
+        return now.shape == then.shape and torch.allclose(now, then, rtol=1e-6, equal_nan=True)
+    return type(now) is type(then) and bool(now == then)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return float(value)
+    return float(value) if isinstance(value, (int, float)) else None

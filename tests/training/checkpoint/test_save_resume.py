@@ -1,4 +1,5 @@
 import json
+import math
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from transformers import get_cosine_schedule_with_warmup
 from skills_pipe.artifacts import manifest as manifests
 from skills_pipe.errors import CheckpointError
 from skills_pipe.training.checkpoint.manager import CheckpointManager
+from skills_pipe.training.checkpoint.schedule import other_schedule
 from skills_pipe.training.checkpoint.state import RunDescription, Trainee
 from tests.training.checkpoint.runs import (
     RUN,
@@ -110,6 +112,16 @@ def test_an_optimizer_that_keeps_something_else_is_refused_by_its_name(tmp_path)
         manager.resume(resumed)
 
 
+def test_so_is_one_that_keeps_more_by_the_argument_that_asks_for_it(tmp_path):
+    settings = "policy: {{optimizer: {{name: torch.optim.AdamW, kwargs: {{lr: 0.1, amsgrad: {}}}}}}}\n"
+    save_steps(tmp_path, 1, run=replace(RUN, config_yaml=settings.format("false")))
+    resumed = new_trainee()
+    resumed = replace(resumed, optimizer=torch.optim.AdamW(resumed.model.parameters(), amsgrad=True), scheduler=None)
+    manager = new_manager(tmp_path, run=replace(RUN, config_yaml=settings.format("true")))
+    with pytest.raises(CheckpointError, match=r"AdamW keeps other states with amsgrad=True than it did up to step_1"):
+        manager.resume(resumed)
+
+
 def test_an_optimizer_that_keeps_the_same_goes_on_from_it_by_its_own_settings(tmp_path):
     trainee = save_steps(tmp_path, 1, 2)
     model = new_trainee().model
@@ -175,6 +187,33 @@ def cosine_over(steps):
     optimizer = torch.optim.AdamW(trainee.model.parameters(), lr=1e-2)
     schedule = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=0, num_training_steps=steps)
     return Trainee(model=trainee.model, optimizer=optimizer, scheduler=schedule)
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "same"),
+    [
+        (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]), True),
+        (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]), False),
+        (torch.tensor([1.0]), 1.0, True),
+        (None, 1.0, False),
+        (math.nan, math.nan, True),
+        (0, 1e-22, True),
+        (0, 1e-9, False),
+        ({"a": [1, None]}, {"a": [1, None]}, True),
+    ],
+)
+def test_states_of_schedules_of_all_kinds_are_compared(now, then, same):
+    """None of the comparisons fails: what a class keeps is its own affair."""
+
+    def scheduled(value):
+        trainee = without_schedule()
+        trainee.optimizer.param_groups[0]["initial_lr"] = 1e-3
+        schedule = torch.optim.lr_scheduler.ConstantLR(trainee.optimizer)
+        schedule.kept = value
+        return replace(trainee, scheduler=schedule)
+
+    saved = scheduled(then).scheduler.state_dict()
+    assert (other_schedule(scheduled(now), saved, info_at(1)) is None) is same
 
 
 class Trapezoid(torch.optim.lr_scheduler.LRScheduler):

@@ -90,3 +90,10 @@ def test_those_of_the_right_kind_are_taken(given):
 def test_two_numbers_of_eps_are_meant_by_adafactor():
     adafactor = "++policy.optimizer={name: torch.optim.Adafactor, kwargs: {eps: [1e-30, 1e-3]}}"
     assert loaded(adafactor).policy.optimizer.kwargs["eps"] == [1e-30, 1e-3]
+
+
+@pytest.mark.parametrize("value", ["null", "3", "[1]"])
+def test_the_adamw_beside_muon_takes_a_mapping(value):
+    muon = "++policy.optimizer.name=torch.optim.Muon"
+    assert "must be a mapping of AdamW's arguments" in refused(muon, f"++policy.optimizer.kwargs.adamw={value}").what
+    loaded(muon, "++policy.optimizer.kwargs.adamw={eps: 1.0e-6}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from skills_pipe.errors import ConfigError
-from skills_pipe.training.config.objects import LENGTH
+from skills_pipe.training.config.objects import LENGTH, REST
 from skills_pipe.training.config.origins import Origins
 from skills_pipe.training.config.resolvers import UNKNOWN
 from skills_pipe.training.config.schema import TrainingConfig
@@ -31,7 +31,7 @@ def _kinds(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
     """Optimizers compare what they are given, and fail in the words of that comparison."""
     optimizer = config.policy.optimizer
     for name, value in optimizer.kwargs.items() if optimizer is not None else ():
-        if value is None or value == UNKNOWN:
+        if (value is None and name != REST) or value == UNKNOWN:
             continue
         key = f"policy.optimizer.kwargs.{name}"
         if name in _NUMBERS and not _is_number(value):
@@ -40,6 +40,9 @@ def _kinds(config: TrainingConfig, origins: Origins) -> Iterator[ConfigError]:
         if name in _LISTS and not (isinstance(value, list | tuple) and all(map(_is_number, value))):
             what = f"{key} must be a list of numbers, not {value!r}"
             yield ConfigError(what, where=origins.where(key), fix="write one, such as [0.9, 0.98]")
+        if name == REST and not isinstance(value, Mapping):
+            what = f"{key} must be a mapping of AdamW's arguments, not {value!r}"
+            yield ConfigError(what, where=origins.where(key), fix="write one, such as {eps: 1.0e-6}, or leave it out")
 
 
 def _is_number(value: Any) -> bool:
