@@ -376,6 +376,18 @@ def test_losses_on_other_validation_data_do_not_count_for_the_best(tiny_model_fo
     assert all("val:val_loss" in manifest.facts["metrics"] for manifest in manifests.values())
 
 
+def test_an_optimizer_may_find_its_rate_itself(tiny_model_folder, chat_data, tmp_path, capsys):
+    chosen = "++policy.optimizer={name: transformers.Adafactor, kwargs: {lr: null}}"
+    settings = arguments(tiny_model_folder, chat_data, tmp_path, chosen, "sft.max_num_steps=4")
+    assert main([*settings, "checkpointing.stop_after_steps=2"]) == 75
+    assert main(settings) == 0
+    told = capsys.readouterr().out
+    assert "learning rate: found by the optimizer itself" in told and "nan" not in told
+    losses = logged(tmp_path, "train/loss")
+    assert list(losses) == [1, 2, 3, 4] and losses[4] < losses[1]
+    assert set(logged(tmp_path, "train/lr").values()) <= {None}
+
+
 def test_a_changed_rate_holds_after_a_resume_and_is_said(tiny_model_folder, chat_data, tmp_path, capsys):
     settings = arguments(tiny_model_folder, chat_data, tmp_path)
     assert main([*settings, "checkpointing.stop_after_steps=4"]) == 75

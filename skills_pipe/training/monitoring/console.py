@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -63,7 +64,7 @@ class Console:
 
 def _note(values: Mapping[str, float], eta: float | None) -> str:
     parts = [f"loss {values['train/loss']:.4f}"]
-    if "train/lr" in values:
+    if not math.isnan(values.get("train/lr", math.nan)):
         parts.append(f"lr {values['train/lr']:.2e}")
     if "train/grad_norm" in values:
         parts.append(f"grad {values['train/grad_norm']:.2f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import rich
@@ -234,7 +235,7 @@ def _learning_rates(run: Run) -> Rows:
     if rehearsal is None:
         return [("learning rate", "")]
     if rehearsal.rates is None:
-        first, *others = [f"{rate:.3g}, constant" for rate in rehearsal.own]
+        first, *others = [_constant(rate) for rate in rehearsal.own]
     elif not rehearsal.whole:
         first, *others = [f"{rate:.3g}, scheduled" for rate in rehearsal.own]
     else:
@@ -242,6 +243,10 @@ def _learning_rates(run: Run) -> Rows:
         along = zip(*rehearsal.rates, strict=True)
         first, *others = [", ".join(f"step {step + 1}: {rates[step]:.3g}" for step in shown) for rates in along]
     return [("learning rate", first), *(("learning rate of other weights", each) for each in others if each != first)]
+
+
+def _constant(rate: float) -> str:
+    return "found by the optimizer itself" if math.isnan(rate) else f"{rate:.3g}, constant"
 
 
 def _rehearsed(run: Run) -> Rehearsal | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -56,8 +58,13 @@ def rehearse(optimizer: ObjectConfig, scheduler: SchedulerConfig | None, *, tota
     return Rehearsal(own=own, rates=tuple(rates), whole=total_steps <= _LONGEST)
 
 
+def rate_of(group: Mapping[str, Any]) -> float:
+    """Learning rate of a group of an optimizer; no number where the optimizer finds it itself."""
+    return math.nan if group["lr"] is None else float(group["lr"])
+
+
 def _rates(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
-    return tuple(group["lr"] for group in optimizer.param_groups)
+    return tuple(rate_of(group) for group in optimizer.param_groups)
 
 
 def _fails(scheduler: SchedulerConfig, error: Exception, done: int, total_steps: int) -> ConfigError:

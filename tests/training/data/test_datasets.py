@@ -130,9 +130,9 @@ def test_an_instruction_that_is_not_trained_on_is_told(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Add.", "input": "1 2", "output": "3"}])
     plain = load(f"data.train_data_path={path}")
     assert shown(plain.train) == ["1 2⟦3⟧"]
-    assert "data.dataset_name=alpaca" in plain.notes[0]
-    assert load(f"data.train_data_path={path}", "data.dataset_name=alpaca").notes == ()
-    assert load(f"data.train_data_path={path}", "data.input_key=instruction").notes == ()
+    assert "data.dataset_name=alpaca" in plain.warnings[0]
+    assert load(f"data.train_data_path={path}", "data.dataset_name=alpaca").warnings == ()
+    assert load(f"data.train_data_path={path}", "data.input_key=instruction").warnings == ()
 
 
 def test_rows_set_aside_become_validation_data(tmp_path):

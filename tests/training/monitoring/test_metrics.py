@@ -7,12 +7,22 @@ from types import ModuleType
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from skills_pipe.artifacts.metrics import read_metrics
 from skills_pipe.artifacts.progress import Progress
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config import load_config
 from skills_pipe.training.monitoring.metrics import MetricsLogger
+
+
+@pytest.fixture(autouse=True)
+def _first_event_file(monkeypatch):
+    """Event files of one second are read in the order of a counter's digits, and 10 would come before 9.
+
+    Trainings are processes of their own, which count from 0 and take more than a second.
+    """
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def logger_config(folder, *overrides):

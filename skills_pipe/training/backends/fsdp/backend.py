@@ -24,6 +24,7 @@ from skills_pipe.training.models.attention import Documents
 from skills_pipe.training.models.expert_load import ExpertLoad, load_metrics
 from skills_pipe.training.models.generate import Generation, Prompt
 from skills_pipe.training.models.pretrained.weights import PretrainedWeights
+from skills_pipe.training.optimizers.rehearsal import rate_of
 
 
 class FsdpBackend:
@@ -69,7 +70,7 @@ class FsdpBackend:
     ) -> StepResult:
         """One optimizer step on a global batch whose supervised tokens weigh ``targets``."""
         optimizer, scheduler = self._trainee.optimizer, self._trainee.scheduler
-        lr = float(optimizer.param_groups[0]["lr"])
+        lr = rate_of(optimizer.param_groups[0])
         if targets == 0:
             return StepResult(loss=math.nan, grad_norm=0.0, lr=lr, updated=False)
         loss = self._over_ranks(self._accumulate(microbatches, scale=1.0 / targets))
