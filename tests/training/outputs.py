@@ -10,6 +10,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 
 from skills_pipe.artifacts.metrics import read_metrics
+from skills_pipe.artifacts.verdict import Verdict
 
 
 def state(output: Path, step: int) -> dict[str, torch.Tensor]:
@@ -38,3 +39,13 @@ def assert_equal_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Ten
     """Fail with the names of the tensors that differ in any bit."""
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def verdict(output: Path) -> Verdict | None:
+    """How the job ended."""
+    return Verdict.read(output / "checkpoints" / "verdict.json")
+
+
+def saved_steps(output: Path) -> list[int]:
+    """Steps of the checkpoints, ascending."""
+    return sorted(int(path.name.removeprefix("step_")) for path in (output / "checkpoints").glob("step_*"))

@@ -94,3 +94,12 @@ def equal_models(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether all parameters and persistent buffers are equal bit for bit."""
     first, second = one.state_dict(), other.state_dict()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def other_trainee():
+    """As :func:`new_trainee`, with another rate, weight decay and schedule."""
+    model = new_trainee().model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5, weight_decay=0.25)
+    return Trainee(
+        model=model, optimizer=optimizer, scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
+    )

@@ -98,4 +98,4 @@ def test_code_and_giant_numbers_have_no_value(text):
 @given(st.text("0123456789.+-*/=() \nx", max_size=60))
 def test_any_text_is_taken(text):
     is_dropped(text)
-    split(text)
+    assert isinstance(split(text), str)
