@@ -21,6 +21,7 @@ from skills_pipe.training.monitoring.metrics import MetricsLogger
 from skills_pipe.training.monitoring.nodes import NodeMonitor
 from skills_pipe.training.monitoring.performance import Performance, peak_flops
 from skills_pipe.training.monitoring.profiler import StepProfiler
+from skills_pipe.training.optimizers.rehearsal import Rehearsal, rehearse
 from skills_pipe.training.signals import StopRequest
 from skills_pipe.training.validation import Validation
 
@@ -81,6 +82,14 @@ class Run:
         model, batch = self.backend.trainee.model.config, self.first_batch
         operations = self.performance.flops.of_step(batch.lengths, batch.global_targets)
         return Forecast.of(self.config, model, self.world.device, ranks=self.world.size, operations=operations)
+
+    @cached_property
+    def rehearsal(self) -> Rehearsal | None:
+        """The learning rates of the run; None without an optimizer."""
+        policy = self.config.policy
+        if policy.optimizer is None:
+            return None
+        return rehearse(policy.optimizer, policy.scheduler, total_steps=self.total_steps)
 
     @property
     def first_batch(self) -> RankBatch:

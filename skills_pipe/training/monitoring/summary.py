@@ -21,7 +21,6 @@ from skills_pipe.training.data.preview import preview
 from skills_pipe.training.models.lora import adapted_modules
 from skills_pipe.training.models.quantized import parameter_count, quantized_matrices
 from skills_pipe.training.monitoring.warnings import warnings_of
-from skills_pipe.training.optimizers.rehearsal import Rehearsal, rehearse
 from skills_pipe.training.run import Run
 
 Rows = list[tuple[str, str]]
@@ -231,7 +230,7 @@ def _learning_rates(run: Run) -> Rows:
 
     The first are what ``train/lr`` will be.
     """
-    rehearsal, total = _rehearsed(run), run.total_steps
+    rehearsal, total = run.rehearsal, run.total_steps
     if rehearsal is None:
         return [("learning rate", "")]
     if rehearsal.rates is None:
@@ -247,13 +246,6 @@ def _learning_rates(run: Run) -> Rows:
 
 def _constant(rate: float) -> str:
     return "found by the optimizer itself" if math.isnan(rate) else f"{rate:.3g}, constant"
-
-
-def _rehearsed(run: Run) -> Rehearsal | None:
-    policy = run.config.policy
-    if policy.optimizer is None:
-        return None
-    return rehearse(policy.optimizer, policy.scheduler, total_steps=run.total_steps)
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:

@@ -9,7 +9,6 @@ from skills_pipe.training.data.from_config import TrainingData, data_settings
 from skills_pipe.training.data.lost import lost_to_length
 from skills_pipe.training.models.positions import beyond_positions, trained_positions
 from skills_pipe.training.monitoring.rates import doubtful_rates
-from skills_pipe.training.optimizers.rehearsal import rehearse
 from skills_pipe.training.run import Run
 
 
@@ -46,7 +45,5 @@ def _too_long(run: Run, named: Mapping[str, SftDataset]) -> Iterator[str]:
 
 def _rates(run: Run) -> Iterator[str]:
     """Schedules that are a mistake more often than not."""
-    policy = run.config.policy
-    if policy.optimizer is not None:
-        rehearsal = rehearse(policy.optimizer, policy.scheduler, total_steps=run.total_steps)
-        yield from doubtful_rates(rehearsal, policy.scheduler, total_steps=run.total_steps)
+    if run.rehearsal is not None:
+        yield from doubtful_rates(run.rehearsal, run.config.policy.scheduler, total_steps=run.total_steps)

@@ -97,3 +97,9 @@ def test_the_adamw_beside_muon_takes_a_mapping(value):
     muon = "++policy.optimizer.name=torch.optim.Muon"
     assert "must be a mapping of AdamW's arguments" in refused(muon, f"++policy.optimizer.kwargs.adamw={value}").what
     loaded(muon, "++policy.optimizer.kwargs.adamw={eps: 1.0e-6}")
+
+
+def test_a_name_that_cannot_be_resolved_is_told_once():
+    with pytest.raises(ConfigError) as caught:
+        loaded("++policy.optimizer.name=${oc.env:NO_SUCH_VARIABLE}")
+    assert str(caught.value).count("policy.optimizer.name ") == 1 and "import path" not in str(caught.value)

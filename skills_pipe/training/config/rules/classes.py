@@ -7,6 +7,7 @@ from typing import Final
 
 from skills_pipe.errors import ConfigError
 from skills_pipe.training.config.origins import Origins
+from skills_pipe.training.config.resolvers import UNKNOWN
 from skills_pipe.training.config.schema import TrainingConfig
 
 _OPTIMIZERS: Final = {
@@ -37,7 +38,7 @@ def broken_class_rules(config: TrainingConfig, origins: Origins) -> Iterator[Con
 def _short(
     name: str, key: str, called: str, origins: Origins, meant: Mapping[str, str], other: str
 ) -> Iterator[ConfigError]:
-    if "." in name:
+    if "." in name or name == UNKNOWN:
         return
     written = meant.get(name.lower())
     fix = f"write {written}" if written else f"write one, such as {other}"
